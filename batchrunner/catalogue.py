@@ -1,0 +1,86 @@
+"""The models as data: a JSON Schema each, with endpoint, output kind and dated price beside it.
+
+A model is one file, `schemas/models/<model>.schema.json`. What JSON Schema has no word for stands in its
+`x-batchrunner` object: `provider`, `endpoint`, `output` (`video`, `image`, `audio`) and `price`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from .core.pricing import Price, parse_price
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the catalogue.
+
+    Attributes:
+        name: as in the manifest and the request.
+        provider: name of the provider that runs it.
+        title: for people.
+        endpoint: path below the provider's base URL.
+        output: `video`, `image` or `audio`.
+        schema: the JSON Schema of the request object, `model` included.
+        defaults: the provider's default for every field that has one.
+        price: None where unknown.
+    """
+
+    name: str
+    provider: str
+    title: str
+    endpoint: str
+    output: str
+    schema: dict[str, Any]
+    defaults: dict[str, Any]
+    price: Price | None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The request fields, without `model`."""
+        return tuple(name for name in self.schema["properties"] if name != "model")
+
+
+def schema_folder() -> Traversable:
+    """The folder with the schemas: in the installed package, or beside it in a checkout."""
+    packaged = resources.files("batchrunner") / "schemas"
+    if packaged.is_dir():
+        return packaged
+    return Path(__file__).resolve().parent.parent / "schemas"
+
+
+@functools.cache
+def manifest_schema() -> dict[str, Any]:
+    """The JSON Schema of the manifest, version 1."""
+    loaded: dict[str, Any] = json.loads((schema_folder() / "manifest.schema.json").read_text("utf-8"))
+    return loaded
+
+
+def _model(schema: dict[str, Any]) -> Model:
+    extra = schema["x-batchrunner"]
+    properties = schema["properties"]
+    return Model(
+        name=properties["model"]["const"],
+        provider=extra["provider"],
+        title=schema.get("title", properties["model"]["const"]),
+        endpoint=extra["endpoint"],
+        output=extra["output"],
+        schema=schema,
+        defaults={k: v["default"] for k, v in properties.items() if isinstance(v, dict) and "default" in v},
+        price=parse_price(extra["price"]) if "price" in extra else None,
+    )
+
+
+@functools.cache
+def models() -> Mapping[str, Model]:
+    """Every model that is shipped, by name, sorted."""
+    folder = schema_folder() / "models"
+    found = [_model(json.loads(f.read_text("utf-8"))) for f in folder.iterdir() if f.name.endswith(".schema.json")]
+    return {m.name: m for m in sorted(found, key=lambda m: m.name)}

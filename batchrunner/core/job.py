@@ -1,0 +1,262 @@
+"""What a job is, and the facts that it can be in.
+
+A state is a durable fact, not an activity. Each fact is a frozen dataclass that carries exactly the data
+which that fact needs: a `Running` without a task id can't be built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """The state of a job as users read it (`status`, `jobs --json`)."""
+
+    PENDING = "pending"
+    """Recorded; nothing sent, or the provider proved that it accepted nothing."""
+    SUBMITTING = "submitting"
+    """The intent to POST is durable; the POST may be on the wire."""
+    UNCONFIRMED = "unconfirmed"
+    """A POST may have been accepted and its answer was not read. Never sent again without a person's word."""
+    RUNNING = "running"
+    """The provider's task id is durable."""
+    DOWNLOADING = "downloading"
+    """The provider is done; the output is not yet safe on disk."""
+    SUCCEEDED = "succeeded"
+    """The output is complete under its final name, its hash recorded."""
+    FAILED = "failed"
+    """Ended without output; the failure kind says why."""
+    CANCELLED = "cancelled"
+    """The user withdrew it before it was sent."""
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+"""States that a run never leaves by itself."""
+
+IN_FLIGHT = frozenset({State.SUBMITTING, State.RUNNING})
+"""States that hold one of the provider's slots (the manifest's `limits.in_flight`)."""
+
+LIVE = frozenset({State.SUBMITTING, State.UNCONFIRMED, State.RUNNING, State.DOWNLOADING})
+"""States in which money may have been committed and the end is not known yet."""
+
+
+class FailureKind(StrEnum):
+    """Why a job failed (`error.kind`)."""
+
+    REJECTED = "rejected"
+    """The provider refused the request itself; nothing was created, nothing charged."""
+    MODERATED = "moderated"
+    """The provider's content policy refused it; refunded. Never the same prompt again by itself."""
+    PROVIDER = "provider"
+    """The task failed at the provider; refunded."""
+    LOST = "lost"
+    """The provider has not known the task for 15 minutes. It may have been charged."""
+    EXPIRED = "expired"
+    """The task completed, but its output could not be fetched. It was charged."""
+    ABANDONED = "abandoned"
+    """A person gave up an unconfirmed submission. It may have been charged."""
+
+
+PAID_FAILURES = frozenset({FailureKind.LOST, FailureKind.EXPIRED, FailureKind.ABANDONED})
+"""Failures whose submission was, or may have been, charged: a new one is a second payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What was seen when something went wrong.
+
+    Attributes:
+        message: for people; from the provider or ours. Never branched on.
+        code: the provider's code (an int such as 80006) or a short word of ours (`timeout`, `no_task_id`).
+        http_status: status of the response, where one was read.
+        request_id: the provider's id of the request, where it gave one.
+    """
+
+    message: str
+    code: int | str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A finished file.
+
+    Attributes:
+        path: path relative to the batch's output folder, `/` between parts.
+        sha256: lower-case hex digest of its bytes.
+        size: its length in bytes.
+    """
+
+    path: str
+    sha256: str
+    size: int
+
+
+# --- The facts -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Nothing is at the provider. `not_before` (unix seconds) holds it back after a 429 or a failed connection."""
+
+    attempt: int = 0
+    not_before: float = 0.0
+    state = State.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Submitting:
+    """The intent of attempt `attempt` (1, 2, ...) is durable."""
+
+    attempt: int
+    state = State.SUBMITTING
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """The POST of `attempt` may have been accepted; `problem` is the evidence."""
+
+    attempt: int
+    problem: Problem
+    state = State.UNCONFIRMED
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The provider works on `task_id`. `renewals` counts how often dead output URLs sent the job back here."""
+
+    attempt: int
+    task_id: str
+    renewals: int = 0
+    state = State.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Downloading:
+    """The task is complete; `urls` are where its outputs can be fetched, until they expire."""
+
+    attempt: int
+    task_id: str
+    urls: tuple[str, ...]
+    renewals: int = 0
+    state = State.DOWNLOADING
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The output is complete under its final name."""
+
+    attempt: int
+    task_id: str
+    output: Output
+    state = State.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job ended without output."""
+
+    attempt: int
+    kind: FailureKind
+    problem: Problem
+    task_id: str | None = None
+    state = State.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Withdrawn before it was sent."""
+
+    attempt: int
+    state = State.CANCELLED
+
+
+Fact = Pending | Submitting | Unconfirmed | Running | Downloading | Succeeded | Failed | Cancelled
+"""What is durably known of a job."""
+
+
+# --- What a job asks for ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One expanded (shot, matrix point, take): what the manifest asks for.
+
+    Attributes:
+        key: readable, stable, safe in a shell and a file name; unique in its batch.
+        fingerprint: 32 hex digits over provider, model and the exact request.
+        shot: the shot's id.
+        take: 1, 2, ...
+        matrix: the matrix point, variable to value; empty without a matrix.
+        tags: the shot's tags, in the manifest's order.
+        provider: provider name, such as `reapi`.
+        model: model name, such as `kling-3-0-turbo`.
+        request: the exact JSON object to POST, `model` included.
+        credits: estimated price in whole credits; None where no price is known.
+        output: path relative to the output folder, `/` between parts, without an extension where
+            `named` is false (then the extension of what came is added).
+        named: whether `output.name` of the manifest made the path.
+        seconds: length of the clip asked for, where the model has one (for latency statistics and checks).
+    """
+
+    key: str
+    fingerprint: str
+    shot: str
+    take: int
+    matrix: dict[str, Any]
+    tags: tuple[str, ...]
+    provider: str
+    model: str
+    request: dict[str, Any]
+    credits: int | None
+    output: str
+    named: bool
+    seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How many new submissions may follow a failed, refunded task, by kind (`retry:` in the manifest)."""
+
+    provider: int = 0
+    moderated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of the ledger, as the engine holds it while it is in flight.
+
+    Attributes:
+        id: row id in the ledger.
+        batch_id: row id of its batch.
+        key: see `JobSpec.key`.
+        provider, model, request: see `JobSpec`.
+        credits: the price reserved for a submission; 0 where unknown.
+        output: planned path relative to the batch's output folder.
+        named: see `JobSpec.named`.
+        fact: what is durably known.
+        retries_used: new submissions made so far after failed, refunded tasks, by kind.
+        retry: how many are allowed.
+        seconds: see `JobSpec.seconds`.
+    """
+
+    id: int
+    batch_id: int
+    key: str
+    provider: str
+    model: str
+    request: dict[str, Any]
+    credits: int
+    output: str
+    named: bool
+    fact: Fact
+    retry: RetryBudget = RetryBudget()
+    retries_used: RetryBudget = RetryBudget()
+    seconds: int | None = None
+
+    @property
+    def state(self) -> State:
+        return self.fact.state

@@ -1,0 +1,63 @@
+"""The two identities of a job: its readable key and the fingerprint of what it asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_SAFE = re.compile(r"[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*")
+MAX_VALUE = 24
+"""Longest matrix value, in characters, that stands in a key as it is."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling for one JSON value: sorted keys, no spaces, UTF-8. Equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def fingerprint(provider: str, model: str, request: Mapping[str, Any]) -> str:
+    """32 hex digits (128 bits of SHA-256) over provider, model and the exact request."""
+    return hashlib.sha256(canonical_json([provider, model, request])).hexdigest()[:32]
+
+
+def value_text(value: Any) -> str:
+    """A matrix value as it stands in a key: itself where that is short, safe and unmistakable, else shortened
+    to safe characters with 8 hex digits of its hash, so that two different values never look the same."""
+    canonical = canonical_json(value)
+    if isinstance(value, str):
+        plain = value
+        mistakable = _parses_as_other_type(value)
+    else:
+        plain = canonical.decode()
+        mistakable = False
+    if not mistakable and len(plain) <= MAX_VALUE and _SAFE.fullmatch(plain) and not plain.startswith("."):
+        return plain
+    slug = re.sub(r"[^A-Za-z0-9._]+", "_", plain)[:MAX_VALUE].strip("._") or "x"
+    return f"{slug}.{hashlib.sha256(canonical).hexdigest()[:8]}"
+
+
+def _parses_as_other_type(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def job_key(shot: str, matrix: Mapping[str, Any], take: int) -> str:
+    """The key of a job: `shot-take`, or `shot@axis=value+axis=value-take` with the axes sorted by name.
+
+    Stable when shots or matrix values are added, removed or reordered. The last `-N` is always the take.
+
+    Args:
+        shot: the shot's id, made of letters, digits, `.`, `_`, `-`.
+        matrix: variable name to value.
+        take: 1, 2, ...
+    """
+    if not matrix:
+        return f"{shot}-{take}"
+    point = "+".join(f"{name}={value_text(matrix[name])}" for name in sorted(matrix))
+    return f"{shot}@{point}-{take}"

@@ -73,8 +73,8 @@ def parse_price(data: Mapping[str, Any]) -> Price:
     return Price(str(data["per"]), rates, str(data.get("as_of", "")), str(data.get("source", "")))
 
 
-def usd_text(credits: int) -> str:
+def usd_text(amount_credits: int) -> str:
     """Dollars for a number of credits, exact, with at least two decimals: 630 -> '0.63', 788 -> '0.788'."""
-    amount = Decimal(credits) / CREDITS_PER_USD
+    amount = Decimal(amount_credits) / CREDITS_PER_USD
     text = f"{amount:.3f}"
-    return text[:-1] if text.endswith("0") else text
+    return text.removesuffix("0")

@@ -1,1 +1,1 @@
-"""cli."""
+"""One module a verb: parse, call, render, exit code. No logic."""

@@ -85,7 +85,7 @@ class Output:
     """A finished file.
 
     Attributes:
-        path: path relative to the batch's output folder, `/` between parts.
+        path: absolute path.
         sha256: lower-case hex digest of its bytes.
         size: its length in bytes.
     """

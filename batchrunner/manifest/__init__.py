@@ -1,1 +1,10 @@
-"""manifest."""
+"""Text to job specs: positions and bounds, schema errors, expansion. Reads files, nothing else.
+
+text -> located tree (`reading`, `events`, `rows_*`) -> checked (`schema_errors`, `requests`, `checks`)
+-> job specs (`shots`, `matrix`, `expand`).
+"""
+
+from .load import load
+from .model import Finding, JobSource, Manifest, ManifestError
+
+__all__ = ["Finding", "JobSource", "Manifest", "ManifestError", "load"]

@@ -47,7 +47,10 @@ class Provider(Protocol):
         """POST one request, at most once.
 
         If `before_send` was not entered the answer is never `Ambiguous`; once it has returned, the answer is
-        `Ambiguous` unless the provider's own words prove something else.
+        `Ambiguous` unless something else is proven: by the provider's own words, or (`NotSent`) because the
+        connection was seen to be dead before the first byte was written to it.
+
+        A cancellation is raised as long as nothing can have been sent; after that it is answered, see `ReApi`.
 
         Args:
             model: model name, for the endpoint.

@@ -1,0 +1,95 @@
+"""Options that several verbs share, and what their values mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..core.selection import Selection
+from ..exits import DEFAULT_DB
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
+
+
+class Duration(click.ParamType[float]):
+    """`90s`, `10m`, `5h`, `1h30m`: seconds as a float."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        if not _DURATION.fullmatch(text):
+            self.fail(f"{text!r} is not a duration; write 90s, 10m, 5h or 1h30m", param, ctx)
+        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([0-9.]+)([smhd])", text))
+
+
+def db_option(function: F) -> F:
+    """`--db PATH`, from BATCHRUNNER_DB, with the default in the current folder; the value is None where not given."""
+    return click.option(
+        "--db",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="BATCHRUNNER_DB",
+        show_envvar=True,
+        help=f"The ledger (default: {DEFAULT_DB} in the current folder).",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(function)
+
+
+def ledger_path(db: Path | None, *, simulate: bool = False) -> Path:
+    """Where the ledger is. Simulated work keeps its own, so that it never mixes with paid work: with `--simulate`,
+    only a `--db` given on the command line names it as it stands."""
+    if not simulate:
+        return absolute(db or Path(DEFAULT_DB))
+    explicit = click.get_current_context().get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
+    path = db or Path(DEFAULT_DB)
+    return absolute(path if explicit else path.with_name(path.stem + ".sim" + (path.suffix or ".db")))
+
+
+def absolute(path: Path) -> Path:
+    """Absolute, with symlinks in it as they are (the ledger itself must not be one)."""
+    return Path(os.path.abspath(path))
+
+
+def selection_options(function: F) -> F:
+    function = click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only jobs with this tag.")(function)
+    return click.option(
+        "--only", multiple=True, metavar="GLOB", help="Only jobs whose key or shot matches, such as 'corgi-*'."
+    )(function)
+
+
+def manifest_options(function: F) -> F:
+    """The arguments and options that say what a manifest means."""
+    function = click.option(
+        "--var", "variables", multiple=True, metavar="K=V", callback=_variables, help="Override a variable (vars:)."
+    )(function)
+    function = click.option("--profile", metavar="NAME", help="Apply a profile of the manifest, such as final.")(
+        function
+    )
+    return click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...", type=click.Path())(function)
+
+
+def _variables(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for item in value:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{item!r} is not of the form name=value", ctx=ctx, param=param)
+        found[name] = text
+    return found
+
+
+def selection(only: tuple[str, ...], tags: tuple[str, ...]) -> Selection:
+    return Selection(tuple(only), tuple(tags))

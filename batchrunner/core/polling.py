@@ -1,0 +1,112 @@
+"""When to look at a task again: where news is likeliest, at a price a poll.
+
+The cost of waiting `d` seconds for the next poll is one poll (price `c`) and, if the task ends meanwhile, about
+`d / 2` seconds of delay. With h the hazard of ending now given that it has not ended yet, the best interval is
+`sqrt(2 c / h)` (PERFORMANCE.md, "When to poll"). The hazard of a young task rises, so it is taken at the moment of the
+next poll, not of the last: the interval d solves `d^2 h(t + d) = 2 c`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+ENOUGH = 10
+"""Samples from which on a lognormal fit beats a plain backoff (PERFORMANCE.md)."""
+
+KEPT = 200
+"""Newest samples that a fit uses, so that it follows drift."""
+
+MIN_SIGMA = 0.15
+"""Narrowest spread (of ln seconds) that is believed: a fit of equal samples must not be certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollPolicy:
+    """How eagerly to poll.
+
+    Attributes:
+        price: c, the price of one poll in seconds of delay.
+        shortest: shortest interval, seconds.
+        longest: longest interval, seconds; a model that suddenly takes longer is never left alone for more.
+        growth: factor of the backoff that is used until enough is known.
+    """
+
+    price: float = 0.5
+    shortest: float = 1.0
+    longest: float = 30.0
+    growth: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lognormal:
+    """ln(seconds) is normal with mean `mu` and deviation `sigma`."""
+
+    mu: float
+    sigma: float
+
+    def hazard(self, t: float) -> float:
+        """Density over survival at `t` seconds, per second."""
+        if t <= 0:
+            return 0.0
+        z = (math.log(t) - self.mu) / self.sigma
+        survival = 0.5 * math.erfc(z / math.sqrt(2.0))
+        if survival < 1e-12:
+            return max(z, 1.0) / (self.sigma * t)  # Mills ratio: density / survival of a normal tends to z
+        density = math.exp(-0.5 * z * z) / (t * self.sigma * math.sqrt(2.0 * math.pi))
+        return density / survival
+
+    def quantile(self, p: float) -> float:
+        """Seconds within which a share `p` (0..1) of the tasks has ended."""
+        from statistics import NormalDist
+
+        return math.exp(self.mu + self.sigma * NormalDist().inv_cdf(p))
+
+
+def fit(samples: Iterable[float]) -> Lognormal | None:
+    """A lognormal through the samples (seconds), by moments of their logarithms; None for fewer than `ENOUGH`."""
+    logs = [math.log(max(s, 1e-3)) for s in samples]
+    if len(logs) < ENOUGH:
+        return None
+    mu = math.fsum(logs) / len(logs)
+    variance = math.fsum((x - mu) ** 2 for x in logs) / (len(logs) - 1)
+    return Lognormal(mu, max(MIN_SIGMA, math.sqrt(variance)))
+
+
+def interval(policy: PollPolicy, known: Lognormal | None, age: float) -> float:
+    """Seconds until the next poll of a task that is `age` seconds old and was just seen alive.
+
+    Without a fit: a backoff, a share of the age that makes successive polls grow by `policy.growth`.
+    """
+    if known is None:
+        wait = max(policy.shortest, age * (policy.growth - 1.0))
+        return min(policy.longest, wait)
+    wait = policy.shortest
+    while wait < policy.longest and wait * wait * known.hazard(age + wait) < 2.0 * policy.price:
+        wait *= 1.1
+    return min(policy.longest, wait)
+
+
+@dataclass(slots=True)
+class Latencies:
+    """What is known of how long tasks take, by model and length asked for."""
+
+    _samples: dict[tuple[str, int | None], deque[float]] = field(default_factory=dict)
+    _fits: dict[tuple[str, int | None], Lognormal | None] = field(default_factory=dict)
+
+    def add(self, model: str, seconds: int | None, took: float) -> None:
+        """Learn that a task of `model` for a clip of `seconds` took `took` seconds."""
+        for key in {(model, seconds), (model, None)}:
+            self._samples.setdefault(key, deque(maxlen=KEPT)).append(took)
+            self._fits.pop(key, None)
+
+    def of(self, model: str, seconds: int | None) -> Lognormal | None:
+        """The fit for clips of that length, else for the model, else None."""
+        return self._fit((model, seconds)) or self._fit((model, None))
+
+    def _fit(self, key: tuple[str, int | None]) -> Lognormal | None:
+        if key not in self._fits:
+            self._fits[key] = fit(self._samples.get(key, ()))
+        return self._fits[key]

@@ -1,0 +1,195 @@
+"""What every part of a run shares: why it stops, the hold of a 429, the breaker, the slots in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from enum import StrEnum
+
+from ..core.pacing import backoff, clamp_retry_after
+from .clock import Clock, Dice
+
+
+class Stop(StrEnum):
+    """Why a run stops submitting, or stops at all, before everything is done."""
+
+    LIMIT = "limit"
+    BUDGET = "budget"
+    CREDIT = "out of credit"
+    DEADLINE = "deadline"
+    BREAKER = "circuit breaker"
+    DISK = "disk"
+    LEDGER = "ledger"
+    CREDENTIALS = "credentials refused"
+    UNREACHABLE = "unreachable"
+    INTERRUPTED = "interrupted"
+    TERMINATED = "terminated"
+
+
+AT_ONCE = frozenset({Stop.CREDENTIALS, Stop.UNREACHABLE, Stop.INTERRUPTED, Stop.TERMINATED})
+"""Reasons that also end polling and downloading; the others let what was paid for come home."""
+
+MAX_REJECTED_IN_A_ROW = 5
+MAX_AMBIGUOUS_IN_A_ROW = 3
+"""The breaker's limits (FAILURES.md, Retries)."""
+
+UNREACHABLE_AT_START = 60.0
+"""Seconds without any connection at the start before the run gives up (CONTRACT.md)."""
+
+UNREACHABLE_LATER = 900.0
+"""The same once something has answered: a night's network has holes, a run must end all the same."""
+
+
+class Signal:
+    """Wakes everybody who waits. Check, then wait, with no await between: then nothing is missed."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return at the next `notify`, or after `seconds` (None or infinite: no limit)."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await asyncio.wait([future], timeout=None if seconds is None or math.isinf(seconds) else seconds)
+        finally:
+            self._waiting.discard(future)
+
+
+class Control:
+    """The switches of one run. Not thread-safe: everything lives on one event loop."""
+
+    def __init__(self, clock: Clock, dice: Dice, on_stop: Callable[[Stop, str], None], hold_for: float = 0.0) -> None:
+        self._clock = clock
+        self._dice = dice
+        self._on_stop = on_stop
+        self.changed = Signal()
+        """Notified whenever something may have become possible."""
+        self.ended = False
+        """Whether the run ends at once, whatever is in flight."""
+        self.error: BaseException | None = None
+        self.stop: Stop | None = None
+        self.stop_message = ""
+        self._held_until = clock.monotonic() + hold_for
+        self._throttles = 0
+        self._rejected = 0
+        self._ambiguous = 0
+        self._answered = False
+        self._silent_since: float | None = None
+        self._silent_tries = 0
+        self._quiet_until = 0.0
+
+    # --- Stopping ----------------------------------------------------------------------------------------
+
+    def halt(self, reason: Stop, message: str) -> None:
+        """Stop submitting; for a reason in `AT_ONCE` stop everything. The first reason stays, unless a stronger one
+        (`AT_ONCE`) comes."""
+        if self.stop is None or (reason in AT_ONCE and self.stop not in AT_ONCE):
+            self.stop, self.stop_message = reason, message
+            self._on_stop(reason, message)
+        if reason in AT_ONCE:
+            self.ended = True
+        self.changed.notify()
+
+    @property
+    def submitting(self) -> bool:
+        """Whether new submissions may be made."""
+        return self.stop is None
+
+    def bug(self, error: BaseException) -> None:
+        """Something raised that should not have: end the run; `error` is raised when POSTs on the wire are done."""
+        if self.error is None:
+            self.error = error
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End the run now, for the reason that it stopped submitting for."""
+        self.ended = True
+        self.changed.notify()
+
+    # --- The hold of a 429 -------------------------------------------------------------------------------
+
+    def throttled(self, retry_after: float | None) -> float:
+        """Hold every call; returns for how many seconds."""
+        now = self._clock.monotonic()
+        if now >= self._held_until:
+            self._throttles += 1  # answers to calls that were on the wire when the hold began say nothing new
+        wait = clamp_retry_after(retry_after, backoff(self._throttles or 1, self._dice()))
+        self._held_until = max(self._held_until, now + wait)
+        return self._held_until - now
+
+    def hold(self) -> float:
+        """Seconds until calls may be made again; 0 for now."""
+        return max(0.0, self._held_until - self._clock.monotonic())
+
+    # --- The breaker -------------------------------------------------------------------------------------
+
+    def accepted(self) -> None:
+        """A submission was accepted: everything that counts failures in a row starts anew."""
+        self._rejected = self._ambiguous = self._throttles = 0
+
+    def rejected(self) -> None:
+        """A submission was refused for what it asks."""
+        self._ambiguous = 0
+        self._rejected += 1
+        if self._rejected >= MAX_REJECTED_IN_A_ROW:
+            self.halt(Stop.BREAKER, f"{self._rejected} submissions in a row were rejected")
+
+    def ambiguous(self) -> None:
+        """Nobody can tell whether a submission was accepted."""
+        self._ambiguous += 1
+        self._rejected += 1
+        if self._ambiguous >= MAX_AMBIGUOUS_IN_A_ROW:
+            self.halt(Stop.BREAKER, f"{self._ambiguous} submissions in a row may or may not have been accepted")
+        elif self._rejected >= MAX_REJECTED_IN_A_ROW:
+            self.halt(Stop.BREAKER, f"{self._rejected} submissions in a row failed")
+
+    # --- Whether anybody is there ------------------------------------------------------------------------
+
+    def heard(self) -> None:
+        """The provider answered something, whatever it was."""
+        self._answered = True
+        self._silent_since = None
+        self._silent_tries = 0
+        self._quiet_until = 0.0
+
+    def silent(self, message: str) -> None:
+        """A call got no answer at all. Holds new submissions for a growing while, and gives up after long enough."""
+        now = self._clock.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        if now >= self._quiet_until:
+            self._silent_tries += 1
+            self._quiet_until = now + backoff(self._silent_tries, self._dice(), cap=15.0)
+        patience = UNREACHABLE_LATER if self._answered else UNREACHABLE_AT_START
+        if now - self._silent_since >= patience:
+            self.halt(Stop.UNREACHABLE, f"no answer for {now - self._silent_since:.0f} s: {message}")
+
+    def quiet(self) -> float:
+        """Seconds until a new submission may be tried after calls without an answer; 0 for now."""
+        return max(0.0, self._quiet_until - self._clock.monotonic())
+
+
+class Slots:
+    """How many tasks may be in flight: POSTs and running tasks together. The limit may be moved while in use."""
+
+    def __init__(self, limit: int, used: int = 0) -> None:
+        self.limit = limit
+        self.used = used
+
+    @property
+    def free(self) -> bool:
+        return self.used < self.limit
+
+    def take(self) -> None:
+        self.used += 1
+
+    def give_back(self) -> None:
+        self.used -= 1

@@ -1,0 +1,178 @@
+"""Downloading: fetch, verify, place, record. A failed download never causes a submission."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core import events as e
+from ..core.job import Downloading, Job, Output, Problem, Running
+from ..core.pacing import backoff
+from ..ledger.errors import WriteFailed
+from ..providers.fetch import BadContent, Fetched, LinkDead, Transient
+from .control import Control, Stop
+from .files import Occupied, Placed, UnsafePath, find_placed, place, target_path
+from .ports import Deps, Settings, Work
+
+T = TypeVar("T")
+
+EXTENSIONS = {"video": ".mp4", "image": ".png", "audio": ".mp3"}
+"""The usual extension by kind of output, where the manifest gave no name."""
+
+MAX_DISK_FAILURES = 10
+"""Failures of the disk in a row before a download is left for the next run."""
+
+
+class Downloader:
+    """A queue of finished tasks and a few workers that bring their outputs home."""
+
+    def __init__(
+        self, deps: Deps, control: Control, settings: Settings, work: Work, on_renewal: Callable[[Job], None]
+    ) -> None:
+        self._deps = deps
+        self._control = control
+        self._settings = settings
+        self._work = work
+        self._on_renewal = on_renewal
+        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._active = 0
+        self.left_behind = 0
+        """Downloads that this run gave up for now; the next run goes on with them."""
+
+    @property
+    def backlog(self) -> int:
+        """Finished tasks whose output is not home yet."""
+        return self._queue.qsize() + self._active
+
+    def add(self, job: Job) -> None:
+        self._queue.put_nowait(job)
+
+    async def work(self) -> None:
+        """One worker; runs until cancelled."""
+        while True:
+            job = await self._queue.get()
+            self._active += 1
+            try:
+                await self._bring_home(job)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001  handed on: the run ends, and the error is raised from it
+                self._control.bug(error)
+            finally:
+                self._active -= 1
+                self._control.changed.notify()
+
+    async def _bring_home(self, job: Job) -> None:
+        started = self._deps.clock.monotonic()
+        failures = bad = 0
+        while True:
+            try:
+                self._deps.crash("download.start")
+                output = await self._once(job)
+                self._deps.crash("download.placed")
+                await self._deps.advance(job, e.Stored(output))
+                self._deps.crash("download.recorded")
+            except LinkDead as dead:
+                await self._link_died(job, dead.problem)
+            except BadContent as unusable:
+                bad += 1
+                if bad >= self._settings.bad_content_tries:
+                    await self._link_died(job, unusable.problem)
+                    return
+                await self._wait(job, unusable.problem, bad)
+                continue
+            except Transient as passing:
+                failures += 1
+                if not self._patient(started):
+                    self._leave(job, passing.problem)
+                    return
+                await self._wait(job, passing.problem, failures, passing.retry_after)
+                continue
+            except (OSError, WriteFailed, UnsafePath) as error:
+                failures += 1
+                problem = Problem(_describe(error), "disk")
+                self._control.halt(Stop.LEDGER if isinstance(error, WriteFailed) else Stop.DISK, problem.message)
+                if not self._patient(started) or failures >= MAX_DISK_FAILURES or isinstance(error, UnsafePath):
+                    self._leave(job, problem)
+                    return
+                await self._wait(job, problem, failures)
+                continue
+            return
+
+    def _patient(self, started: float) -> bool:
+        return self._deps.clock.monotonic() - started < self._settings.download_patience
+
+    async def _wait(self, job: Job, problem: Problem, failures: int, at_least: float | None = None) -> None:
+        wait = backoff(failures, self._deps.dice(), self._settings.retry_delay)
+        self._deps.observe("download_failed", job, error={"code": problem.code, "message": problem.message})
+        await self._deps.clock.sleep(max(wait, min(at_least or 0.0, 60.0)))
+
+    def _leave(self, job: Job, problem: Problem) -> None:
+        self.left_behind += 1
+        self._deps.observe("left_behind", job, error={"code": problem.code, "message": problem.message})
+
+    async def _link_died(self, job: Job, problem: Problem) -> None:
+        after = await self._deps.advance(job, e.LinkDied(problem))
+        if isinstance(after.fact, Running):
+            self._on_renewal(after)
+
+    async def _once(self, job: Job) -> Output:
+        """Fetch and place one output, or recognise it where an earlier run had placed it.
+
+        Raises:
+            LinkDead, BadContent, Transient: see `providers.fetch`.
+            UnsafePath, OSError: the disk, or what stands on it.
+        """
+        fact = job.fact
+        assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
+        folder, kind = self._work.folder(job), self._deps.output_kind(job.model)
+        usual = target_path(folder, job.output, named=job.named, extension=EXTENSIONS[kind])
+        placed = await self._thread(find_placed, usual, folder, fact.task_id)
+        if placed is None:
+            part = usual.with_name(usual.name + ".part")
+            fetched = await self._deps.fetcher.fetch(fact.urls[0], part, root=folder, kind=kind)
+            self._deps.crash("download.fetched")
+            target = target_path(folder, job.output, named=job.named, extension=fetched.extension)
+            placed = await self._place(job, part, target, self._sidecar(job, fact, fetched))
+        return Output(str(folder / placed.path), placed.sha256, placed.size)
+
+    async def _place(self, job: Job, part: Path, target: Path, sidecar: dict[str, Any]) -> Placed:
+        folder = self._work.folder(job)
+        put = partial(place, replaces=await self._deps.ledger.task_ids(job), crash=self._deps.crash)
+        try:
+            return await self._thread(put, part, target, folder, sidecar)
+        except Occupied:
+            # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
+            beside = target.with_name(f"{target.stem}.{sidecar['task_id'][-8:]}{target.suffix}")
+            self._deps.observe("output_renamed", job, output=str(beside), wanted=str(target))
+            return await self._thread(put, part, beside, folder, sidecar)
+
+    async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+    def _sidecar(self, job: Job, fact: Downloading, fetched: Fetched) -> dict[str, Any]:
+        return {
+            "job": job.key,
+            "batch": self._work.name(job),
+            "provider": job.provider,
+            "model": job.model,
+            "request": job.request,
+            "task_id": fact.task_id,
+            "attempt": fact.attempt,
+            "credits": job.credits,
+            "sha256": fetched.sha256,
+            "bytes": fetched.size,
+            "container": fetched.container,
+            "fetched_at": self._deps.clock.wall(),
+        }
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong on the disk, for people."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or type(error).__name__}"
+    return str(error)

@@ -1,0 +1,334 @@
+"""Giving a verified file its final name, durably, and never over another file.
+
+A file under its final name is complete (promise P3), and so is the sidecar beside it. The order is: the part was
+synced by `Fetcher`; the sidecar is written, synced and renamed; the part is renamed; the folder is synced. A
+process or a machine may die between any two of these, and `place` with the same arguments goes on from there:
+what exists is recognised by the task id in its sidecar and by its hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..providers.folders import UnsafePath, ensure_folder, sync_folder
+
+Crash = Callable[[str], None]
+
+_MAX_SIDECAR = 4 << 20
+_NO_LINKS = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
+)
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+
+class Occupied(Exception):
+    """Another file has that name already. Nothing was written, and the part is still there."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} exists and is not this job's: {why}")
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A file under its final name.
+
+    Attributes:
+        path: relative to the output folder, `/` between parts.
+        sha256: lower-case hex digest.
+        size: in bytes.
+        already: it was there before, from an earlier try.
+    """
+
+    path: str
+    sha256: str
+    size: int
+    already: bool = False
+
+
+def _no_crash(point: str) -> None:
+    del point
+
+
+def sidecar_path(target: Path) -> Path:
+    """Where the facts about `target` stand: its name plus `.json`."""
+    return target.with_name(target.name + ".json")
+
+
+def target_path(root: Path, output: str, *, named: bool, extension: str) -> Path:
+    """The final name: as the manifest gave it, or else with the extension of what came.
+
+    Args:
+        root: the output folder.
+        output: `Job.output`.
+        named: `Job.named`.
+        extension: with its dot, such as `.mp4`.
+    """
+    return root / (output if named else output + extension)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an ordinary user may still write on the disk of `path`, which need not exist yet.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    here = Path(os.path.abspath(path))
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    found = os.statvfs(here)
+    return found.f_bavail * found.f_frsize
+
+
+def precheck(target: Path, ours: Collection[str] = ()) -> str | None:
+    """Why `target` can't be used for a new output; None where its name, and its sidecar's, are free or ours.
+
+    For use before a submission: what is paid for should have a place to go. Follows no link; makes nothing.
+
+    Args:
+        target: the final name, so far as it is known.
+        ours: every task id that this job has had: what an earlier attempt left behind may be replaced, a
+            finished file may not.
+    """
+    if os.path.lexists(target):
+        return f"{target} exists already"
+    sidecar = sidecar_path(target)
+    if os.path.lexists(sidecar) and _task_of(sidecar) not in ours:
+        return f"{sidecar} exists already, and is not this job's"
+    return None
+
+
+def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
+    """The output of `task_id` where it is complete under its final name from an earlier try; None where not.
+
+    Reads all of the file. Makes it durable once more, for the try before may have died in between.
+
+    Raises:
+        UnsafePath, OSError: see `place`.
+    """
+    if not os.path.lexists(target):
+        return None
+    folder = ensure_folder(target.parent, root)
+    target = folder / target.name
+    facts = _read_sidecar(sidecar_path(target))
+    if facts is None or facts.get("task_id") != task_id:
+        return None
+    digest, size = _digest(target)
+    if not digest or facts.get("sha256") != digest:
+        return None
+    sync_folder(folder)
+    return Placed(_relative(target, root), digest, size, already=True)
+
+
+def place(
+    part: Path,
+    target: Path,
+    root: Path,
+    sidecar: Mapping[str, Any],
+    *,
+    replaces: Collection[str] = (),
+    crash: Crash = _no_crash,
+) -> Placed:
+    """Rename `part`, which is verified and synced, to `target`, with its sidecar. Idempotent. Blocks: use a thread.
+
+    Args:
+        part: what `Fetcher.fetch` made; in the target's folder.
+        target: the final name, inside `root`.
+        root: the batch's output folder.
+        sidecar: what to write beside it; must have `task_id`, `sha256` and `bytes`.
+        replaces: other task ids of this job, whose orphaned sidecar (without a file) may be replaced.
+        crash: called with `place.sidecar`, `place.renamed`, `place.folder_synced` as each is done.
+
+    Raises:
+        Occupied: `target` or its sidecar exists and is somebody else's. It is never overwritten.
+        UnsafePath: `target` or `part` is not inside `root`, also by way of a symbolic link.
+        OSError: the disk failed or is full, or `part` is not there or not what it was.
+    """
+    folder = ensure_folder(target.parent, root)
+    target, part = folder / target.name, ensure_folder(part.parent, root) / part.name
+    task_id, digest, size = str(sidecar["task_id"]), str(sidecar["sha256"]), int(sidecar["bytes"])
+    done = Placed(_relative(target, root), digest, size)
+    if os.path.lexists(target):
+        found = find_placed(target, root, task_id)
+        if found is None:
+            found = _adopt(target, done, sidecar, {task_id, *replaces})
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        sync_folder(folder)
+        return found
+    if not stat.S_ISREG((about := os.lstat(part)).st_mode) or about.st_size != size:
+        raise OSError(errno.EIO, "the downloaded file has changed since it was checked")
+    _write_sidecar(sidecar_path(target), sidecar, {task_id, *replaces})
+    crash("place.sidecar")
+    try:
+        give_name(part, target)
+    except FileExistsError:
+        raise Occupied(target, "it appeared just now") from None
+    crash("place.renamed")
+    sync_folder(folder)
+    crash("place.folder_synced")
+    # Only now: a power cut may keep one change of a folder and lose another, and one of the names must last.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    return done
+
+
+def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Placed:
+    """The file is there, byte for byte, without a sidecar of ours: a power cut may have taken that one."""
+    digest, size = _digest(target)
+    if (digest, size) != (done.sha256, done.size):
+        raise Occupied(target, "its content is another")
+    descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _write_sidecar(sidecar_path(target), sidecar, ours)
+    return Placed(done.path, digest, size, already=True)
+
+
+def _relative(target: Path, root: Path) -> str:
+    return target.relative_to(os.path.realpath(root)).as_posix()
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """SHA-256 and size of a regular file; an empty digest for anything else (a link is not followed)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOENT, errno.ENXIO, errno.EACCES, errno.EPERM}:
+            return "", 0
+        raise
+    with open(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            return "", 0
+        return hashlib.file_digest(file, "sha256").hexdigest(), about.st_size
+
+
+# --- The sidecar -----------------------------------------------------------------------------------------
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    """What stands in a sidecar; None where it is not one, is absent, or is no regular file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_SIDECAR:
+            return None
+        try:
+            facts = json.loads(file.read())
+        except (ValueError, RecursionError):
+            return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _task_of(path: Path) -> str | None:
+    facts = _read_sidecar(path)
+    task = facts.get("task_id") if facts is not None else None
+    return task if isinstance(task, str) else None
+
+
+def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> None:
+    exists = os.path.lexists(path)
+    if exists and _task_of(path) not in ours:
+        raise Occupied(path, "it does not name this job's task")
+    # A name that is short enough whatever the output is called, and that nobody else would choose.
+    temporary = path.with_name(f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    text = json.dumps(facts, ensure_ascii=False, indent=2, default=str) + "\n"
+    with open(os.open(temporary, flags, 0o644), "wb") as file:
+        file.write(text.encode("utf-8", "surrogatepass"))
+        file.flush()
+        os.fsync(file.fileno())
+    if exists:
+        os.replace(temporary, path)
+        return
+    try:
+        give_name(temporary, path)
+    except FileExistsError:
+        raise Occupied(path, "it appeared just now") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+# --- A rename that never replaces ------------------------------------------------------------------------
+
+
+def give_name(source: Path, target: Path) -> None:
+    """Give a file another name, unless that exists. The old name may stay: the caller removes it.
+
+    By a link; where the filesystem has none by renameat2(RENAME_NOREPLACE); where that is missing too, by
+    looking first and renaming, which another program could race.
+
+    Raises:
+        FileExistsError: `target` exists; nothing was done.
+        OSError: the disk failed.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        return
+    if not _renameat2(source, target):
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.rename(source, target)
+
+
+@functools.cache
+def _libc_renameat2() -> Callable[..., int] | None:
+    try:
+        function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return None
+    return function
+
+
+def _renameat2(source: Path, target: Path) -> bool:
+    """Whether the kernel did it; False where it can't."""
+    function = _libc_renameat2()
+    if function is None:
+        return False
+    if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+        return False
+    raise OSError(number, os.strerror(number), str(target))
+
+
+__all__ = [
+    "Occupied",
+    "Placed",
+    "UnsafePath",
+    "find_placed",
+    "free_bytes",
+    "give_name",
+    "place",
+    "precheck",
+    "sidecar_path",
+    "target_path",
+]

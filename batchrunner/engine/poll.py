@@ -1,0 +1,231 @@
+"""Polling: one heap of due times, one dispatcher, a budget of polls shared by everything in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from ..core import events as e
+from ..core import retry
+from ..core.job import Job, Running
+from ..core.pacing import Gcra, backoff
+from ..core.polling import Latencies, interval
+from ..ledger.errors import WriteFailed
+from ..ledger.store import Schedule
+from .control import Control, Slots, Stop
+from .ports import Deps, Settings
+
+LEDGER_PAUSE = 5.0
+"""Seconds until a task is looked at again whose news could not be recorded."""
+
+MAX_RECORD_FAILURES = 12
+"""News in a row that could not be recorded before the run ends: about a minute."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """A running task under watch.
+
+    Attributes:
+        job: the job, in state running.
+        since: monotonic seconds at which the task began, as far as is known.
+        measured: whether `since` is exact enough to learn a latency from.
+        polls: polls made so far.
+        missing_since: monotonic time of the first of the 404s in a row; None where the last answer was another.
+        failures: polls in a row that failed.
+    """
+
+    job: Job
+    since: float
+    measured: bool
+    polls: int = 0
+    missing_since: float | None = None
+    failures: int = 0
+
+
+class Poller:
+    """Watches every running task until it ends."""
+
+    def __init__(
+        self,
+        deps: Deps,
+        control: Control,
+        slots: Slots,
+        settings: Settings,
+        latencies: Latencies,
+        on_completed: Callable[[Job], None],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._deps = deps
+        self._control = control
+        self._slots = slots
+        self._settings = settings
+        self._latencies = latencies
+        self._on_completed = on_completed
+        self._on_ended = on_ended
+        self._budget = Gcra(settings.polls_per_minute)
+        self._heap: list[tuple[float, int, Watched]] = []
+        self._order = itertools.count()
+        self._asking: set[asyncio.Task[None]] = set()
+        self._schedules: dict[int, Schedule] = {}
+        self._record_failures = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no task is running."""
+        return not self._heap and not self._asking
+
+    def watch(self, job: Job) -> None:
+        """Watch a task that was just accepted."""
+        now = self._deps.clock.monotonic()
+        watched = Watched(job, now, measured=True)
+        self._plan(watched, now + interval(self._settings.poll, self._latencies.of(job.model, job.seconds), 0.0))
+
+    def resume(self, job: Job, schedule: Schedule) -> None:
+        """Watch a task of an earlier run, at the time that was planned; the poll budget spreads what is overdue."""
+        wall, now = self._deps.clock.wall(), self._deps.clock.monotonic()
+        age = max(0.0, wall - schedule.since)
+        wait = min(max(0.0, schedule.next_poll_at - wall), self._settings.poll.longest)
+        self._plan(Watched(job, now - age, measured=False, polls=schedule.polls), now + wait)
+
+    def flush(self) -> None:
+        """Write the schedule behind."""
+        if self._schedules:
+            self._deps.ledger.save_schedules(list(self._schedules.values()))
+            self._schedules = {}
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self._control.changed.wait(self._step())
+
+    async def close(self) -> None:
+        """Cancel the polls on the wire: they are free, and safe to repeat."""
+        for task in self._asking:
+            task.cancel()
+        if self._asking:
+            await asyncio.wait(self._asking)
+
+    def _step(self) -> float:
+        """Send every poll that is due; seconds until the next one may be."""
+        while self._heap:
+            if len(self._asking) >= self._settings.max_polls:
+                return math.inf
+            now = self._deps.clock.monotonic()
+            wait = max(self._heap[0][0] - now, self._control.hold(), self._budget.delay(now))
+            if wait > 0.0:
+                return wait
+            watched = heapq.heappop(self._heap)[2]
+            self._budget.take(now)
+            task = asyncio.get_running_loop().create_task(self._poll(watched), name=f"poll {watched.job.key}")
+            self._asking.add(task)
+            task.add_done_callback(self._asked)
+        return math.inf
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._control.bug(error)
+        self._control.changed.notify()
+
+    def _plan(self, watched: Watched, due: float) -> None:
+        heapq.heappush(self._heap, (due, next(self._order), watched))
+        wall = self._deps.clock.wall() + due - self._deps.clock.monotonic()
+        self._schedules[watched.job.id] = Schedule(watched.job.id, wall, watched.polls)
+        self._control.changed.notify()
+
+    def _again(self, watched: Watched, at_least: float = 0.0) -> None:
+        """Look again when news is likeliest."""
+        job, now = watched.job, self._deps.clock.monotonic()
+        wait = interval(self._settings.poll, self._latencies.of(job.model, job.seconds), now - watched.since)
+        self._plan(watched, now + max(wait, at_least))
+
+    async def _poll(self, watched: Watched) -> None:
+        fact = watched.job.fact
+        assert isinstance(fact, Running)  # noqa: S101  only running jobs are watched
+        self._deps.crash("poll.sent")
+        answer = await self._deps.provider.poll(fact.task_id)
+        self._deps.crash("poll.answered")
+        watched.polls += 1
+        try:
+            await self._heed(watched, answer)
+            self._record_failures = 0
+        except WriteFailed as failed:
+            self._control.halt(Stop.LEDGER, str(failed))
+            self._record_failures += 1
+            if self._record_failures >= MAX_RECORD_FAILURES:
+                self._control.give_up()
+            self._plan(watched, self._deps.clock.monotonic() + LEDGER_PAUSE)
+        self._deps.crash("poll.recorded")
+
+    async def _heed(self, watched: Watched, answer: e.PollAnswer) -> None:
+        if isinstance(answer, e.PollFailed) and answer.problem.http_status is None:
+            self._control.silent(answer.problem.message)
+        else:
+            self._control.heard()
+        if not isinstance(answer, e.Missing):
+            watched.missing_since = None
+        if not isinstance(answer, e.PollFailed):
+            watched.failures = 0
+        match answer:
+            case e.StillRunning(status=status, known=known):
+                if not known:
+                    self._deps.observe("unknown_status", watched.job, status=status)
+                self._again(watched)
+            case e.Completed():
+                await self._completed(watched, answer)
+            case e.TaskFailed():
+                await self._failed(watched, answer)
+            case e.Missing():
+                await self._missing(watched, answer)
+            case e.Throttled(retry_after=retry_after):
+                wait = self._control.throttled(retry_after)
+                self._deps.ledger.save_hold(watched.job.provider, self._deps.clock.wall() + wait)
+                self._deps.observe("hold", seconds=round(wait, 3))
+                self._again(watched, wait)
+            case e.Refused(reason=reason, problem=problem):
+                stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
+                self._control.halt(stop, problem.message)
+                self._again(watched)
+            case e.PollFailed(problem=problem):
+                watched.failures += 1
+                self._deps.observe("poll_failed", watched.job, error={"code": problem.code, "message": problem.message})
+                self._again(watched, backoff(watched.failures, self._deps.dice(), self._settings.retry_delay))
+            case _:
+                assert_never(answer)
+
+    async def _completed(self, watched: Watched, answer: e.Completed) -> None:
+        took = self._deps.clock.monotonic() - watched.since
+        job = await self._deps.advance(watched.job, answer)
+        if watched.measured:
+            self._latencies.add(job.model, job.seconds, took)
+            self._deps.ledger.save_latency(job, took)
+        self._release(watched)
+        self._on_completed(job)
+
+    async def _failed(self, watched: Watched, answer: e.TaskFailed) -> None:
+        clock = self._deps.clock
+        await self._deps.advance(
+            watched.job, retry.decide(watched.job, answer, clock.wall(), self._settings.retry_delay)
+        )
+        self._release(watched)
+
+    async def _missing(self, watched: Watched, answer: e.Missing) -> None:
+        now = self._deps.clock.monotonic()
+        if watched.missing_since is None:
+            watched.missing_since = now
+        if now - watched.missing_since >= self._settings.lost_after:
+            await self._deps.advance(watched.job, e.Vanished(answer.problem))
+            self._release(watched)
+        else:
+            self._again(watched)
+
+    def _release(self, watched: Watched) -> None:
+        self._schedules.pop(watched.job.id, None)
+        self._slots.give_back()
+        self._on_ended()

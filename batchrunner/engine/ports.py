@@ -1,0 +1,174 @@
+"""What the engine is handed: everything outside the rules, by what it must do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core import events as e
+from ..core.job import Job, State
+from ..core.polling import PollPolicy
+from ..core.selection import Selection
+from ..ledger.store import Batch, Ledger, Schedule
+from ..providers.base import Provider
+from ..providers.fetch import Fetcher
+from .clock import Clock, Dice
+from .spool import Spool
+
+Crash = Callable[[str], None]
+"""Called with the name of every durable step and effect as it is passed. Does nothing, except in tests."""
+
+CRASH_POINTS = (
+    "recover.spool",
+    "recover.interrupted",
+    "submit.before_intent",
+    "submit.intent",
+    "submit.answered",
+    "submit.recorded",
+    "poll.sent",
+    "poll.answered",
+    "poll.recorded",
+    "download.start",
+    "download.fetched",
+    "place.sidecar",
+    "place.renamed",
+    "place.folder_synced",
+    "download.placed",
+    "download.recorded",
+)
+"""Every name that `Crash` is called with; a test holds the list complete."""
+
+
+class Observer(Protocol):
+    """Is told what happens: progress display, NDJSON, log."""
+
+    def __call__(self, event: str, job: Job | None = None, /, **data: Any) -> None: ...
+
+
+def _no_crash(point: str) -> None:
+    del point
+
+
+def _nobody(event: str, job: Job | None = None, /, **data: Any) -> None:
+    del event, job, data
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one run behaves. Times in seconds.
+
+    Attributes:
+        submits_per_minute: upper bound on the rate of POSTs.
+        in_flight: upper bound on POSTs and running tasks together.
+        max_posts: POSTs on the wire at once: bounds what a crash can leave in doubt.
+        max_polls: polls on the wire at once.
+        polls_per_minute: budget of polls shared by everything in flight.
+        max_downloads: downloads at once.
+        max_submissions: `--limit`, None for none.
+        deadline: monotonic time after which nothing more is submitted, None for none.
+        poll: when to poll.
+        lost_after: how long the provider must not know a task before it is lost.
+        download_patience: how long a download may go on failing before it is left for the next run.
+        bad_content_tries: how often a complete but unusable file is fetched again from one URL.
+        retry_delay: shortest wait before a failed download or poll is repeated.
+        min_free_bytes: free space on the output disk below which nothing is submitted.
+        batch_sync: seconds between two notes of the poll schedule.
+    """
+
+    submits_per_minute: float = 300.0
+    in_flight: int = 50
+    max_posts: int = 32
+    max_polls: int = 32
+    polls_per_minute: float = 1200.0
+    max_downloads: int = 6
+    max_submissions: int | None = None
+    deadline: float | None = None
+    poll: PollPolicy = field(default_factory=PollPolicy)
+    lost_after: float = 900.0
+    download_patience: float = 900.0
+    bad_content_tries: int = 3
+    retry_delay: float = 1.0
+    min_free_bytes: int = 128 * 1024 * 1024
+    batch_sync: float = 5.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of the run's jobs by state, kept up to date in memory for people to watch."""
+
+    states: dict[State, int] = field(default_factory=dict)
+
+    def move(self, before: State, after: State) -> None:
+        self.states[before] = self.states.get(before, 0) - 1
+        self.states[after] = self.states.get(after, 0) + 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Books:
+    """What it takes to write something down: the ledger, and everybody who wants to hear of it."""
+
+    ledger: Ledger
+    spool: Spool
+    clock: Clock
+    observe: Observer = _nobody
+    crash: Crash = _no_crash
+    tally: Tally = field(default_factory=Tally)
+
+    async def advance(self, job: Job, event: e.Event) -> Job:
+        """A durable transition that everybody who watches hears of. Raises as `Ledger.advance` does."""
+        after = await self.ledger.advance(job, event)
+        self.tally.move(job.state, after.state)
+        self.observe(type(event).__name__.lower(), after, state=after.state.value, **_details(event))
+        return after
+
+
+@dataclass(slots=True, kw_only=True)
+class Deps(Books):
+    """The parts that a run is put together from (by `app.py`)."""
+
+    provider: Provider
+    fetcher: Fetcher
+    dice: Dice
+    output_kind: Callable[[str], str]
+    """Model name to `video`, `image` or `audio`."""
+
+
+def _details(event: e.Event) -> dict[str, Any]:
+    match event:
+        case e.Accepted() | e.Identified():
+            return {"task_id": event.task_id}
+        case e.Stored(output=output):
+            return {"output": output.path, "sha256": output.sha256, "bytes": output.size}
+        case e.Claimed() | e.Completed() | e.Resubmitted() | e.Abandoned() | e.Retried() | e.Withdrawn():
+            return {}
+        case _:
+            problem = event.problem
+            return {"error": {"code": problem.code, "message": problem.message, "request_id": problem.request_id}}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Which jobs a run is about."""
+
+    batches: Sequence[Batch]
+    selection: Selection = field(default_factory=Selection)
+
+    @property
+    def ids(self) -> list[int]:
+        return [b.id for b in self.batches]
+
+    def folder(self, job: Job) -> Path:
+        """The output folder of a job's batch."""
+        return self._batch(job).output_dir
+
+    def name(self, job: Job) -> str:
+        """The name of a job's batch."""
+        return self._batch(job).name
+
+    def _batch(self, job: Job) -> Batch:
+        return next(b for b in self.batches if b.id == job.batch_id)
+
+
+__all__ = ["CRASH_POINTS", "Batch", "Books", "Crash", "Deps", "Observer", "Schedule", "Settings", "Tally", "Work"]

@@ -1,0 +1,52 @@
+"""What a run does first: read back what an earlier one, however it ended, had durably known."""
+
+from __future__ import annotations
+
+from ..core import events as e
+from ..core.job import Job, State
+from .ports import Books, Work
+
+SPOOL = "spool"
+"""`who` of a task id that was found in the spool."""
+
+
+async def recover(books: Books, every_batch: list[int]) -> None:
+    """Settle what was on the wire when the last run ended.
+
+    Ids in the spool first: they were received. Then every job still `submitting` becomes `unconfirmed`: its runner is
+    dead (we hold its lock), and nobody can tell whether the POST was accepted.
+
+    Raises:
+        LedgerError: it could not be recorded; nothing may be submitted then.
+    """
+    submitting = {job.id: job for job, _ in await books.ledger.in_state(every_batch, State.SUBMITTING)}
+    if books.spool.found:
+        unconfirmed = {job.id: job for job, _ in await books.ledger.in_state(every_batch, State.UNCONFIRMED)}
+        for spooled in books.spool.found:
+            job = submitting.get(spooled.job_id) or unconfirmed.get(spooled.job_id)
+            if job is None or job.fact.attempt != spooled.attempt:
+                continue  # recorded after all
+            event: e.Event
+            if job.state is State.SUBMITTING:
+                event = e.Accepted(spooled.task_id)
+                del submitting[job.id]
+            else:
+                event = e.Identified(spooled.task_id, SPOOL, "received before the ledger could be written")
+            await books.advance(job, event)
+        books.crash("recover.spool")
+        books.spool.clear()
+    for job in submitting.values():
+        await books.advance(job, e.Interrupted())
+        books.crash("recover.interrupted")
+
+
+async def consent(books: Books, work: Work, who: str) -> int:
+    """Send the selected unconfirmed jobs back to pending, on a person's word (`--on-unconfirmed resubmit`).
+
+    Returns:
+        how many.
+    """
+    held: list[Job] = await books.ledger.selected(work.ids, work.selection, State.UNCONFIRMED)
+    for job in held:
+        await books.advance(job, e.Resubmitted(who, "--on-unconfirmed resubmit"))
+    return len(held)

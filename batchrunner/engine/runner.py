@@ -1,0 +1,163 @@
+"""One run: recover, then submit, poll and download side by side until nothing is left or something stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.job import IN_FLIGHT, Job, State
+from ..core.polling import Latencies
+from ..ledger.store import Schedule
+from .control import Control, Slots, Stop
+from .download import Downloader
+from .poll import Poller
+from .ports import Deps, Settings, Work
+from .submit import Submitter
+
+THROUGHPUT_WINDOW = 120.0
+"""Seconds over which the rate of finished jobs is measured for the ETA."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: why it stopped early, None where it did not; what it leaves to the next one."""
+
+    stop: Stop | None
+    message: str
+    left_behind: int
+
+
+class Runner:
+    """A run over some batches. Made and used once."""
+
+    def __init__(self, deps: Deps, control: Control, settings: Settings, work: Work, latencies: Latencies) -> None:
+        self.control = control
+        self._deps = deps
+        self._settings = settings
+        self._slots = Slots(settings.in_flight)
+        self._downloads = Downloader(deps, control, settings, work, self._renew)
+        self._poller = Poller(deps, control, self._slots, settings, latencies, self._downloads.add, self._task_ended)
+        self._submitter = Submitter(
+            deps, control, self._slots, settings, work, self._poller.watch, lambda: self._downloads.backlog
+        )
+        self._work = work
+        self._finished: deque[float] = deque()
+        self._done_before = 0
+
+    async def run(self) -> Outcome:
+        """Do the work.
+
+        Raises:
+            Whatever a bug raised, after every POST on the wire was answered and recorded.
+        """
+        await self._take_up()
+        tasks = [
+            self._guard(self._poller.run(), "poller"),
+            self._guard(self._submitter.run(), "submitter"),
+            self._guard(self._heartbeat(), "heartbeat"),
+            *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
+        ]
+        try:
+            while not self.control.ended and not self._idle:
+                await self.control.changed.wait()
+        finally:
+            await self._shut_down(tasks)
+        if self.control.error is not None:
+            raise self.control.error
+        return Outcome(self.control.stop, self.control.stop_message, self._downloads.left_behind)
+
+    @property
+    def _idle(self) -> bool:
+        return self._submitter.idle and not self._submitter.posts and self._poller.idle and not self._downloads.backlog
+
+    def progress(self) -> dict[str, Any]:
+        """How far the run is, for people who watch and for `status`."""
+        states = {s.value: n for s, n in self._deps.tally.states.items() if n}
+        pending = self._deps.tally.states.get(State.PENDING, 0) if self.control.submitting else 0
+        left = pending + sum(self._deps.tally.states.get(s, 0) for s in (*IN_FLIGHT, State.DOWNLOADING))
+        rate = self._throughput()
+        return {
+            "states": states,
+            "in_flight": self._slots.used,
+            "in_flight_limit": self._slots.limit,
+            "submits_per_minute_limit": self._settings.submits_per_minute,
+            "hold": round(self.control.hold(), 1),
+            "per_minute": round(rate * 60.0, 1),
+            "eta_seconds": round(left / rate) if rate > 0.0 and left else (0 if not left else None),
+            "stop": self.control.stop.value if self.control.stop else None,
+        }
+
+    def _throughput(self) -> float:
+        """Jobs finished a second, lately."""
+        now = self._deps.clock.monotonic()
+        while self._finished and self._finished[0] < now - THROUGHPUT_WINDOW:
+            self._finished.popleft()
+        if len(self._finished) < 2:
+            return 0.0
+        return len(self._finished) / max(now - self._finished[0], 1.0)
+
+    async def _take_up(self) -> None:
+        """Take up what runs and what is to be fetched already."""
+        for job, schedule in await self._deps.ledger.in_state(self._work.ids, State.RUNNING):
+            self._slots.take()
+            self._poller.resume(job, schedule)
+        for job, _ in await self._deps.ledger.in_state(self._work.ids, State.DOWNLOADING):
+            self._downloads.add(job)
+
+    def _renew(self, job: Job) -> None:
+        """A dead output URL: ask for a fresh one. Free; and it takes a slot, for the poll budget's sake."""
+        self._slots.take()
+        self._poller.resume(job, Schedule(job.id, 0.0, 0))
+
+    def _task_ended(self) -> None:
+        self._submitter.requeued()
+
+    def finished(self) -> None:
+        """A job has ended; feeds the ETA."""
+        self._finished.append(self._deps.clock.monotonic())
+
+    def _guard(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task whose failure ends the run instead of vanishing."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                self.control.bug(error)
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _heartbeat(self) -> None:
+        """Once a second: let time-outs be seen; every few seconds: note the schedule and the progress."""
+        since = 0.0
+        while True:
+            await self._deps.clock.sleep(1.0)
+            self.control.changed.notify()
+            since += 1.0
+            self._deps.observe("progress", **self.progress())
+            if since >= self._settings.batch_sync:
+                since = 0.0
+                self._poller.flush()
+
+    async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
+        """First let every POST on the wire be answered and recorded, then stop the rest."""
+        self.control.give_up()
+        tasks[1].cancel()
+        drain = asyncio.ensure_future(self._submitter.drain())
+        while not drain.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(drain)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._poller.close()
+        self._poller.flush()
+
+
+def slots_of(work: Work) -> int:
+    """The in-flight limit over several batches of one account: the strictest of them."""
+    return min(b.in_flight for b in work.batches)

@@ -1,0 +1,84 @@
+"""The last resort for a received task id that SQLite can't commit (disk full, I/O error).
+
+A small file beside the ledger, written full of zeros and fsynced before the first submission, so that appending to it
+needs no new disk block: a preallocated file could still be written on a full filesystem where SQLite answered
+SQLITE_FULL (FAILURES.md). Each record is one line of JSON with a checksum; recovery applies it first of all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+SIZE = 64 * 1024
+"""Bytes preallocated: some 400 ids, far more than POSTs can be in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A task id that was read and may not be in the ledger."""
+
+    job_id: int
+    attempt: int
+    task_id: str
+
+
+def read(data: bytes) -> list[Spooled]:
+    """The intact records of a spool; a torn or foreign line is left out."""
+    found = []
+    for line in data.split(b"\0", 1)[0].split(b"\n"):
+        checksum, _, body = line.partition(b" ")
+        try:
+            if int(checksum, 16) != zlib.crc32(body):
+                continue
+            job_id, attempt, task_id = json.loads(body)
+        except ValueError:
+            continue
+        found.append(Spooled(int(job_id), int(attempt), str(task_id)))
+    return found
+
+
+class Spool:
+    """The spool file of one ledger; opened by the run that holds the ledger's lock."""
+
+    def __init__(self, ledger: Path) -> None:
+        """
+        Raises:
+            OSError: it can't be made; then nothing may be submitted.
+        """
+        self.path = ledger.with_name(ledger.name + ".spool")
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._end = 0
+        data = os.pread(self._fd, SIZE, 0)
+        self.found = read(data)
+        """What an earlier run had to leave here."""
+        if len(data) < SIZE:
+            os.pwrite(self._fd, b"\0" * (SIZE - len(data)), len(data))
+            os.fsync(self._fd)
+        self._end = len(data.split(b"\0", 1)[0])
+
+    def append(self, spooled: Spooled) -> None:
+        """Make a record durable.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        body = json.dumps([spooled.job_id, spooled.attempt, spooled.task_id]).encode()
+        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        os.pwrite(self._fd, line, self._end)
+        os.fsync(self._fd)
+        self._end += len(line)
+
+    def clear(self) -> None:
+        """Forget everything: all of it is in the ledger."""
+        if self._end:
+            os.pwrite(self._fd, b"\0" * self._end, 0)
+            os.fsync(self._fd)
+            self._end = 0
+        self.found = []
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,310 @@
+"""Submitting: a slot, a place in the rate, budget, the intent, one POST, its answer, its record."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+from ..core import events as e
+from ..core.job import Job, Problem
+from ..core.pacing import Gcra
+from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
+from .control import Control, Slots, Stop
+from .files import free_bytes
+from .ports import Deps, Settings, Work
+from .spool import Spooled
+
+PAGE = 64
+"""Pending jobs read from the ledger at once: memory grows with this, not with the manifest."""
+
+DISK_CHECK_EVERY = 5.0
+"""Seconds between two looks at the free space."""
+
+RECORD_PATIENCE = 60.0
+"""Seconds for which a commit that fails is tried again before the run ends without it."""
+
+
+class Submitter:
+    """Sends what is pending, as fast as the limits allow, until nothing is or the run stops."""
+
+    def __init__(
+        self,
+        deps: Deps,
+        control: Control,
+        slots: Slots,
+        settings: Settings,
+        work: Work,
+        on_running: Callable[[Job], None],
+        backlog: Callable[[], int],
+    ) -> None:
+        self._deps = deps
+        self._control = control
+        self._slots = slots
+        self._settings = settings
+        self._work = work
+        self._on_running = on_running
+        self._backlog = backlog
+        self._rate = Gcra(settings.submits_per_minute)
+        self._left = settings.max_submissions
+        self._page: deque[Job] = deque()
+        self._exhausted_until = 0.0
+        self._busy: set[int] = set()
+        self._broke: dict[int, str] = {}
+        self._posts: set[asyncio.Task[None]] = set()
+        self._disk_checked = -math.inf
+        self._disk_full = ""
+        self.idle = False
+        """Nothing is pending that could still be sent in this run."""
+
+    @property
+    def posts(self) -> int:
+        """POSTs on the wire."""
+        return len(self._posts)
+
+    def requeued(self) -> None:
+        """A job went back to pending, or a task ended and its money may have come back: look again."""
+        self._exhausted_until = 0.0
+        self._broke.clear()
+        self._control.changed.notify()
+
+    async def run(self) -> None:
+        """Submit until cancelled. POSTs on the wire go on; `drain` waits for them."""
+        while True:
+            wait = await self._step()
+            if wait > 0.0:
+                idle = math.isinf(wait) and not self._posts and (not self._page or not self._control.submitting)
+                if idle != self.idle:
+                    self.idle = idle
+                    self._control.changed.notify()
+                await self._control.changed.wait(wait)
+
+    async def drain(self) -> None:
+        """Wait until every POST on the wire is answered and recorded."""
+        while self._posts:
+            await asyncio.wait(self._posts)
+
+    # --- Choosing ----------------------------------------------------------------------------------------
+
+    async def _step(self) -> float:
+        """Send one job if that is possible now; seconds to wait otherwise (infinite: until something changes)."""
+        if not self._control.submitting:
+            return math.inf
+        self._check_deadline()
+        if not self._page:
+            wait = await self._turn_page()
+            if not self._page:
+                return wait
+        wait = self._obstacle()
+        if wait == 0.0 and self._control.submitting:
+            self._send(self._page.popleft())
+        return wait
+
+    async def _turn_page(self) -> float:
+        """Read the next pending jobs; where there are none, seconds until there may be."""
+        now = self._deps.clock.monotonic()
+        if now < self._exhausted_until:
+            return self._exhausted_until - now
+        wall = self._deps.clock.wall()
+        busy = set(self._busy)
+        batches = [b for b in self._work.ids if b not in self._broke]
+        self._exhausted_until = math.inf
+        if batches:
+            found, next_at = await self._deps.ledger.pending(batches, self._work.selection, PAGE + len(busy), wall)
+            self._page.extend(j for j in found if j.id not in busy and j.id not in self._busy)
+            if found:
+                self._exhausted_until = 0.0
+            elif next_at is not None:
+                self._exhausted_until = now + max(0.0, next_at - wall)
+        if self._page:
+            return 0.0
+        if self._exhausted_until == 0.0:
+            return math.inf  # all that is pending is on the wire; its end notifies
+        if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
+            self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
+        return self._exhausted_until - now
+
+    def _check_deadline(self) -> None:
+        deadline = self._settings.deadline
+        if deadline is not None and self._deps.clock.monotonic() >= deadline:
+            self._control.halt(Stop.DEADLINE, "the time is up; what is in flight is followed to its end")
+
+    def _obstacle(self) -> float:
+        """Seconds until the next POST may be sent: 0 for now, infinite until something changes."""
+        if self._left == 0:
+            if not self._posts:
+                self._control.halt(Stop.LIMIT, f"--limit {self._settings.max_submissions} reached")
+            return math.inf
+        if not self._slots.free or len(self._posts) >= self._settings.max_posts:
+            return math.inf
+        if self._backlog() > max(4 * self._settings.max_downloads, self._settings.in_flight):
+            return math.inf
+        disk = self._disk()
+        if disk:
+            if not self._slots.used and not self._backlog():
+                self._control.halt(Stop.DISK, disk)
+            return DISK_CHECK_EVERY
+        now = self._deps.clock.monotonic()
+        return max(self._control.hold(), self._control.quiet(), self._rate.delay(now))
+
+    def _disk(self) -> str:
+        """What is wrong with the output disk; empty for nothing."""
+        now = self._deps.clock.monotonic()
+        if now - self._disk_checked >= DISK_CHECK_EVERY:
+            self._disk_checked = now
+            self._disk_full = ""
+            for batch in self._work.batches:
+                free = free_bytes(batch.output_dir)
+                if free < self._settings.min_free_bytes:
+                    self._disk_full = f"only {free // 2**20} MiB are free for {batch.output_dir}; make room"
+        return self._disk_full
+
+    # --- Sending -----------------------------------------------------------------------------------------
+
+    def _send(self, job: Job) -> None:
+        self._busy.add(job.id)
+        self._slots.take()
+        self._rate.take(self._deps.clock.monotonic())
+        if self._left is not None:
+            self._left -= 1
+        task = asyncio.get_running_loop().create_task(self._submit(job), name=f"submit {job.key}")
+        self._posts.add(task)
+        task.add_done_callback(lambda t: self._sent(t, job))
+
+    def _sent(self, task: asyncio.Task[None], job: Job) -> None:
+        self._posts.discard(task)
+        self._busy.discard(job.id)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._control.bug(error)
+        self._control.changed.notify()
+
+    async def _submit(self, job: Job) -> None:
+        claimed: Job | None = None
+
+        async def before_send() -> None:
+            nonlocal claimed
+            self._deps.crash("submit.before_intent")
+            claimed = await self._deps.advance(job, e.Claimed())
+            self._deps.crash("submit.intent")
+
+        try:
+            answer = await self._deps.provider.submit(job.model, job.request, before_send, label=job.key)
+        except (BudgetExhausted, Conflict, WriteFailed) as refused:
+            self._not_claimed(job, refused)
+            return
+        self._deps.crash("submit.answered")
+        if claimed is None:
+            self._not_connected(answer)
+            return
+        await self._record(claimed, answer)
+        self._deps.crash("submit.recorded")
+
+    def _not_sent(self) -> None:
+        """Nothing left this machine: give back what the submission held."""
+        self._slots.give_back()
+        self._rate.give_back()
+        if self._left is not None:
+            self._left += 1
+        self._exhausted_until = 0.0
+
+    def _not_claimed(self, job: Job, refused: Exception) -> None:
+        self._not_sent()
+        match refused:
+            case BudgetExhausted():
+                self._broke[job.batch_id] = str(refused)
+                self._page = deque(j for j in self._page if j.batch_id != job.batch_id)
+            case WriteFailed():
+                self._control.halt(Stop.LEDGER, str(refused))
+            case _:
+                pass  # a stale copy of a job that has moved on; the next page has the truth
+
+    def _not_connected(self, answer: e.SubmitAnswer) -> None:
+        self._not_sent()
+        problem = answer.problem if isinstance(answer, e.NotSent) else Problem("answered before it was asked")
+        self._control.silent(problem.message)
+        self._deps.observe("not_sent", error={"code": problem.code, "message": problem.message})
+
+    async def _record(self, claimed: Job, answer: e.SubmitAnswer) -> None:
+        match answer:
+            case e.NotSent():
+                self._control.silent(answer.problem.message)
+                await self._settle(claimed, replace(answer, retry_at=self._deps.clock.wall() + self._control.quiet()))
+            case e.Accepted():
+                self._control.heard()
+                await self._accepted(claimed, answer)
+            case e.Throttled():
+                self._control.heard()
+                wait = self._control.throttled(answer.retry_after)
+                until = self._deps.clock.wall() + wait
+                self._deps.ledger.save_hold(claimed.provider, until)
+                self._deps.observe("hold", seconds=round(wait, 3))
+                if self._left is not None:
+                    self._left += 1
+                await self._settle(claimed, replace(answer, retry_at=until))
+            case e.Refused(reason=reason, problem=problem):
+                self._control.heard()
+                stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
+                self._control.halt(stop, problem.message)
+                await self._settle(claimed, answer)
+            case e.Rejected():
+                self._control.heard()
+                await self._settle(claimed, answer)
+                self._control.rejected()
+            case e.Ambiguous():
+                if answer.problem.http_status is not None:
+                    self._control.heard()
+                await self._settle(claimed, answer)
+                self._control.ambiguous()
+            case _:
+                assert_never(answer)
+
+    async def _settle(self, claimed: Job, event: e.SubmitAnswer) -> None:
+        """Record an answer that ends the submission, and free its slot."""
+        await self._durably(claimed, event)
+        self._slots.give_back()
+        self.requeued()
+
+    async def _accepted(self, claimed: Job, answer: e.Accepted) -> None:
+        try:
+            running = await self._durably(claimed, answer)
+        except DuplicateTask as duplicate:
+            problem = Problem(f"the provider's answer names {duplicate}", "duplicate_task_id")
+            await self._settle(claimed, e.Ambiguous(problem))
+            self._control.ambiguous()
+            return
+        self._control.accepted()
+        if running is not None:
+            self._on_running(running)
+
+    async def _durably(self, claimed: Job, event: e.SubmitAnswer) -> Job | None:
+        """Commit an answer. If the ledger can't be written, keep a task id in the spool, stop submitting, and go on
+        trying; None when the run had to end without it (recovery finds it in the spool, or as unconfirmed)."""
+        since: float | None = None
+        while True:
+            try:
+                return await self._deps.advance(claimed, event)
+            except WriteFailed as failed:
+                now = self._deps.clock.monotonic()
+                if since is None:
+                    since = now
+                    self._control.halt(Stop.LEDGER, str(failed))
+                    self._keep_id(claimed, event)
+                if now - since >= RECORD_PATIENCE:
+                    self._control.give_up()
+                if self._control.ended:
+                    return None
+                await self._deps.clock.sleep(self._settings.retry_delay)
+
+    def _keep_id(self, claimed: Job, event: e.SubmitAnswer) -> None:
+        if not isinstance(event, e.Accepted):
+            return
+        try:
+            self._deps.spool.append(Spooled(claimed.id, claimed.fact.attempt, event.task_id))
+            kept = True
+        except OSError:
+            kept = False
+        # Printed as well: if the disk is beyond writing, this line is the only place that has the id.
+        self._deps.observe("unrecorded", claimed, task_id=event.task_id, spooled=kept)

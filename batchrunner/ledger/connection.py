@@ -1,0 +1,132 @@
+"""Opening the ledger: the settings that the promise rests on, each read back."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+from .errors import LedgerUnusable
+from .files import check_file, create_private
+
+APPLICATION_ID = 0x62726E72
+"""`brnr`, in the header of every ledger."""
+
+BUSY_TIMEOUT_MS = 5000
+MIN_SQLITE = (3, 37, 0)
+"""STRICT tables need 3.37 (sqlite.org/stricttables.html)."""
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """(version, name, SQL) of every migration, in order."""
+    folder = resources.files("batchrunner.ledger") / "migrations"
+    names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
+    return [(int(n[:4]), n[5:-4], (folder / n).read_text("utf-8")) for n in names]
+
+
+LATEST = 1
+"""Schema version of this release; a test holds it equal to the last migration."""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one writing connection. The caller holds the `RunLock`.
+
+    Raises:
+        LedgerUnusable: not a ledger, newer than this program, or damaged.
+    """
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
+        raise LedgerUnusable(f"SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed")
+    if not check_file(path):
+        create_private(path)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    except sqlite3.Error as error:
+        raise LedgerUnusable(f"can't open {path}: {error}") from None
+    try:
+        _prepare(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise LedgerUnusable(_damaged(path, error)) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _damaged(path: Path, error: object) -> str:
+    return f"{path} is not a usable ledger ({error}); keep it, and restore a copy or choose another --db"
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _pragma(connection, "busy_timeout", BUSY_TIMEOUT_MS)
+    version = _check_header(connection, path)
+    _pragma(connection, "journal_mode", "wal")
+    _pragma(connection, "synchronous", 2)  # FULL: WAL + FULL lost no acknowledged commit (FAILURES.md, SQLite)
+    _pragma(connection, "foreign_keys", 1)
+    _pragma(connection, "wal_autocheckpoint", 1000)
+    _pragma(connection, "cache_size", -16384)
+    _pragma(connection, "trusted_schema", 0)
+    if version:
+        result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if result != "ok":
+            raise LedgerUnusable(_damaged(path, result))
+    for number, _name, sql in migrations():
+        if number > version:
+            _migrate(connection, number, sql)
+
+
+def _pragma(connection: sqlite3.Connection, name: str, value: int | str) -> None:
+    connection.execute(f"PRAGMA {name} = {value}").fetchone()
+    got = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    if str(got) != str(value):
+        raise LedgerUnusable(f"SQLite refused {name} = {value} (it says {got}); the ledger would not be safe")
+
+
+def _check_header(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema version, 0 for an empty file."""
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if tables and application != APPLICATION_ID:
+        raise LedgerUnusable(f"{path} is a database of another program; choose another --db")
+    if version > LATEST:
+        raise LedgerUnusable(
+            f"{path} was written by a newer batchrunner (schema {version}, this one knows {LATEST}); upgrade batchrunner"
+        )
+    return version if tables else 0
+
+
+def _migrate(connection: sqlite3.Connection, number: int, sql: str) -> None:
+    """One migration and its record, in one transaction. `executescript` runs what it is given as it stands."""
+    connection.executescript(
+        f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
+    )
+
+
+def open_reader(path: Path) -> sqlite3.Connection | None:
+    """A read-only connection, beside a run or not; None where there is no ledger yet.
+
+    Raises:
+        LedgerUnusable: not a ledger, newer than this program, or damaged.
+    """
+    if not check_file(path) or path.stat().st_size == 0:
+        return None
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise LedgerUnusable(f"can't open {path}: {error}") from None
+    try:
+        _pragma(connection, "busy_timeout", BUSY_TIMEOUT_MS)
+        version = _check_header(connection, path)
+        connection.row_factory = sqlite3.Row
+    except sqlite3.Error as error:
+        connection.close()
+        raise LedgerUnusable(_damaged(path, error)) from None
+    except BaseException:
+        connection.close()
+        raise
+    if version == 0:
+        connection.close()
+        return None
+    return connection

@@ -1,0 +1,301 @@
+"""Questions to the ledger that change nothing. Every function takes a connection whose rows are `sqlite3.Row`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..core.job import LIVE, State
+from ..core.selection import Selection
+from .rows import AMBIGUOUS
+from .selecting import where
+
+ALIVE_WITHIN = 15.0
+"""Seconds since its last heartbeat within which a run that has not ended counts as alive."""
+
+_ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1 AND state <> 'cancelled'"
+
+
+def batch_names(connection: sqlite3.Connection) -> list[str]:
+    """Every batch, oldest first."""
+    return [row["name"] for row in connection.execute("SELECT name FROM batch ORDER BY id")]
+
+
+def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
+    """The counts of one batch, as `status --json` prints them; None where there is no such batch.
+
+    `states` counts the current jobs. Old revisions and jobs no longer in the manifest stand in `old`, where there are
+    any; their money is in `credits` all the same.
+    """
+    row = connection.execute("SELECT * FROM batch WHERE name = ?", (batch,)).fetchone()
+    if row is None:
+        return None
+    states = dict.fromkeys((s.value for s in State), 0)
+    old: dict[str, int] = {}
+    for current, state, number in connection.execute(
+        "SELECT current, state, count(*) FROM job WHERE batch_id = ? GROUP BY current, state", (row["id"],)
+    ):
+        (states if current else old)[state] = number
+    found: dict[str, Any] = {
+        "batch": batch,
+        "jobs": sum(states.values()),
+        "states": states,
+        "credits": {
+            "spent": row["spent"],
+            "reserved": row["reserved"],
+            "at_risk": row["at_risk"],
+            "estimated": connection.execute(_ESTIMATED, (row["id"],)).fetchone()[0],
+            "max": row["max_credits"],
+        },
+        "old": old,
+        "output_dir": row["output_dir"],
+        "run": last_run(connection, batch, now),
+    }
+    return found
+
+
+def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
+    """The newest run that worked on a batch: whether it is alive, its progress and ETA, how it ended."""
+    row = connection.execute(
+        "SELECT * FROM run WHERE EXISTS (SELECT 1 FROM json_each(batches) WHERE value = ?) ORDER BY id DESC LIMIT 1",
+        (batch,),
+    ).fetchone()
+    if row is None:
+        return None
+    alive = row["ended_at"] is None and abs(now - row["heartbeat_at"]) < ALIVE_WITHIN
+    progress = json.loads(row["progress"]) if alive else {}
+    return {
+        "alive": alive,
+        "pid": row["pid"],
+        "host": row["host"],
+        "started_at": row["started_at"],
+        "ended_at": row["ended_at"],
+        "exit_code": row["exit_code"],
+        "stop": row["stop"],
+        "eta_seconds": progress.get("eta_seconds"),
+        "per_minute": progress.get("per_minute"),
+    }
+
+
+_JOBS = """
+SELECT job.*, batch.name AS batch,
+  (SELECT coalesce(sum(credits), 0) FROM attempt WHERE job_id = job.id AND money <> 'none') AS cost
+FROM job JOIN batch ON batch.id = job.batch_id
+"""
+
+
+def jobs(
+    connection: sqlite3.Connection,
+    batch: str | None = None,
+    states: Sequence[str] = (),
+    selection: Selection = Selection(),
+) -> Iterator[dict[str, Any]]:
+    """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order."""
+    condition, values = where(selection)
+    parts, parameters = [condition], list(values)
+    if batch is not None:
+        parts.append("batch.name = ?")
+        parameters.append(batch)
+    if states:
+        parts.append(f"job.state IN ({', '.join('?' * len(states))})")
+        parameters += states
+    for row in connection.execute(
+        f"{_JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
+        parameters,
+    ):
+        yield job_dict(row)
+
+
+def job_dict(row: sqlite3.Row) -> dict[str, Any]:
+    """One job, as scripts read it."""
+    return {
+        "job": row["key"],
+        "batch": row["batch"],
+        "shot": row["shot"],
+        "take": row["take"],
+        "matrix": json.loads(row["matrix"]),
+        "tags": json.loads(row["tags"]),
+        "model": row["model"],
+        "request": json.loads(row["request"]),
+        "state": row["state"],
+        "task_id": row["task_id"],
+        "attempts": row["attempt"],
+        "credits": row["cost"],
+        "error": _error(row),
+        "output": row["file"],
+        "sha256": row["sha256"],
+        "bytes": row["bytes"],
+        "current": bool(row["current"]),
+        "revision": row["revision"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def _error(row: sqlite3.Row) -> dict[str, Any] | None:
+    if row["error_kind"] is None:
+        return None
+    return {
+        "kind": row["error_kind"],
+        "code": row["error_code"],
+        "message": row["error_message"],
+        "request_id": row["error_request_id"],
+    }
+
+
+class Unknown(Exception):
+    """No job or batch of that name. The message says what is there."""
+
+
+def find_jobs(connection: sqlite3.Connection, name: str, *, current_only: bool = False) -> list[sqlite3.Row]:
+    """The rows of `job` that a JOB on a command line names: a key, `BATCH/KEY`, or a glob of either.
+
+    A plain key names the current revision, or the newest where none is current.
+
+    Raises:
+        Unknown: nothing matches, or a plain key stands in several batches.
+    """
+    batch, _, key = name.rpartition("/")
+    is_glob = any(c in name for c in "*?[")
+    condition = "job.key GLOB ?" if is_glob else "job.key = ?"
+    values: list[Any] = [key]
+    if batch:
+        condition += " AND batch.name GLOB ?" if is_glob else " AND batch.name = ?"
+        values.append(batch)
+    if current_only or is_glob:
+        condition += " AND job.current = 1"
+    rows = connection.execute(
+        f"{_JOBS} WHERE {condition} ORDER BY batch.id, job.position, job.current DESC, job.revision DESC", values
+    ).fetchall()
+    if not rows:
+        raise Unknown(f"no job {name}" + _near_job(connection, key))
+    if is_glob:
+        return rows
+    if len({row["batch_id"] for row in rows}) > 1:
+        places = ", ".join(f"{row['batch']}/{key}" for row in rows)
+        raise Unknown(f"{key} stands in several batches; say which: {places}")
+    return rows[:1]
+
+
+def _near_job(connection: sqlite3.Connection, key: str) -> str:
+    import difflib
+
+    keys = [row["key"] for row in connection.execute("SELECT DISTINCT key FROM job ORDER BY key LIMIT 20000")]
+    near = difflib.get_close_matches(key, keys, 1)
+    return f"; did you mean {near[0]}?" if near else "; `batchrunner jobs` lists them"
+
+
+def find_batch(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
+    """The row of a batch.
+
+    Raises:
+        Unknown: there is none of that name.
+    """
+    import difflib
+
+    row = connection.execute("SELECT * FROM batch WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        names = batch_names(connection)
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names[:10])}" if names else ""
+        raise Unknown(f"no batch {name}{hint}")
+    found: sqlite3.Row = row
+    return found
+
+
+def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
+    """Everything about one job: what `jobs` says, its attempts and its history."""
+    row = connection.execute(f"{_JOBS} WHERE job.id = ?", (job_id,)).fetchone()
+    found = job_dict(row)
+    found["fingerprint"] = row["fingerprint"]
+    found["planned_output"] = row["output"]
+    found["renewals"] = row["renewals"]
+    found["attempt_list"] = [
+        {k: a[k] for k in a.keys() if k not in {"job_id", "batch_id"}}  # noqa: SIM118  a Row iterates over values
+        for a in connection.execute("SELECT * FROM attempt WHERE job_id = ? ORDER BY number", (job_id,))
+    ]
+    found["history"] = [
+        {
+            "at": h["at"],
+            "attempt": h["attempt"],
+            "from": h["from_state"],
+            "to": h["to_state"],
+            "event": h["event"],
+            "reason": h["reason"],
+            "who": h["who"],
+        }
+        for h in connection.execute("SELECT * FROM history WHERE job_id = ? ORDER BY id", (job_id,))
+    ]
+    found["revisions"] = [
+        {"revision": r["revision"], "state": r["state"], "current": bool(r["current"])}
+        for r in connection.execute(
+            "SELECT revision, state, current FROM job WHERE batch_id = ? AND key = ? ORDER BY revision",
+            (row["batch_id"], row["key"]),
+        )
+    ]
+    return found
+
+
+def selected_states(
+    connection: sqlite3.Connection, batches: Sequence[int], selection: Selection
+) -> tuple[dict[State, int], dict[State, int]]:
+    """Counts by state that the exit code speaks of: the current selected jobs, and old revisions still live."""
+    condition, values = where(selection)
+    marks = ", ".join("?" * len(batches))
+    current = connection.execute(
+        f"SELECT state, count(*) FROM job WHERE batch_id IN ({marks}) AND current = 1 AND {condition} GROUP BY state",
+        (*batches, *values),
+    ).fetchall()
+    live = ", ".join(f"'{s.value}'" for s in sorted(LIVE))
+    old = connection.execute(
+        f"SELECT state, count(*) FROM job WHERE batch_id IN ({marks}) AND current = 0 AND {condition} "
+        f"AND state IN ({live}) GROUP BY state",
+        (*batches, *values),
+    ).fetchall()
+    return {State(s): n for s, n in current}, {State(s): n for s, n in old}
+
+
+def unsent_outputs(connection: sqlite3.Connection, batches: Sequence[int], selection: Selection) -> list[sqlite3.Row]:
+    """Current selected jobs that may be sent: key, planned output, whether it is a full name, model, folder, and
+    every task id that its key has had (JSON)."""
+    condition, values = where(selection)
+    marks = ", ".join("?" * len(batches))
+    return connection.execute(
+        "SELECT job.key, job.output, job.named, job.model, batch.output_dir, "
+        "(SELECT json_group_array(a.task_id) FROM attempt a JOIN job o ON o.id = a.job_id "
+        " WHERE o.batch_id = job.batch_id AND o.key = job.key AND a.task_id IS NOT NULL) AS task_ids "
+        "FROM job JOIN batch ON batch.id = batch_id "
+        f"WHERE batch_id IN ({marks}) AND current = 1 AND state = 'pending' AND {condition}",
+        (*batches, *values),
+    ).fetchall()
+
+
+def known_jobs(connection: sqlite3.Connection, batch: str) -> dict[str, list[sqlite3.Row]]:
+    """key -> its revisions (fingerprint, state, current, request, credits), for the diff of `plan`."""
+    found: dict[str, list[sqlite3.Row]] = {}
+    for row in connection.execute(
+        "SELECT job.key, job.fingerprint, job.state, job.current, job.request, job.credits, job.revision FROM job "
+        "JOIN batch ON batch.id = job.batch_id WHERE batch.name = ? ORDER BY job.id",
+        (batch,),
+    ):
+        found.setdefault(row["key"], []).append(row)
+    return found
+
+
+__all__ = [
+    "AMBIGUOUS",
+    "Unknown",
+    "batch_names",
+    "find_batch",
+    "find_jobs",
+    "job_dict",
+    "jobs",
+    "known_jobs",
+    "last_run",
+    "selected_states",
+    "show",
+    "status",
+    "unsent_outputs",
+]

@@ -1,0 +1,192 @@
+"""Recording a manifest: the jobs it asks for against the jobs that are known, in one transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ..core.job import JobSpec, RetryBudget
+from ..core.keys import canonical_json
+from .errors import LedgerError
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """What a manifest says of its batch as a whole. `max_credits` is the cap in force, None for none."""
+
+    name: str
+    provider: str
+    manifest: str
+    profile: str | None
+    output_dir: str
+    max_credits: int | None
+    submits_per_minute: float
+    in_flight: int
+    retry: RetryBudget
+
+
+class OutputClash(LedgerError):
+    """Two batches of the ledger would write one file."""
+
+
+_UPSERT_BATCH = """
+INSERT INTO batch (name, provider, manifest, profile, output_dir, max_credits, submits_per_minute, in_flight,
+                   retry_provider, retry_moderated, created_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET
+  provider = excluded.provider, manifest = excluded.manifest, profile = excluded.profile,
+  output_dir = excluded.output_dir, max_credits = excluded.max_credits,
+  submits_per_minute = excluded.submits_per_minute, in_flight = excluded.in_flight,
+  retry_provider = excluded.retry_provider, retry_moderated = excluded.retry_moderated,
+  updated_at = excluded.updated_at
+RETURNING id
+"""
+
+_INCOMING = """
+CREATE TEMP TABLE incoming (
+  position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, shot TEXT NOT NULL,
+  take INTEGER NOT NULL, matrix TEXT NOT NULL, tags TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+  request TEXT NOT NULL, seconds INTEGER, credits INTEGER, output TEXT NOT NULL, named INTEGER NOT NULL)
+"""
+
+# Jobs that the manifest no longer asks for, or asks for differently.
+_RETIRE = """
+UPDATE job SET current = 0 WHERE batch_id = ? AND current = 1 AND NOT EXISTS (
+  SELECT 1 FROM incoming i WHERE i.key = job.key AND i.fingerprint = job.fingerprint)
+"""
+
+# Known jobs that are asked for (again). What a job asks for never changes; where it stands may.
+_REFRESH = """
+UPDATE job SET current = 1, position = i.position, tags = i.tags, credits = i.credits,
+  output = CASE WHEN job.state IN ('pending', 'failed') THEN i.output ELSE job.output END,
+  named  = CASE WHEN job.state IN ('pending', 'failed') THEN i.named  ELSE job.named  END
+FROM incoming i
+WHERE job.batch_id = ? AND job.key = i.key AND job.fingerprint = i.fingerprint AND (
+  job.current = 0 OR job.position <> i.position OR job.tags <> i.tags OR job.credits IS NOT i.credits
+  OR (job.state IN ('pending', 'failed') AND (job.output <> i.output OR job.named <> i.named)))
+"""
+
+_INSERT_NEW = """
+INSERT INTO job (batch_id, key, revision, fingerprint, position, shot, take, matrix, tags, provider, model, request,
+                 seconds, credits, output, named, created_at, updated_at)
+SELECT ?1, i.key, 1 + coalesce((SELECT max(revision) FROM job o WHERE o.batch_id = ?1 AND o.key = i.key), 0),
+       i.fingerprint, i.position, i.shot, i.take, i.matrix, i.tags, i.provider, i.model, i.request, i.seconds,
+       i.credits, i.output, i.named, ?2, ?2
+FROM incoming i
+WHERE NOT EXISTS (SELECT 1 FROM job o WHERE o.batch_id = ?1 AND o.key = i.key AND o.fingerprint = i.fingerprint)
+ORDER BY i.position
+"""
+
+_BORN = """
+INSERT INTO history (job_id, at, attempt, from_state, to_state, event, reason)
+SELECT id, ?2, 0, NULL, 'pending', 'recorded', 'revision ' || revision FROM job WHERE batch_id = ?1 AND id > ?3
+"""
+
+# Jobs yet to be sent whose file another job has, or may still get.
+_CLASHES = """
+SELECT j.id, j.output, j.named, o.batch_id, ob.name FROM job j
+JOIN batch b ON b.id = j.batch_id
+JOIN job o ON o.output = j.output AND o.id <> j.id
+JOIN batch ob ON ob.id = o.batch_id AND ob.output_dir = b.output_dir
+WHERE j.batch_id = ? AND j.current = 1 AND j.state IN ('pending', 'failed')
+  AND (o.state IN ('submitting', 'unconfirmed', 'running', 'downloading', 'succeeded')
+       OR (o.batch_id <> j.batch_id AND o.current = 1 AND o.state <> 'cancelled'))
+GROUP BY j.id
+"""
+
+
+def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobSpec], now: float) -> int:
+    """Write a manifest into the ledger, inside the caller's transaction.
+
+    Same key and fingerprint: the same job. Same key, new fingerprint: a new revision; the old one keeps its history
+    and cost and is followed to its end if it was sent. Repeating it changes nothing.
+
+    Returns:
+        the batch's row id.
+
+    Raises:
+        OutputClash: another batch of this ledger writes one of the files.
+    """
+    batch_id = _upsert(connection, batch, now)
+    connection.execute("DROP TABLE IF EXISTS temp.incoming")
+    connection.execute(_INCOMING)
+    marks = ", ".join("?" * 14)
+    connection.executemany(f"INSERT INTO incoming VALUES ({marks})", _incoming_rows(jobs))
+    newest = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
+    connection.execute(_RETIRE, (batch_id,))
+    connection.execute(_REFRESH, (batch_id,))
+    connection.execute(_INSERT_NEW, (batch_id, now))
+    connection.execute(_BORN, (batch_id, now, newest))
+    _separate_outputs(connection, batch_id)
+    connection.execute("DROP TABLE temp.incoming")
+    return batch_id
+
+
+def _upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
+    row = connection.execute(
+        _UPSERT_BATCH,
+        (
+            batch.name,
+            batch.provider,
+            batch.manifest,
+            batch.profile,
+            batch.output_dir,
+            batch.max_credits,
+            batch.submits_per_minute,
+            batch.in_flight,
+            batch.retry.provider,
+            batch.retry.moderated,
+            now,
+            now,
+        ),
+    ).fetchone()
+    return int(row[0])
+
+
+def _incoming_rows(jobs: Iterable[JobSpec]) -> Iterator[tuple[object, ...]]:
+    for position, job in enumerate(jobs):
+        yield (
+            position,
+            job.key,
+            job.fingerprint,
+            job.shot,
+            job.take,
+            json.dumps(job.matrix, ensure_ascii=False),
+            json.dumps(job.tags, ensure_ascii=False),
+            job.provider,
+            job.model,
+            canonical_json(job.request).decode(),
+            job.seconds,
+            job.credits,
+            job.output,
+            int(job.named),
+        )
+
+
+def _separate_outputs(connection: sqlite3.Connection, batch_id: int) -> None:
+    """Give a new revision a file name of its own (`name.r2.mp4`) where an older one has, or may get, the plain name:
+    a finished file is never overwritten."""
+    for job_id, output, named, other_batch, other_name in connection.execute(_CLASHES, (batch_id,)).fetchall():
+        if other_batch != batch_id:
+            raise OutputClash(
+                f"batch {other_name} of this ledger writes {output} into the same folder; "
+                "change output.dir or output.name of one of them"
+            )
+        connection.execute(
+            "UPDATE job SET output = ? WHERE id = ?", (_free_name(connection, batch_id, output, bool(named)), job_id)
+        )
+
+
+def _free_name(connection: sqlite3.Connection, batch_id: int, output: str, named: bool) -> str:
+    path = PurePosixPath(output)
+    stem, suffix = (str(path.with_suffix("")), path.suffix) if named else (output, "")
+    number = 2
+    while True:
+        name = f"{stem}.r{number}{suffix}"
+        taken = connection.execute("SELECT 1 FROM job WHERE batch_id = ? AND output = ?", (batch_id, name)).fetchone()
+        if taken is None:
+            return name
+        number += 1

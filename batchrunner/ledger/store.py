@@ -1,0 +1,354 @@
+"""The ledger as the engine sees it: transitions, what is due, and what was learned."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..core import events as e
+from ..core.job import Job, JobSpec, RetryBudget, State
+from ..core.lifecycle import advance
+from ..core.pacing import MAX_RETRY_AFTER
+from ..core.retry import count
+from ..core.selection import Selection
+from .connection import open_writer
+from .errors import LedgerUnusable
+from .files import RunLock
+from .record import BatchSpec, record
+from .rows import JOB_COLUMNS, job_of
+from .selecting import where
+from .transitions import Change
+from .writer import Database, ThreadDatabase, Writer
+
+LATENCIES_KEPT = 500
+"""Latency samples kept for each model: enough for a fit, few enough to follow drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of the ledger, as the engine needs it."""
+
+    id: int
+    name: str
+    output_dir: Path
+    submits_per_minute: float
+    in_flight: int
+    retry: RetryBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a running task is looked at next (unix seconds), and how often it was."""
+
+    job_id: int
+    next_poll_at: float
+    polls: int
+    since: float = 0.0
+    """When the job entered its state, unix seconds."""
+
+
+class Ledger:
+    """The one writer. Made by `Ledger.open`, which takes the run lock."""
+
+    def __init__(self, database: Database, now: Callable[[], float], lock: RunLock | None = None) -> None:
+        self._writer = Writer(database)
+        self._now = now
+        self._lock = lock
+        self._retry: dict[int, RetryBudget] = {}
+
+    @classmethod
+    async def open(cls, path: Path, now: Callable[[], float]) -> Ledger:
+        """Lock and open the ledger at `path`, making or migrating it where needed.
+
+        Args:
+            path: the database file.
+            now: the wall clock, unix seconds.
+
+        Raises:
+            LedgerBusy: another runner holds it.
+            LedgerUnusable: it can't be used; the message says why and how to mend it.
+        """
+        lock = RunLock(path)
+        lock.acquire()
+        try:
+            database = await ThreadDatabase.open(partial(open_writer, path))
+        except BaseException:
+            lock.release()
+            raise
+        return cls(database, now, lock)
+
+    async def close(self) -> None:
+        """Commit what is queued, close the database, let the lock go."""
+        try:
+            await self._writer.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    # --- Transitions -------------------------------------------------------------------------------------
+
+    async def advance(self, job: Job, event: e.Event) -> Job:
+        """Make a transition durable, and return the job as it is then.
+
+        Raises:
+            IllegalTransition: a bug.
+            Conflict, BudgetExhausted, DuplicateTask, WriteFailed: nothing was written.
+        """
+        after = advance(job.fact, event)
+        used = job.retries_used
+        if isinstance(event, e.TaskFailed) and event.again:
+            used = count(used, event)
+        elif isinstance(event, e.Retried):
+            used = RetryBudget()
+        await self._writer.put(Change(job, event, after, used, self._now()))
+        return replace(job, fact=after, retries_used=used)
+
+    async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
+        """Write a manifest; see `record.record`. Returns the batch's id."""
+        return await self._writer.put(partial(_record, batch, jobs, self._now()))
+
+    async def cap(self, names: Sequence[str], max_credits: int) -> None:
+        """Lower the cap of batches to `max_credits`; a lower one stays."""
+        sql = "UPDATE batch SET max_credits = min(coalesce(max_credits, ?1), ?1) WHERE name = ?2"
+        await self._writer.put(lambda c: c.executemany(sql, [(max_credits, name) for name in names]))
+
+    # --- What is there -----------------------------------------------------------------------------------
+
+    async def batches(self, names: Sequence[str] = ()) -> list[Batch]:
+        """The named batches, or all, oldest first. Remembers their retry budgets for the jobs that are read later."""
+        found = await self._writer.read(partial(_batches, tuple(names)))
+        self._retry.update({b.id: b.retry for b in found})
+        return found
+
+    async def pending(
+        self, batches: Sequence[int], selection: Selection, limit: int, now: float
+    ) -> tuple[list[Job], float | None]:
+        """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
+        may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped since,
+        and counts as over."""
+        rows, next_at = await self._writer.read(partial(_pending, tuple(batches), selection, limit, now))
+        return [self._job(row) for row in rows], next_at
+
+    async def in_state(self, batches: Sequence[int], state: State) -> list[tuple[Job, Schedule]]:
+        """Every job of the batches in one state, old revisions too."""
+        rows = await self._writer.read(partial(_in_state, tuple(batches), state))
+        return [
+            (self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"]))
+            for row in rows
+        ]
+
+    async def selected(self, batches: Sequence[int], selection: Selection, state: State) -> list[Job]:
+        """Current jobs of the selection in one state."""
+        rows = await self._writer.read(partial(_selected, tuple(batches), selection, state))
+        return [self._job(row) for row in rows]
+
+    async def jobs(self, ids: Sequence[int]) -> list[Job]:
+        """Jobs by row id."""
+        rows = await self._writer.read(partial(_by_id, tuple(ids)))
+        return [self._job(row) for row in rows]
+
+    async def task_ids(self, job: Job) -> list[str]:
+        """Every task id that the job has had, in any revision of its key: what they left on disk is ours."""
+        sql = (
+            "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
+            "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
+        )
+        rows = await self._writer.read(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
+        return [row[0] for row in rows]
+
+    async def query(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run a read-only query of `queries.py` on the writing connection."""
+        return await self._writer.read(partial(_with_rows, function))
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        return job_of(row, self._retry.get(row["batch_id"], RetryBudget()))
+
+    # --- Learned, and for the morning --------------------------------------------------------------------
+
+    async def bind_origin(self, provider: str, origin: str) -> None:
+        """Bind the ledger to the server that it was first used with: task ids mean nothing elsewhere, and a key must
+        not follow a changed setting.
+
+        Raises:
+            LedgerUnusable: it is bound to another origin.
+        """
+        await self._writer.put(partial(_bind, provider, origin))
+
+    async def hold_until(self, provider: str) -> float:
+        """Until when (unix seconds) a 429 holds every call; 0 for not at all."""
+        return float(await self._writer.read(partial(_hold, provider)))
+
+    def save_hold(self, provider: str, until: float) -> None:
+        """Keep a hold for the next run; written behind."""
+        self._behind("UPDATE account SET hold_until = ? WHERE provider = ?", [(until, provider)])
+
+    async def latencies(self) -> list[tuple[str, int | None, float]]:
+        """(model, seconds asked for, seconds taken), oldest first."""
+        rows = await self._writer.read(
+            lambda c: c.execute("SELECT model, seconds, took FROM latency ORDER BY id").fetchall()
+        )
+        return [(model, seconds, took) for model, seconds, took in rows]
+
+    def save_latency(self, job: Job, took: float) -> None:
+        """Remember how long a task took, in seconds; written behind."""
+        self._behind("INSERT INTO latency (model, seconds, took) VALUES (?, ?, ?)", [(job.model, job.seconds, took)])
+
+    def save_schedules(self, schedules: Iterable[Schedule]) -> None:
+        """Remember when tasks are polled next; written behind (losing it costs a free poll, nothing else)."""
+        self._behind(
+            "UPDATE job SET next_poll_at = ?, polls = ? WHERE id = ? AND state = 'running'",
+            [(s.next_poll_at, s.polls, s.job_id) for s in schedules],
+        )
+
+    async def start_run(self, batches: Sequence[str]) -> int:
+        """Note that a run begins; returns its id."""
+        return await self._writer.put(partial(_start_run, json.dumps(list(batches)), self._now()))
+
+    def beat(self, run_id: int, progress: dict[str, Any]) -> None:
+        """Note that the run is alive, and how far it is; written behind."""
+        self._behind(
+            "UPDATE run SET heartbeat_at = ?, progress = ? WHERE id = ?", [(self._now(), json.dumps(progress), run_id)]
+        )
+
+    async def end_run(self, run_id: int, stop: str | None, exit_code: int) -> None:
+        """Note how the run ended, and trim what was learned to what is worth keeping."""
+        await self._writer.put(partial(_end_run, run_id, stop, exit_code, self._now()))
+
+    def _behind(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
+        """Queue statements that nobody waits for. They are a convenience: a failure costs nothing that was paid."""
+        future = asyncio.ensure_future(self._writer.put(lambda c: c.executemany(sql, rows)))
+        future.add_done_callback(_forget)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    with suppress(asyncio.CancelledError):
+        future.exception()
+
+
+def _with_rows(function: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
+    before = connection.row_factory
+    connection.row_factory = sqlite3.Row
+    try:
+        return function(connection)
+    finally:
+        connection.row_factory = before
+
+
+def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: sqlite3.Connection) -> int:
+    return record(connection, batch, jobs, now)
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[sqlite3.Row]:
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
+    return cursor.execute(sql, values).fetchall()
+
+
+def _batches(names: tuple[str, ...], connection: sqlite3.Connection) -> list[Batch]:
+    condition = f"WHERE name IN ({_marks(names)})" if names else ""
+    rows = _rows(connection, f"SELECT * FROM batch {condition} ORDER BY id", names)
+    return [
+        Batch(
+            r["id"],
+            r["name"],
+            Path(r["output_dir"]),
+            r["submits_per_minute"],
+            r["in_flight"],
+            RetryBudget(r["retry_provider"], r["retry_moderated"]),
+        )
+        for r in rows
+    ]
+
+
+def _pending(
+    batches: tuple[int, ...], selection: Selection, limit: int, now: float, connection: sqlite3.Connection
+) -> tuple[list[sqlite3.Row], float | None]:
+    condition, values = where(selection)
+    due = f"batch_id IN ({_marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
+    rows = _rows(
+        connection,
+        f"SELECT {JOB_COLUMNS} FROM job INDEXED BY job_due WHERE {due} AND NOT (not_before BETWEEN ? AND ?) "
+        "ORDER BY batch_id, position LIMIT ?",
+        (*batches, *values, now, now + MAX_RETRY_AFTER, limit),
+    )
+    next_at = None
+    if len(rows) < limit:
+        next_at = connection.execute(
+            f"SELECT min(not_before) FROM job INDEXED BY job_due WHERE {due} AND not_before BETWEEN ? AND ?",
+            (*batches, *values, now, now + MAX_RETRY_AFTER),
+        ).fetchone()[0]
+    return rows, next_at
+
+
+def _in_state(batches: tuple[int, ...], state: State, connection: sqlite3.Connection) -> list[sqlite3.Row]:
+    return _rows(
+        connection,
+        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE state = ? AND batch_id IN ({_marks(batches)}) "
+        "ORDER BY next_poll_at, id",
+        (state.value, *batches),
+    )
+
+
+def _by_id(ids: tuple[int, ...], connection: sqlite3.Connection) -> list[sqlite3.Row]:
+    return _rows(connection, f"SELECT {JOB_COLUMNS} FROM job WHERE id IN ({_marks(ids)}) ORDER BY id", ids)
+
+
+def _bind(provider: str, origin: str, connection: sqlite3.Connection) -> None:
+    row = connection.execute("SELECT origin FROM account WHERE provider = ?", (provider,)).fetchone()
+    if row is None:
+        connection.execute("INSERT INTO account (provider, origin) VALUES (?, ?)", (provider, origin))
+    elif row[0] != origin:
+        raise LedgerUnusable(
+            f"this ledger belongs to {row[0]}, and the run would use {origin}; its task ids mean nothing there. "
+            "Use another ledger with --db, or set REAPI_BASE_URL back"
+        )
+
+
+def _hold(provider: str, connection: sqlite3.Connection) -> float:
+    row = connection.execute("SELECT hold_until FROM account WHERE provider = ?", (provider,)).fetchone()
+    return row[0] if row else 0.0
+
+
+def _start_run(batches: str, now: float, connection: sqlite3.Connection) -> int:
+    row = connection.execute(
+        "INSERT INTO run (started_at, heartbeat_at, pid, host, batches) VALUES (?, ?, ?, ?, ?) RETURNING id",
+        (now, now, os.getpid(), socket.gethostname(), batches),
+    ).fetchone()
+    return int(row[0])
+
+
+def _end_run(run_id: int, stop: str | None, exit_code: int, now: float, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "UPDATE run SET ended_at = ?, heartbeat_at = ?, stop = ?, exit_code = ? WHERE id = ?",
+        (now, now, stop, exit_code, run_id),
+    )
+    connection.execute(
+        "DELETE FROM latency WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY model "
+        "ORDER BY id DESC) AS n FROM latency) WHERE n > ?)",
+        (LATENCIES_KEPT,),
+    )
+
+
+def _selected(
+    batches: tuple[int, ...], selection: Selection, state: State, connection: sqlite3.Connection
+) -> list[sqlite3.Row]:
+    condition, values = where(selection)
+    return _rows(
+        connection,
+        f"SELECT {JOB_COLUMNS} FROM job WHERE batch_id IN ({_marks(batches)}) AND current = 1 AND state = ? "
+        f"AND {condition} ORDER BY id",
+        (*batches, state.value, *values),
+    )

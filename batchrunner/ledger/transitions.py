@@ -1,0 +1,155 @@
+"""One transition, as statements of one transaction: the attempt, the job (compare-and-set), the history."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from ..core import events as e
+from ..core.job import Fact, Job, Problem, RetryBudget
+from ..core.lifecycle import Money, money_after
+from .errors import BudgetExhausted, Conflict, DuplicateTask
+from .rows import FACT_COLUMNS, fact_values
+
+_UPDATE_JOB = (
+    f"UPDATE job SET {', '.join(f'{c} = ?' for c in FACT_COLUMNS)}, "
+    "retries_provider = ?, retries_moderated = ?, updated_at = ? WHERE id = ? AND state = ? AND attempt = ?"
+)
+_INSERT_HISTORY = "INSERT INTO history (job_id, at, attempt, from_state, to_state, event, reason, who) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ATTEMPT = (
+    "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at) VALUES (?, ?, ?, ?, 'reserved', ?)"
+)
+_CONSENT = "UPDATE attempt SET consent = ? WHERE job_id = ? AND consent IS NULL AND money <> 'none'"
+_BUDGET = "SELECT max_credits - reserved - spent - at_risk, max_credits FROM batch WHERE id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A decided transition, ready to be written."""
+
+    job: Job
+    event: e.Event
+    after: Fact
+    retries_used: RetryBudget
+    now: float
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        """Write it.
+
+        Raises:
+            BudgetExhausted: a claim beyond the cap.
+            DuplicateTask: the task id belongs to another submission.
+            Conflict: the job is not in the state that the caller believes.
+        """
+        job, event = self.job, self.event
+        if isinstance(event, e.Claimed):
+            self._claim(connection)
+        else:
+            self._settle(connection)
+        values = (*fact_values(self.after), self.retries_used.provider, self.retries_used.moderated, self.now)
+        guard = (job.id, job.fact.state.value, job.fact.attempt)
+        if connection.execute(_UPDATE_JOB, values + guard).rowcount != 1:
+            raise Conflict(f"job {job.key} is no longer {job.fact.state.value} in attempt {job.fact.attempt}")
+        connection.execute(
+            _INSERT_HISTORY,
+            (
+                job.id,
+                self.now,
+                self.after.attempt,
+                job.fact.state.value,
+                self.after.state.value,
+                type(event).__name__.lower(),
+                reason_of(event),
+                getattr(event, "who", ""),
+            ),
+        )
+
+    def _claim(self, connection: sqlite3.Connection) -> None:
+        job = self.job
+        left, cap = connection.execute(_BUDGET, (job.batch_id,)).fetchone()
+        if cap is not None and job.credits > left:
+            raise BudgetExhausted(f"{job.key} needs {job.credits} credits and {max(left, 0)} of {cap} are left")
+        connection.execute(_INSERT_ATTEMPT, (job.id, self.after.attempt, job.batch_id, job.credits, self.now))
+
+    def _settle(self, connection: sqlite3.Connection) -> None:
+        job, event = self.job, self.event
+        if isinstance(event, e.Resubmitted | e.Retried):
+            connection.execute(_CONSENT, (f"{event.who}: {event.why}", job.id))
+        if isinstance(event, e.Resubmitted | e.Retried | e.Withdrawn):
+            return  # what became of the last attempt stays as it was
+        sets = ["outcome = ?"]
+        values: list[object] = [type(event).__name__.lower()]
+        money = money_after(event)
+        if money is not None:
+            sets.append("money = ?")
+            values.append(money.value)
+        if isinstance(event, e.Completed) and event.credits is not None:
+            sets.append("credits = ?")
+            values.append(event.credits)
+        if isinstance(event, e.Accepted | e.Identified):
+            self._check_task(connection, event.task_id)
+            sets.append("task_id = ?")
+            values.append(event.task_id)
+        request_id = _request_id(event)
+        if request_id is not None:
+            sets.append("request_id = ?")
+            values.append(request_id)
+        if isinstance(event, SUBMIT_ANSWERS):
+            sets.append("answered_at = ?")
+            values.append(self.now)
+        if money in (Money.SPENT, Money.NONE):
+            sets.append("ended_at = ?")
+            values.append(self.now)
+        connection.execute(
+            f"UPDATE attempt SET {', '.join(sets)} WHERE job_id = ? AND number = ?",
+            (*values, job.id, job.fact.attempt),
+        )
+
+    def _check_task(self, connection: sqlite3.Connection, task_id: str) -> None:
+        taken = connection.execute(
+            "SELECT job.key FROM attempt JOIN job ON job.id = attempt.job_id WHERE attempt.task_id = ? "
+            "AND NOT (attempt.job_id = ? AND attempt.number = ?)",
+            (task_id, self.job.id, self.job.fact.attempt),
+        ).fetchone()
+        if taken is not None:
+            raise DuplicateTask(task_id, taken[0])
+
+
+SUBMIT_ANSWERS = (e.Accepted, e.NotSent, e.Throttled, e.Refused, e.Rejected, e.Ambiguous)
+
+
+def _request_id(event: e.Event) -> str | None:
+    if isinstance(event, e.Accepted):
+        return event.request_id
+    problem = getattr(event, "problem", None)
+    return problem.request_id if isinstance(problem, Problem) else None
+
+
+def reason_of(event: e.Event) -> str:
+    """One line for the history: what was seen, or the person's reason."""
+    match event:
+        case e.Accepted(task_id=task_id):
+            return f"task {task_id}"
+        case e.Identified(task_id=task_id, why=why):
+            return f"task {task_id}" + (f": {why}" if why else "")
+        case e.Resubmitted(why=why) | e.Abandoned(why=why) | e.Retried(why=why) | e.Withdrawn(why=why):
+            return why
+        case e.Stored(output=output):
+            return f"{output.path} ({output.size} bytes)"
+        case e.Completed(urls=urls):
+            return f"{len(urls)} output" + ("s" if len(urls) != 1 else "")
+        case e.Claimed():
+            return "intent recorded"
+        case _:
+            return _problem_line(event.problem)
+
+
+def _problem_line(problem: Problem) -> str:
+    parts = [problem.message]
+    if problem.code is not None:
+        parts.append(f"code {problem.code}")
+    if problem.http_status is not None:
+        parts.append(f"HTTP {problem.http_status}")
+    if problem.request_id:
+        parts.append(f"request {problem.request_id}")
+    return "; ".join(parts)

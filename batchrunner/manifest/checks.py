@@ -1,0 +1,283 @@
+"""Every check that needs the expanded shots: requests, ids, prices, output names. One walk, then forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.keys import job_key
+from .clashes import report_clashes
+from .expand import NO_POINT, Expansion, matrix_of, output_of
+from .findings import Report, did_you_mean, listed, quoted
+from .layers import field_problems, place_of, unknown_model
+from .located import Map, Node, Place
+from .matrix import Matrix
+from .outputs import MAX_COMPONENT, Names, path_problem
+from .requests import SHOT_KEYS, ModelRules
+from .scalars import typed
+from .schema_errors import Explainer, Problem, gate
+from .shots import Problems, Settings, Shot, merge, request_of, strings
+from .templates import TemplateError, names_in
+
+MAX_JOBS = 1_000_000
+
+
+class Checker:
+    """Walks all shots once and reports what is wrong with them.
+
+    Attributes:
+        jobs: how many jobs there are, after `run`.
+        used: names of variables that occur in shots.
+    """
+
+    def __init__(
+        self, expansion: Expansion, schema: Mapping[str, Any], report: Report, name_place: Place, budget: bool
+    ) -> None:
+        self.expansion = expansion
+        self.settings: Settings = expansion.settings
+        self.report = report
+        self.name_place = name_place
+        self.budget = budget
+        part = {"$ref": "#/$defs/shot", "$defs": schema["$defs"]}
+        self.shot_is_valid = gate(part).is_valid
+        self.explainer = Explainer(part)
+        self.used: set[str] = set()
+        self.names = Names()
+        self.jobs = 0
+        self._ids: dict[str, int] = {}
+        self._planned = 0
+
+    def run(self) -> None:
+        """Check everything."""
+        number = 0
+        for found in self.expansion.lists:
+            document, path = found.document, found.path
+            for i, raw in enumerate(found.value):
+                if self.report.full or self._planned > MAX_JOBS:
+                    return
+                if isinstance(raw, Map):
+                    self._shot(Node(document, raw, f"{path}[{i}]"), number)
+                else:
+                    for problem in self.explainer.problems(raw, "a shot"):
+                        self.report.error(found.at(i), problem.message)
+                number += 1
+        self.names.finish()
+        if self.names.suspects and not self.report.errors:
+            report_clashes(self.expansion, self.names.suspects, self.name_place, self.report)
+
+    # --- one shot ----------------------------------------------------------------------------------------
+
+    def _shot(self, node: Node, number: int) -> None:
+        bad = set() if self.shot_is_valid(node.value) else self._explain_shot(node)
+        if "id" not in bad:
+            self._id(node, number)
+        shot = merge(self.settings, node)
+        for name in bad - {"id"}:
+            shot.fields.pop(name, None)
+        if bad & {"matrix", "exclude"}:
+            self._fields_only(shot)
+            return
+        if "exclude" in node.value and "matrix" not in node.value:
+            self.report.error(node.key("exclude"), "exclude needs a matrix beside it")
+        if not self._count(shot):
+            return
+        matrix = None
+        if "matrix" in node.value:
+            matrix = matrix_of(self.settings, shot, self.report, self.used)
+            if matrix is None:
+                self._fields_only(shot)
+                return
+            self._axes(shot, matrix)
+        points = 0
+        for point in matrix.points() if matrix else (NO_POINT,):
+            points += 1
+            self._point(shot, matrix, point, whole=not bad)
+            if self.report.full:
+                return
+        if not points:
+            self.report.error(node.key("exclude"), "exclude leaves nothing of the matrix")
+
+    def _explain_shot(self, node: Node) -> set[str]:
+        """Report what the shot's own schema refuses; the keys concerned."""
+        bad = set()
+        for problem in self.explainer.problems(node.value, "the shot"):
+            self.report.error(place_of(node, problem), problem.message)
+            bad.add(str(problem.steps[0]) if problem.steps else "id")
+        return bad
+
+    def _id(self, node: Node, number: int) -> None:
+        name = node.value["id"]
+        first = self._ids.setdefault(name, number)
+        if first != number:
+            there = self._numbered(first).at("id")
+            line, column = there.position()
+            where = f"{there.document.name}:{line}:{column}"
+            self.report.error(node.at("id"), f"duplicate id {quoted(name)}; it is used at {where} already")
+
+    def _numbered(self, number: int) -> Node:
+        for found in self.expansion.lists:
+            if number < len(found.value):
+                return found.child(number)
+            number -= len(found.value)
+        raise IndexError(number)
+
+    def _count(self, shot: Shot) -> bool:
+        size = shot.takes
+        for values in shot.node.value.get("matrix", {}).values():
+            size *= len(values)
+        self._planned += size
+        if self._planned > MAX_JOBS:
+            self.report.error(
+                shot.node.place, f"too many jobs: with this shot {self._planned}, at most {MAX_JOBS} are allowed"
+            )
+        return self._planned <= MAX_JOBS
+
+    def _axes(self, shot: Shot, matrix: Matrix) -> None:
+        settings, axes = self.settings, shot.node.child("matrix")
+        known = {name for rules in settings.rules.values() for name in rules.properties}
+        used = set(settings.name.names) if settings.name else set()
+        for text in strings([*shot.fields.values(), *shot.tags]):
+            used |= names_in(text)
+        for name in matrix.axes:
+            if name in settings.over.node.value:
+                self.report.error(
+                    axes.key(name),
+                    f"profile {settings.profile} sets {name}, which is also a matrix axis of shot {shot.id}; "
+                    "take it out of one of them",
+                )
+            if name in shot.node.value and name not in SHOT_KEYS:
+                self.report.error(
+                    shot.node.key(name), f"{name} is also an axis of this shot's matrix; take it out of one of them"
+                )
+            if name not in known and name not in used:
+                self.report.warning(
+                    axes.key(name),
+                    f"the axis {name} changes nothing: it is no request field and ${{{name}}} is used nowhere"
+                    + did_you_mean(name, known),
+                )
+
+    def _fields_only(self, shot: Shot) -> None:
+        """Check single fields of a shot whose matrix or model is unusable."""
+        rules = self.settings.rules
+        model = shot.fields.get("model")
+        model = model if isinstance(model, str) else None
+        for name, value in shot.fields.items() if shot.node.document.typed else ():
+            if name != "model":
+                for problem in field_problems(rules, model, name, value):
+                    self.report.error(self._origin(shot, None, NO_POINT, name, problem), problem.message)
+
+    # --- one point ---------------------------------------------------------------------------------------
+
+    def _point(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], whole: bool) -> None:
+        settings = self.settings
+        for take in range(1, shot.takes + 1):
+            if take == 1 or shot.takes_differ:
+                rules, request = self._request(shot, matrix, point, take)
+            if rules is None:
+                return
+            self.jobs += 1
+            if not whole:
+                continue
+            try:
+                path = output_of(settings, shot, point, take, job_key(shot.id, point, take), rules, request)
+            except TemplateError as error:
+                self.report.error(self.name_place, f"output.name: {error}")
+                return
+            if settings.name is not None or "." in path or len(path) > MAX_COMPONENT:
+                problem = path_problem(path)
+                if problem:
+                    self._bad_path(shot, problem)
+                    return
+            self.names.add(path)
+
+    def _bad_path(self, shot: Shot, problem: str) -> None:
+        if self.settings.name is not None:
+            self.report.error(self.name_place, f"output.name, for shot {shot.id}: {problem}")
+        else:
+            self.report.error(shot.node.at("id"), f"the file named after the job: {problem}; give it an output.name")
+
+    def _request(
+        self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int
+    ) -> tuple[ModelRules | None, dict[str, Any]]:
+        problems: Problems = []
+        rules, request, _ = request_of(self.settings, shot, point, take, problems, self.used)
+        for name, message in problems:
+            self.report.error(self._origin(shot, matrix, point, name), message)
+        if rules is None:
+            if not any(name == "model" for name, _ in problems):
+                self._no_model(shot, matrix, point, request.get("model"))
+            self._fields_only(shot)
+            return None, request
+        if problems or not rules.clean(request):
+            self._explain(shot, matrix, point, rules, request)
+        if rules.credits(request) is None and rules.valid(request):
+            self._no_price(shot, matrix, point, rules)
+        return rules, request
+
+    def _explain(
+        self,
+        shot: Shot,
+        matrix: Matrix | None,
+        point: Mapping[str, Any],
+        rules: ModelRules,
+        request: dict[str, Any],
+    ) -> None:
+        """Report what is wrong with a request. Fields that were reported and left out count as given."""
+        layers = (self.settings.under, self.settings.over)
+        left_out = {n: layer.node.value[n] for layer in layers for n in layer.bad if n not in request}
+        left_out |= {n: v for n, v in shot.fields.items() if n not in request}
+        found = [
+            entry for entry in rules.problems({**left_out, **request}, f"shot {shot.id}") if entry.field not in left_out
+        ]
+        for entry in found:
+            if entry.field is not None:
+                place = self._origin(shot, matrix, point, entry.field, entry.problem)
+                self.report.error(place, entry.problem.message)
+            else:
+                self.report.error(shot.node.place, entry.problem.message)
+        if not found and not left_out:
+            for name, message in rules.warnings(request):
+                self.report.warning(self._origin(shot, matrix, point, name), message)
+
+    def _no_model(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], name: Any) -> None:
+        known = self.settings.rules
+        if isinstance(name, str) and name:
+            self.report.error(self._origin(shot, matrix, point, "model"), unknown_model(name, known))
+        elif "model" not in shot.node.value and "model" not in self.settings.under.bad | self.settings.over.bad:
+            self.report.error(
+                shot.node.place,
+                f"shot {shot.id} has no model; set model in defaults or in the shot; models: {listed(known)}",
+            )
+
+    def _no_price(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], rules: ModelRules) -> None:
+        place = self._origin(shot, matrix, point, "model")
+        name = rules.model.name
+        what = f"no price is known for {name} as it is used here"
+        how = f"give it in the manifest, such as prices: {{{name}: {{per: second, usd: 0.1}}}}"
+        if self.budget:
+            self.report.error(place, f"{what}, and a budget is set; {how}")
+        else:
+            self.report.warning(place, f"{what}, so no cost can be told; {how}")
+
+    def _origin(
+        self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], name: str, problem: Problem | None = None
+    ) -> Place:
+        """Where the value of a field was written: profile, axis, shot or defaults; or the shot's start."""
+        settings = self.settings
+        if name in settings.over.node.value:
+            node = settings.over.node
+        elif name in point and matrix is not None:
+            axes = shot.node.child("matrix")
+            if problem is not None and problem.at_key:
+                return axes.key(name)
+            values = [typed(v) for v in matrix.axes[name]]
+            return axes.child(name).at(values.index(typed(point[name])))
+        elif name in shot.node.value:
+            node = shot.node
+        elif name in settings.under.node.value:
+            node = settings.under.node
+        else:
+            return shot.node.place
+        if problem is None:
+            return node.at(name)
+        return place_of(node, Problem((name, *problem.steps), problem.message, problem.at_key))

@@ -1,0 +1,107 @@
+"""The jobs of a valid manifest, made anew at every walk: 100,000 of them need no memory of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..core.job import JobSpec
+from ..core.keys import fingerprint, job_key
+from .located import Node
+from .matrix import Matrix, read_matrix
+from .requests import ModelRules
+from .shots import Settings, Shot, merge, request_of
+from .templates import OPEN, fill, fill_typed
+
+NO_POINT: dict[str, Any] = {}
+
+
+class Expansion:
+    """The jobs of a manifest, in its order: a `JobSource`."""
+
+    def __init__(self, settings: Settings, lists: list[Node], count: int = 0) -> None:
+        """`count` is the number of jobs, as the checks found it."""
+        self.settings = settings
+        self.lists = lists
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[JobSpec]:
+        for shot in self.shots():
+            matrix = matrix_of(self.settings, shot)
+            for point in matrix.points() if matrix else (NO_POINT,):
+                yield from self._jobs(shot, point)
+
+    def shots(self) -> Iterator[Shot]:
+        """Every shot, defaults and profile applied."""
+        for found in self.lists:
+            for i, raw in enumerate(found.value):
+                yield merge(self.settings, Node(found.document, raw, f"{found.path}[{i}]"))
+
+    def _jobs(self, shot: Shot, point: Mapping[str, Any]) -> Iterator[JobSpec]:
+        settings = self.settings
+        for take in range(1, shot.takes + 1):
+            if take == 1 or shot.takes_differ:
+                found, request, tags = request_of(settings, shot, point, take)
+                if found is None:
+                    raise LookupError(f"no model for shot {shot.id}: load checks this")
+                rules = found
+                model = rules.model.name
+                mark = fingerprint(settings.provider, model, request)
+                price = rules.credits(request)
+                seconds = rules.seconds(request)
+            key = job_key(shot.id, point, take)
+            yield JobSpec(
+                key,
+                mark,
+                shot.id,
+                take,
+                dict(point),
+                tags,
+                settings.provider,
+                model,
+                dict(request),
+                price,
+                output_of(settings, shot, point, take, key, rules, request),
+                settings.name is not None,
+                seconds,
+            )
+
+
+def output_of(
+    settings: Settings,
+    shot: Shot,
+    point: Mapping[str, Any],
+    take: int,
+    key: str,
+    rules: ModelRules,
+    request: Mapping[str, Any],
+) -> str:
+    """The output path of one job.
+
+    Raises:
+        TemplateError: `output.name` uses a name that this job has no value for.
+    """
+    if settings.name is None:
+        return key
+    own = {"shot": shot.id, "take": take, "model": rules.model.name}
+    return settings.name.render(point, own, request, rules.model.defaults, settings.variables)
+
+
+def matrix_of(settings: Settings, shot: Shot, report: Any = None, used: set[str] | None = None) -> Matrix | None:
+    """The shot's matrix; None without one, or where something was reported."""
+    if "matrix" not in shot.node.value:
+        return None
+    model = shot.fields.get("model")
+    rules = settings.rules.get(model) if isinstance(model, str) else None
+
+    def value_of(axis: str, raw: Any) -> Any:
+        value = raw
+        if isinstance(raw, str) and OPEN in raw:
+            as_text = rules is None or axis not in rules.properties or axis in rules.strings
+            value = (fill if as_text else fill_typed)(raw, settings.variables, used)
+        return rules.convert(axis, value) if rules else value
+
+    return read_matrix(shot.node, value_of, report)

@@ -1,0 +1,86 @@
+"""Checks of what applies to every shot: defaults, profiles, prices. Each is reported once, where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .findings import Report, did_you_mean, listed, quoted
+from .located import Node, Place
+from .requests import SHOT_KEYS, ModelRules
+from .schema_errors import Problem
+from .shots import Layer, is_simple, strings
+
+Rules = Mapping[str, ModelRules]
+
+
+def place_of(node: Node, problem: Problem) -> Place:
+    """Where a problem of `node`'s value stands."""
+    if not problem.at_key:
+        return node.find(problem.steps)
+    *above, last = problem.steps
+    for step in above:
+        node = node.child(step)
+    return node.key(str(last))
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    """What to say of a model that isn't in the catalogue."""
+    names = list(known)
+    return f"unknown model {quoted(name)}{did_you_mean(name, names)}; models: {listed(names)}"
+
+
+def any_model_problems(rules: Rules, field: str, value: Any) -> list[Problem]:
+    """What is wrong with a field when its model is not known: no model has it, or none takes its value."""
+    having = [r for r in rules.values() if field in r.properties]
+    if not having:
+        known = sorted({name for r in rules.values() for name in r.model.fields})
+        hint = did_you_mean(field, [*known, *SHOT_KEYS])
+        return [Problem((), f"no model has a field {quoted(field)}{hint}; fields: {listed(known)}", at_key=True)]
+    found = [r.field_problems(field, r.convert(field, value)) for r in having]
+    return found[0] if all(found) else []
+
+
+def check_layer(layer: Layer, model: str | None, rules: Rules, report: Report) -> None:
+    """Check the fields of defaults or a profile once, for all shots; bad ones are reported and left out.
+
+    Args:
+        layer: what to check.
+        model: the model that its values are meant for; None where that is not known here.
+        rules: the models.
+        report: where problems go.
+    """
+    own = layer.fields.get("model")
+    if isinstance(own, str) and is_simple(own) and own not in rules:
+        report.error(layer.node.at("model"), unknown_model(own, rules))
+        layer.drop("model")
+    for name, value in list(layer.fields.items()):
+        if name == "model":
+            continue
+        problems = field_problems(rules, model, name, value)
+        for problem in problems:
+            steps = (name, *problem.steps)
+            report.error(place_of(layer.node, Problem(steps, problem.message, problem.at_key)), problem.message)
+        if problems:
+            layer.drop(name)
+    layer.simple = all(map(is_simple, layer.fields.values()))
+
+
+def field_problems(rules: Rules, model: str | None, name: str, value: Any) -> list[Problem]:
+    """What is wrong with a raw field; nothing is said of a value with a variable in it."""
+    own = rules.get(model or "")
+    known = own.properties if own else {n for r in rules.values() for n in r.properties}
+    if name in known and not all(map(is_simple, strings(value))):
+        return []
+    return own.field_problems(name, own.convert(name, value)) if own else any_model_problems(rules, name, value)
+
+
+def check_price(node: Node, rules: ModelRules, report: Report) -> None:
+    """Check the fields and values in the `when` of a price that the manifest gives."""
+    for i, rate in enumerate(node.value.get("rates", [])):
+        if "when" not in rate:
+            continue
+        when = node.child("rates").child(i).child("when")
+        for name, value in rate["when"].items():
+            for problem in rules.field_problems(name, value):
+                report.error(when.key(name) if problem.at_key else when.at(name), problem.message)

@@ -1,0 +1,244 @@
+"""Reads, checks and expands a manifest. The room's front door."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import catalogue
+from ..core.job import RetryBudget
+from ..core.pricing import Price, parse_price
+from .checks import Checker
+from .events import read_yaml
+from .expand import Expansion
+from .findings import Report, Stop, did_you_mean, listed, quoted
+from .layers import check_layer, check_price, unknown_model
+from .located import Document, Map, Node
+from .model import DEFAULT_IN_FLIGHT, DEFAULT_SUBMITS_PER_MINUTE, Manifest
+from .outputs import NameTemplate, folder
+from .reading import check_text, read_bytes
+from .requests import SHOT_KEYS, ModelRules
+from .schema_errors import gate
+from .shots import Layer, Settings, strings
+from .sources import Sources, check_head
+from .templates import TemplateError, names_in, resolve_variables
+
+DEFAULT_PROVIDER = "reapi"
+DEFAULT_DIR = "outputs/${batch}"
+
+
+def load(
+    file: str | os.PathLike[str], *, profile: str | None = None, variables: Mapping[str, str] | None = None
+) -> Manifest:
+    """Read a manifest, check all of it, and expand it.
+
+    Args:
+        file: the manifest; findings show it as it is spelled here.
+        profile: `--profile`: name of the profile to apply.
+        variables: `--var`: name to text, over the manifest's `vars`.
+
+    Returns:
+        the manifest; its jobs are made when they are walked.
+
+    Raises:
+        ManifestError: with everything that is wrong, sorted by position.
+    """
+    with _collector_off():
+        return _Loader(os.fspath(file), profile, dict(variables or {})).load()
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """The tree has no cycles and lives on: collecting while it grows only costs time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Loader:
+    def __init__(self, file: str, profile: str | None, overrides: dict[str, str]) -> None:
+        self.file = file
+        self.profile = profile
+        self.overrides = overrides
+        self.report = Report()
+        self.document = Document(file)
+        self.schema = catalogue.manifest_schema()
+
+    def load(self) -> Manifest:
+        root = self._read()
+        head = root.value
+        report = self.report
+        check_head(root, self.schema, "", report, broken=report.errors > 0)
+        batch = head.get("batch") if isinstance(head.get("batch"), str) else ""
+        provider = self._provider(root)
+        values = self._variables(root, batch)
+        rules = self._rules(root, provider)
+        under, over = self._layers(root, rules)
+        name = self._name(root)
+        settings = Settings(batch, provider, self.profile, values, under, over, name, rules)
+        expansion = Expansion(settings, self._sources(root, values, rules))
+        output = self._output(root, values)
+        budget = _section(root, "budget").value.get("max_credits")
+        output_node = _section(root, "output")
+        checker = Checker(expansion, self.schema, report, output_node.at("name"), budget is not None)
+        checker.run()
+        self._unused(head, checker.used | (name.names if name else frozenset()))
+        if not checker.jobs and not report.errors:
+            report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
+        report.check()
+        expansion.count = checker.jobs
+        limits, retry = _section(root, "limits").value, _section(root, "retry").value
+        return Manifest(
+            file=Path(os.path.abspath(self.file)),
+            batch=batch,
+            profile=self.profile,
+            provider=provider,
+            max_credits=None if budget is None else int(budget),
+            submits_per_minute=float(limits.get("submits_per_minute", DEFAULT_SUBMITS_PER_MINUTE)),
+            in_flight=int(limits.get("in_flight", DEFAULT_IN_FLIGHT)),
+            retry=RetryBudget(int(retry.get("provider", 0)), int(retry.get("moderated", 0))),
+            output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
+            jobs=expansion,
+            warnings=report.warnings(),
+        )
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def _read(self) -> Node:
+        try:
+            data = read_bytes(self.document, self.file, self.report)
+            check_text(self.document, data, self.report)
+            read_yaml(self.document, data, self.report)
+        except Stop:
+            self.report.check()
+        if not isinstance(self.document.root, Map):
+            self.report.error_at(self.document, 1, 1, "a manifest is a mapping with the keys version, batch and shots")
+            self.report.check()
+        return Node(self.document, self.document.root)
+
+    def _sources(self, root: Node, values: Mapping[str, Any], rules: Mapping[str, ModelRules]) -> list[Node]:
+        spelled = os.path.dirname(self.file)
+        columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.properties}
+        sources = Sources(os.path.realpath(spelled or "."), spelled, self.report, values, columns, self.schema)
+        sources.collect(root, "", (os.path.basename(self.file),))
+        return sources.lists
+
+    # --- the head ----------------------------------------------------------------------------------------
+
+    def _provider(self, root: Node) -> str:
+        name = root.value.get("provider", DEFAULT_PROVIDER)
+        known = {DEFAULT_PROVIDER} | {m.provider for m in catalogue.models().values()}
+        if isinstance(name, str) and name not in known:
+            self.report.error(
+                root.at("provider"),
+                f"unknown provider {quoted(name)}{did_you_mean(name, known)}; providers: {listed(sorted(known))}",
+            )
+            return DEFAULT_PROVIDER
+        return name if isinstance(name, str) else DEFAULT_PROVIDER
+
+    def _variables(self, root: Node, batch: str) -> dict[str, Any]:
+        node = _section(root, "vars")
+        declared = {k: v for k, v in node.value.items() if isinstance(v, (str, int, float, bool))}
+        values, problems = resolve_variables(declared, self.overrides, batch)
+        for name, message in problems.items():
+            if name in self.overrides:
+                self.report.error_at(self.document, 1, 1, f"--var {name}: {message}")
+            else:
+                self.report.error(node.at(name), message)
+        return values
+
+    def _unused(self, head: Mapping[str, Any], used: set[str]) -> None:
+        declared = _as_map(head.get("vars"))
+        if self.overrides:
+            elsewhere = {key: value for key, value in head.items() if key != "shots"}
+            used = used.union(*(names_in(text) for text in strings(elsewhere)))
+        for name in self.overrides:
+            if name not in declared and name not in used:
+                hint = did_you_mean(name, declared)
+                self.report.error_at(
+                    self.document,
+                    1,
+                    1,
+                    f"--var {name}: the manifest uses no such variable{hint}"
+                    + (f"; its variables: {listed(declared)}" if declared else ""),
+                )
+
+    def _rules(self, root: Node, provider: str) -> dict[str, ModelRules]:
+        node = _section(root, "prices")
+        known = {n: m for n, m in catalogue.models().items() if m.provider == provider}
+        prices: dict[str, Price] = {}
+        is_price = gate({"$ref": "#/$defs/price", "$defs": self.schema["$defs"]}).is_valid
+        for name, data in node.value.items():
+            if name not in known:
+                self.report.error(node.key(name), unknown_model(name, known))
+            elif is_price(data):
+                prices[name] = parse_price(data)
+        rules = {n: ModelRules(m, prices.get(n, m.price)) for n, m in known.items()}
+        for name in prices:
+            check_price(node.child(name), rules[name], self.report)
+        return rules
+
+    def _layers(self, root: Node, rules: Mapping[str, ModelRules]) -> tuple[Layer, Layer]:
+        under = Layer.read(_section(root, "defaults"))
+        profiles = _section(root, "profiles")
+        base = under.fields.get("model")
+        check_layer(under, base if isinstance(base, str) else None, rules, self.report)
+        over = Layer(Node(self.document, _EMPTY))
+        for name, value in profiles.value.items():
+            if not isinstance(value, Map):
+                continue
+            layer = Layer.read(profiles.child(name))
+            model = layer.fields.get("model", base)
+            check_layer(layer, model if isinstance(model, str) else None, rules, self.report)
+            if name == self.profile:
+                over = layer
+        if self.profile is not None and self.profile not in profiles.value:
+            known = list(profiles.value)
+            said = f"; profiles: {listed(known)}" if known else "; the manifest has no profiles"
+            self.report.error(
+                root.key("profiles"), f"unknown profile {quoted(self.profile)}{did_you_mean(self.profile, known)}{said}"
+            )
+        return under, over
+
+    def _output(self, root: Node, values: Mapping[str, Any]) -> str:
+        node = _section(root, "output")
+        text = node.value.get("dir", DEFAULT_DIR)
+        try:
+            return folder(text, values) if isinstance(text, str) and values.get("batch") else "."
+        except TemplateError as error:
+            self.report.error(node.at("dir"), str(error))
+            return "."
+
+    def _name(self, root: Node) -> NameTemplate | None:
+        node = _section(root, "output")
+        text = node.value.get("name")
+        if not isinstance(text, str):
+            return None
+        try:
+            return NameTemplate(text)
+        except TemplateError as error:
+            self.report.error(node.at("name"), f"output.name: {error}")
+            return None
+
+
+_EMPTY = Map()
+_EMPTY.at = _EMPTY.end = 0
+
+
+def _as_map(value: Any) -> Map:
+    return value if isinstance(value, Map) else _EMPTY
+
+
+def _section(root: Node, name: str) -> Node:
+    """A mapping of the head; an empty one where it is absent or something else (that was reported)."""
+    if isinstance(root.value.get(name), Map):
+        return root.child(name)
+    return Node(root.document, _EMPTY, name)

@@ -1,0 +1,144 @@
+"""A model's request fields: types, schema, warnings, price; each checked once for each distinct value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..catalogue import Model
+from ..core.pricing import Price
+from .findings import did_you_mean, listed, quoted
+from .scalars import resolve, typed
+from .schema_errors import Explainer, Problem, gate
+
+SHOT_KEYS = ("id", "matrix", "exclude", "takes", "tags")
+"""Keys of a shot that are no request fields."""
+_MEMO = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """Something wrong with a request: with `field`, or with the request as a whole (None)."""
+
+    field: str | None
+    problem: Problem
+
+
+class ModelRules:
+    """What one model's schema says of requests.
+
+    The schema is taken apart: each field's own subschema, whose answers are remembered by value, and the rules
+    that concern the request as a whole. A test holds that both together refuse what the whole schema refuses.
+    """
+
+    def __init__(self, model: Model, price: Price | None) -> None:
+        self.model = model
+        self.price = price
+        schema = model.schema
+        self.properties: Mapping[str, Any] = schema["properties"]
+        self.strings = frozenset(n for n, s in self.properties.items() if is_text(s))
+        self.integers = frozenset(n for n, s in self.properties.items() if s.get("type") == "integer")
+        self._warnings = [
+            (gate({**_definitions(schema), **w["if"]}), str(w["field"]), str(w["message"]))
+            for w in schema.get("x-batchrunner", {}).get("warnings", [])
+        ]
+        self.valid = gate(schema).is_valid
+        noted = {"not": {"anyOf": [w["if"] for w in schema.get("x-batchrunner", {}).get("warnings", [])]}}
+        clean = {**schema, "allOf": [*schema.get("allOf", []), noted]} if self._warnings else schema
+        self.clean = gate(clean).is_valid
+        """Whether a request is valid and nothing is to be said of it: one call for most jobs."""
+        rules = {k: v for k, v in schema.items() if k not in ("properties", "additionalProperties")}
+        self._rules = Explainer(rules)
+        self._fields = {n: Explainer({**_definitions(schema), **s}) for n, s in self.properties.items()}
+        self._known: dict[Any, list[Problem]] = {}
+        self._prices: dict[Any, int | None] = {}
+        when = [name for rate in price.rates for name, _ in rate.when] if price else []
+        self._price_fields = tuple(dict.fromkeys([*when, "duration"]))
+
+    def convert(self, field: str, value: Any) -> Any:
+        """A value as the request carries it: a whole float becomes an int where the field is one."""
+        if type(value) is float and field in self.integers and value.is_integer():
+            return int(value)
+        return value
+
+    def from_text(self, field: str, text: str) -> Any:
+        """The value of a CSV cell: text where the field is text, else what YAML would make of it.
+
+        Raises:
+            BadScalar: a number that is none.
+        """
+        if field in self.strings or field not in self.properties:
+            return text
+        return resolve(text.strip())
+
+    def field_problems(self, field: str, value: Any) -> list[Problem]:
+        """What is wrong with one field, by its own subschema."""
+        if field not in self.properties:
+            known = [*self.model.fields, *SHOT_KEYS]
+            message = (
+                f"{self.model.name} has no field {quoted(field)}{did_you_mean(field, known)}; "
+                f"its fields: {listed(self.model.fields)}"
+            )
+            return [Problem((), message, at_key=True)]
+        key = (field, typed(value))
+        found = self._known.get(key)
+        if found is None:
+            found = self._fields[field].problems(value, field)
+            if len(self._known) < _MEMO:
+                self._known[key] = found
+        return found
+
+    def problems(self, request: Mapping[str, Any], subject: str = "the request") -> list[FieldProblem]:
+        """Everything wrong with a request, called `subject` in messages; empty where it is valid."""
+        found = [FieldProblem(f, p) for f, value in request.items() for p in self.field_problems(f, value)]
+        for problem in self._rules.problems(request, subject):
+            if problem.steps and isinstance(problem.steps[0], str):
+                found.append(FieldProblem(problem.steps[0], Problem(problem.steps[1:], problem.message)))
+            else:
+                found.append(FieldProblem(None, problem))
+        if not found and not self.valid(request):
+            found.append(FieldProblem(None, Problem((), f"{subject} is not valid for {self.model.name}")))
+        return found
+
+    def warnings(self, request: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """(field, message) of everything that the user should know about a valid request."""
+        return [(field, message) for holds, field, message in self._warnings if holds.is_valid(request)]
+
+    def credits(self, request: Mapping[str, Any]) -> int | None:
+        """The price in whole credits; None where none is known."""
+        if self.price is None:
+            return None
+        key = tuple([(type(v), v) for v in map(request.get, self._price_fields)])
+        try:
+            return self._prices[key]
+        except KeyError:
+            pass
+        except TypeError:  # a field that is a list: rare, and never remembered
+            return self.price.credits(request, self.model.defaults)
+        found = self.price.credits(request, self.model.defaults)
+        if len(self._prices) < _MEMO:
+            self._prices[key] = found
+        return found
+
+    def seconds(self, request: Mapping[str, Any]) -> int | None:
+        """Length of the clip that is asked for, where the model has one."""
+        if "duration" not in self.properties:
+            return None
+        value = request.get("duration", self.model.defaults.get("duration"))
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"$defs": schema["$defs"]} if "$defs" in schema else {}
+
+
+def is_text(schema: Any) -> bool:
+    """Whether a subschema allows strings only."""
+    if not isinstance(schema, dict):
+        return False
+    if "enum" in schema:
+        return all(isinstance(v, str) for v in schema["enum"])
+    if "const" in schema:
+        return isinstance(schema["const"], str)
+    return bool(schema.get("type") == "string")

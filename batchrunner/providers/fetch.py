@@ -1,0 +1,328 @@
+"""Bringing one output home: HTTP GET into a `.part` file, hashed, checked and synced. Nobody's key is sent.
+
+There is no resuming with Range: whether the service supports it is not known, clips are small, and a file that is
+always fetched in one piece can't be a mixture of two. A download that breaks starts over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from ..core.job import Problem
+from . import media
+from .answers import retry_after_seconds
+from .folders import UnsafePath, ensure_folder
+from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
+from .wire import explain
+
+MAX_REDIRECTS = 3
+BATCH = 1 << 20
+"""Bytes that are gathered before they are handed to a thread: one hop a megabyte costs little, and the loop never
+waits for the disk."""
+
+_T = TypeVar("_T")
+
+
+class FetchError(Exception):
+    """A download did not succeed; the class says what the caller may do. `problem` is what was seen."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class LinkDead(FetchError):
+    """This URL will not give the file (403, 404, 410, or a URL that is refused): ask for a fresh one."""
+
+
+class Transient(FetchError):
+    """The network or the server failed (5xx, 429, a body that broke off): the same URL may be tried again.
+
+    `retry_after` is in seconds where the server said so.
+    """
+
+    def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+
+
+class BadContent(FetchError):
+    """All of it came, and it is not a valid file (HTML, a truncated MP4, too large)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A complete, checked and synced `.part` file.
+
+    Attributes:
+        size: in bytes.
+        sha256: lower-case hex digest.
+        extension: of what came, with its dot.
+        container: such as `MP4`.
+    """
+
+    size: int
+    sha256: str
+    extension: str
+    container: str
+
+
+class _Part:
+    """The `.part` file. Its methods run in threads, one at a time; `discard` may come from anywhere, at any time."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._path = path
+        self._root = root
+        self._hash = hashlib.sha256()
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._made = self._gone = False
+        self.size = 0
+
+    def open(self) -> None:
+        with self._lock:
+            if self._gone:
+                return
+            folder = ensure_folder(self._path.parent, self._root)
+            self._path = folder / self._path.name
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o644)
+            self._made = True
+
+    def write(self, chunks: list[bytes]) -> None:
+        with self._lock:
+            if self._gone:
+                return
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+                self._hash.update(chunk)  # releases the GIL
+                self.size += len(chunk)
+
+    def finish(self, kind: str, whole: bool) -> Fetched:
+        """The check, the sync. Raises what `media.check` does, and OSError."""
+        with self._lock:
+            found = media.check(self._path, kind, whole=whole)
+            os.fsync(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+        return Fetched(self.size, self._hash.hexdigest(), found.extension, found.container)
+
+    def discard(self) -> None:
+        """Close and remove it, after the write that is under way (a megabyte or so)."""
+        with self._lock:
+            self._gone = True
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+            if self._made:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+
+
+class Fetcher:
+    """Fetches outputs, many at once. Use it on one event loop, and close it."""
+
+    def __init__(
+        self,
+        *,
+        loopback: bool = False,
+        max_bytes: int = 4 << 30,
+        stall_timeout: float = 60.0,
+        connect_timeout: float = 30.0,
+        connections: int = 32,
+        user_agent: str = "batchrunner",
+        resolver: AbstractResolver | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """Args:
+        loopback: whether the API is on this machine (`ReApi.loopback`); see `netguard.Guard`.
+        max_bytes: largest file that is accepted.
+        stall_timeout: seconds without a byte after which a download is given up. There is no total timeout:
+            a large file over a thin line is not an error.
+        connect_timeout: seconds to get a connection.
+        connections: most connections at once.
+        user_agent: the User-Agent header.
+        resolver: for tests; the system's otherwise.
+        clock: unix seconds, for a Retry-After date in an answer without a Date of its own.
+        """
+        self._guard = Guard(loopback)
+        self._max_bytes = max_bytes
+        self._stall_timeout = stall_timeout
+        self._connect_timeout = connect_timeout
+        self._connections = connections
+        self._user_agent = user_agent
+        self._resolver = resolver
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fetch")
+
+    async def fetch(self, url: str, part: Path, *, root: Path, kind: str) -> Fetched:
+        """GET `url` into `part`, which is then complete, of the right kind, and durable but for its name.
+
+        An old `part` is removed; after any exception there is none. Folders are made as needed.
+
+        Args:
+            url: from the provider; not trusted.
+            part: where to, inside `root`, in the target's own folder.
+            root: the batch's output folder.
+            kind: `video`, `image` or `audio`.
+
+        Raises:
+            LinkDead, Transient, BadContent: see there.
+            UnsafePath: `part` is not inside `root`.
+            OSError: the disk failed or is full.
+        """
+        try:
+            where = self._guard.check(url)
+            for _ in range(MAX_REDIRECTS + 1):
+                async with self._get(where) as response:
+                    location = response.headers.get("Location")
+                    if response.status in {301, 302, 303, 307, 308} and location is not None:
+                        where = self._guard.follow(where, location)
+                        continue
+                    self._check_status(response)
+                    return await self._save(response, part, root, kind)
+        except ForbiddenUrl as refused:
+            raise LinkDead(Problem(f"the output can't be fetched: {refused}", "forbidden_url")) from None
+        raise LinkDead(Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects"))
+
+    @contextlib.asynccontextmanager
+    async def _get(self, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            response = await self._open_session().get(url, allow_redirects=False)
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, ForbiddenAddress):
+                problem = Problem(f"the output's host {url.host} is not on the public internet", "forbidden_address")
+                raise LinkDead(problem) from None
+            raise Transient(explain(error)) from None
+        except Exception as error:  # noqa: BLE001 - aiohttp lets parser errors through that are no ClientError
+            raise Transient(explain(error)) from None
+        try:
+            yield response
+        finally:
+            # Not read to its end it is worth nothing: closed, not kept.
+            response.close()
+
+    def _check_status(self, response: aiohttp.ClientResponse) -> None:
+        status = response.status
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if status == 200:
+            if encoding not in {"", "identity"}:
+                raise BadContent(Problem("the file came encoded, which was not asked for", "encoded", 200))
+            if response.content_length is not None and response.content_length > self._max_bytes:
+                raise BadContent(Problem(f"the file is larger than {self._max_bytes} bytes", "too_large", 200))
+            return
+        problem = Problem(f"the output's server answered HTTP {status}", "http_error", status)
+        if status == 429 or status == 503:
+            headers = response.headers
+            now = self._clock() if self._clock is not None else None
+            raise Transient(problem, retry_after_seconds(headers.get("Retry-After"), headers.get("Date"), now))
+        if status in {408, 425} or status >= 500 or status < 300:
+            raise Transient(problem)
+        # 403, 404, 410; and the rest of 3xx and 4xx: stores say "expired" with 400 and 401 too.
+        raise LinkDead(problem)
+
+    async def _save(self, response: aiohttp.ClientResponse, part: Path, root: Path, kind: str) -> Fetched:
+        length = response.content_length
+        whole = length is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        file = _Part(part, root)
+        work: asyncio.Future[None] | None = None
+        try:
+            await self._run(file.open)
+            async with contextlib.aclosing(self._batches(response)) as batches:
+                async for batch in batches:
+                    if work is not None:
+                        await work
+                    # Written and hashed in a thread while the next batch is on its way.
+                    work = self._run(partial(file.write, batch))
+            if work is not None:
+                await work
+            return await self._run(partial(file.finish, kind, whole))
+        except BaseException as error:
+            if work is not None:
+                work.add_done_callback(_noticed)
+            file.discard()
+            if isinstance(error, media.Truncated) and not whole:
+                raise Transient(Problem(str(error), error.code, 200)) from None
+            if isinstance(error, media.NotMedia):
+                raise BadContent(Problem(str(error), error.code, 200)) from None
+            raise
+
+    async def _batches(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[bytes], None]:
+        """The body, a megabyte or so at a time, each byte once; network failures become `Transient`."""
+        batch: list[bytes] = []
+        held = total = 0
+        chunks = response.content.iter_any()
+        while True:
+            try:
+                chunk = await anext(chunks, b"")
+            except Exception as error:  # noqa: BLE001 - see _get
+                raise Transient(explain(error)) from None
+            if not chunk:
+                break
+            batch.append(chunk)
+            held += len(chunk)
+            total += len(chunk)
+            if total > self._max_bytes:
+                raise BadContent(Problem(f"the file is larger than {self._max_bytes} bytes", "too_large", 200))
+            if held >= BATCH:
+                yield batch
+                batch, held = [], 0
+        if response.content_length is not None and total != response.content_length:
+            raise Transient(Problem("the file is shorter than the server said", "cut_off", 200))
+        if batch:
+            yield batch
+
+    def _run(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._connections, socket_factory=self._guard.socket, resolver=self._resolver
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout, sock_read=self._stall_timeout),
+                headers={"User-Agent": self._user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                read_bufsize=1 << 18,
+            )
+        return self._session
+
+    async def aclose(self) -> None:
+        """Close every connection and end the threads."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        self._pool.shutdown(wait=False)
+
+
+def _noticed(done: asyncio.Future[None]) -> None:
+    """An error that another one has overtaken counts as seen."""
+    if not done.cancelled():
+        done.exception()
+
+
+__all__ = ["BadContent", "FetchError", "Fetched", "Fetcher", "LinkDead", "Transient", "UnsafePath"]

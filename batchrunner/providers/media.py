@@ -1,0 +1,305 @@
+"""Is this file, to its last byte, the container that it should be? Sizes and structure only; nothing is decoded."""
+
+from __future__ import annotations
+
+import array
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_BOXES = 200_000
+"""Most boxes, chunks or pages that are looked at in one file."""
+MAX_DEPTH = 8
+_MAX_TABLE = 64 << 20
+"""Largest chunk-offset table that is read, in bytes."""
+
+
+class NotMedia(Exception):
+    """The file is no valid file of the expected kind. `code` is a short word for what it is instead."""
+
+    code = "not_media"
+
+
+class Truncated(NotMedia):
+    """The file is of the right kind, but ends too early (or its structure contradicts its length)."""
+
+    code = "truncated"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a file is.
+
+    Attributes:
+        kind: `video`, `image` or `audio`.
+        container: such as `MP4`, for people.
+        extension: with its dot, such as `.mp4`.
+    """
+
+    kind: str
+    container: str
+    extension: str
+
+
+class _File:
+    """A file that is read by position; reading behind its end is `Truncated`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.looked = 0
+
+    def at(self, offset: int, count: int) -> bytes:
+        self.looked += 1
+        if self.looked > MAX_BOXES:
+            raise NotMedia("the file has too many parts")
+        data = os.pread(self._descriptor, count, offset) if offset + count <= self.size else b""
+        if len(data) != count:
+            raise Truncated("the file ends too early")
+        return data
+
+    def head(self, count: int) -> bytes:
+        return os.pread(self._descriptor, count, 0)
+
+    def tail(self, count: int) -> bytes:
+        return os.pread(self._descriptor, count, max(0, self.size - count))
+
+
+# --- MP4, MOV, M4A, AVIF, HEIC: boxes (ISO/IEC 14496-12, 4.2) ---------------------------------------------
+
+_PARENTS = frozenset({b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"mvex", b"moof", b"traf", b"mfra"})
+
+
+def _boxes(file: _File, start: int, end: int, depth: int, seen: set[bytes]) -> None:
+    """Walk boxes that must fill start..end exactly; `seen` collects the types at the top."""
+    position = start
+    while position < end:
+        if end - position < 8:
+            raise Truncated("the file ends within a box")
+        head = file.at(position, 8)
+        size, kind, header = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if size == 1:
+            size, header = int.from_bytes(file.at(position + 8, 8), "big"), 16
+        elif size == 0:
+            # "To the end of the file": also what a writer leaves behind that died before it had finished, so it
+            # is only believed of the last box, and when the index came first.
+            if depth or kind != b"mdat" or not seen & {b"moov", b"moof"}:
+                raise Truncated("a box has no length: the file was never finished")
+            size = end - position
+        if size < header or size > end - position:
+            raise Truncated("a box is longer than the file")
+        if not depth:
+            seen.add(kind)
+        if kind in _PARENTS and depth < MAX_DEPTH:
+            _boxes(file, position + header, position + size, depth + 1, seen)
+        elif kind in {b"stco", b"co64"} and depth:
+            _offsets(file, position + header, position + size, 4 if kind == b"stco" else 8)
+        position += size
+
+
+def _offsets(file: _File, start: int, end: int, width: int) -> None:
+    """The chunk offsets of a track must lie inside the file: an index that came first shows what is missing."""
+    if end - start < 8:
+        raise Truncated("a table of the file is cut off")
+    count = int.from_bytes(file.at(start + 4, 4), "big")
+    if count * width > end - start - 8:
+        raise Truncated("a table of the file is cut off")
+    if not count or count * width > _MAX_TABLE:
+        return
+    table = array.array("I" if width == 4 else "Q", file.at(start + 8, count * width))
+    if sys.byteorder == "little":
+        table.byteswap()
+    if max(table) >= file.size:
+        raise Truncated("the file ends before its last pictures")
+
+
+def _mp4(file: _File, whole: bool) -> Media:
+    seen: set[bytes] = set()
+    _boxes(file, 0, file.size, 0, seen)
+    brand = file.at(8, 4) if file.size >= 12 else b""
+    if brand in {b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
+        if b"meta" not in seen:
+            raise Truncated("the picture has no index")
+        return Media(
+            "image", "AVIF" if brand.startswith(b"avi") else "HEIF", ".avif" if brand[:3] == b"avi" else ".heic"
+        )
+    index, data = seen & {b"moov", b"moof"}, seen & {b"mdat", b"moof"}
+    if not (index or data) or (not whole and not (index and data)):
+        raise Truncated("the file has no pictures or no index")
+    if brand in {b"M4A ", b"M4B "}:
+        return Media("audio", "M4A", ".m4a")
+    return Media("video", "MOV", ".mov") if brand == b"qt  " else Media("video", "MP4", ".mp4")
+
+
+# --- WebM, Matroska: EBML (RFC 8794) ----------------------------------------------------------------------
+
+
+def _vint(file: _File, offset: int, *, keep_marker: bool) -> tuple[int, int, bool]:
+    """A variable-length integer: value, length in bytes, and whether it says "unknown"."""
+    first = file.at(offset, 1)[0]
+    length = 9 - first.bit_length()
+    if length > 8:
+        raise Truncated("an element has no valid length")
+    value = int.from_bytes(file.at(offset, length), "big")
+    rest = value & ((1 << 7 * length) - 1)
+    return (value if keep_marker else rest), length, rest == (1 << 7 * length) - 1
+
+
+def _elements(file: _File, start: int, end: int, depth: int) -> None:
+    position = start
+    while position < end:
+        name, n, _ = _vint(file, position, keep_marker=True)
+        size, m, unknown = _vint(file, position + n, keep_marker=False)
+        body = position + n + m
+        if unknown:
+            if name not in {0x18538067, 0x1F43B675}:  # Segment, Cluster: live streams
+                raise Truncated("an element has no length")
+            if name == 0x18538067 and not depth:
+                _elements(file, body, end, 1)
+            return
+        if size > end - body:
+            raise Truncated("an element is longer than the file")
+        if name == 0x18538067 and not depth:
+            _elements(file, body, body + size, 1)
+        position = body + size
+
+
+def _webm(file: _File, _whole: bool) -> Media:
+    _elements(file, 0, file.size, 0)
+    head = file.head(64)
+    if file.size <= 4 + 1 + 31 or b"\x18\x53\x80\x67" not in file.head(4096):
+        raise Truncated("the file has no content")
+    return Media("video", "WebM", ".webm") if b"webm" in head else Media("video", "Matroska", ".mkv")
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------
+
+
+def _png(file: _File, _whole: bool) -> Media:
+    position = 8
+    while True:
+        head = file.at(position, 8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        file.at(position + 8 + length, 4)
+        if kind == b"IEND":
+            if file.at(position + 8 + length, 4) != zlib.crc32(kind + file.at(position + 8, length)).to_bytes(4, "big"):
+                raise Truncated("the picture's last part is damaged")
+            return Media("image", "PNG", ".png")
+        position += 12 + length
+
+
+def _jpeg(file: _File, _whole: bool) -> Media:
+    if not file.tail(4096).rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
+        raise Truncated("the picture has no end")
+    return Media("image", "JPEG", ".jpg")
+
+
+def _gif(file: _File, _whole: bool) -> Media:
+    if not file.tail(64).rstrip(b"\0").endswith(b"\x3b"):
+        raise Truncated("the picture has no end")
+    return Media("image", "GIF", ".gif")
+
+
+# --- RIFF and sound ---------------------------------------------------------------------------------------
+
+
+def _riff(file: _File, _whole: bool) -> Media:
+    head = file.at(0, 12)
+    size = int.from_bytes(head[4:8], "little")
+    live = size == 0xFFFFFFFF and head[8:] == b"WAVE"  # written to a pipe: the length was not known
+    if not live and size + 8 > file.size:
+        raise Truncated("the file is shorter than it says")
+    if head[8:] == b"WEBP":
+        return Media("image", "WebP", ".webp")
+    if head[8:] == b"AVI ":
+        return Media("video", "AVI", ".avi")
+    if head[8:] == b"WAVE":
+        return Media("audio", "WAV", ".wav")
+    raise NotMedia("the file is of an unknown kind")
+
+
+def _ogg(file: _File, _whole: bool) -> Media:
+    position = 0
+    while position < file.size:
+        head = file.at(position, 27)
+        if head[:4] != b"OggS":
+            raise Truncated("a page of the file is damaged")
+        position += 27 + head[26] + sum(file.at(position + 27, head[26]))
+    if position != file.size:
+        raise Truncated("the file ends within a page")
+    return Media("audio", "Ogg", ".ogg")
+
+
+def _mp3(file: _File, _whole: bool) -> Media:
+    if file.size < 128:
+        raise Truncated("the file has no content")
+    return Media("audio", "MP3", ".mp3")
+
+
+def _flac(file: _File, _whole: bool) -> Media:
+    file.at(0, 42)
+    return Media("audio", "FLAC", ".flac")
+
+
+_KINDS: tuple[tuple[Callable[[bytes], bool], Callable[[_File, bool], Media]], ...] = (
+    (lambda h: h[4:8] == b"ftyp", _mp4),
+    (lambda h: h[:4] == b"\x1a\x45\xdf\xa3", _webm),
+    (lambda h: h[:8] == b"\x89PNG\r\n\x1a\n", _png),
+    (lambda h: h[:3] == b"\xff\xd8\xff", _jpeg),
+    (lambda h: h[:6] in {b"GIF87a", b"GIF89a"}, _gif),
+    (lambda h: h[:4] == b"RIFF", _riff),
+    (lambda h: h[:4] == b"OggS", _ogg),
+    (lambda h: h[:4] == b"fLaC", _flac),
+    (lambda h: h[:3] == b"ID3" or (len(h) > 1 and h[0] == 0xFF and h[1] & 0xE0 == 0xE0), _mp3),
+)
+
+_ALSO = {("video", ".gif"), ("video", ".webp"), ("audio", ".mp4"), ("audio", ".webm")}
+"""What passes for another kind: an animation (`enable_gif`), sound in a container that is mostly used for film."""
+
+
+def check(path: Path, kind: str, *, whole: bool = True) -> Media:
+    """What the file at `path` is.
+
+    Args:
+        path: a file that no one is writing to.
+        kind: `video`, `image` or `audio`: what was ordered.
+        whole: whether the transport vouched for the length (Content-Length or chunks). If not, an MP4 must show
+            both an index and content, so that one cut off between two boxes does not pass.
+
+    Returns:
+        kind, container and extension.
+
+    Raises:
+        Truncated: it ends too early.
+        NotMedia: it is something else (an HTML page, another kind, nothing).
+        OSError: it can't be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        file = _File(descriptor)
+        head = file.head(16)
+        if not head:
+            raise NotMedia("the file is empty")
+        parse = next((parse for fits, parse in _KINDS if fits(head)), None)
+        if parse is None:
+            raise NotMedia(_instead(file.head(512)))
+        found = parse(file, whole)
+    finally:
+        os.close(descriptor)
+    if found.kind != kind and (kind, found.extension) not in _ALSO:
+        raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
+    return Media(kind, found.container, found.extension)
+
+
+def _instead(head: bytes) -> str:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page came instead of the file"
+    if text.startswith(b"<?xml"):
+        return "an XML document came instead of the file"
+    if text.startswith((b"{", b"[")):
+        return "JSON came instead of the file"
+    return "what came is no known kind of media file"

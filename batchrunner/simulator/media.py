@@ -1,0 +1,156 @@
+"""Outputs on demand: made in a bounded pool of threads, kept in a small cache, never stored."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .. import catalogue
+from ..core.text import visible
+from . import tiny
+from .store import NewTask
+
+CONTENT_TYPES = {"mp4": "video/mp4", "png": "image/png", "wav": "audio/wav"}
+"""Content type by file extension."""
+
+CACHE_BYTES = 32 << 20
+"""Bytes of finished files that are kept, least recently used first out: some 500 clips."""
+
+_SHORT_SIDE = {"480p": 480, "540p": 540, "720p": 720, "1080p": 1080, "1k": 1024, "2k": 2048, "4k": 2160}
+_RATIO = re.compile(r"(\d{1,2}):(\d{1,2})")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A finished output. `etag` is strong and quoted, made of its bytes."""
+
+    data: bytes
+    etag: str
+
+
+def picture_size(fields: dict[str, Any]) -> tuple[int, int]:
+    """Width and height in pixels, both even: the short side by resolution, the long one by ratio.
+
+    Models name these differently (REAPI.md), so they are looked for by what a value looks like. 1:1 at 720p is
+    720x720. What says neither is 720p and 16:9.
+    """
+    words = [str(fields[name]) for name in ("resolution", "quality", "mode") if name in fields]
+    short = next((_SHORT_SIDE[w.lower()] for w in words if w.lower() in _SHORT_SIDE), 720)
+    ratios = (_RATIO.fullmatch(str(fields.get(name))) for name in ("aspect_ratio", "size", "ratio"))
+    wide, high = next(((int(m[1]), int(m[2])) for m in ratios if m), (16, 9))
+    if not wide or not high:
+        wide, high = 16, 9
+    long = round(short * max(wide, high) / min(wide, high) / 2) * 2
+    return (long, short) if wide >= high else (short, long)
+
+
+def clip_seconds(fields: dict[str, Any]) -> int:
+    """Length of the clip asked for, seconds; 5 where the request has no whole number."""
+    seconds = fields.get("duration")
+    return seconds if isinstance(seconds, int) and not isinstance(seconds, bool) and 0 < seconds <= 60 else 5
+
+
+def make(task: NewTask, extension: str, *, rendered: bool) -> bytes:
+    """The bytes of a task's output: always the same for the same task."""
+    model = catalogue.models()[task.model]
+    fields = {**model.defaults, **orjson.loads(task.request)}
+    if extension == "wav":
+        return tiny.wav(task.id, 1)
+    if not rendered:
+        return tiny.mp4(task.id, clip_seconds(fields)) if extension == "mp4" else tiny.png(task.id)
+    from . import clips  # PyAV and Pillow take 0.1 s to import: only when something is drawn
+
+    width, height = picture_size(fields)
+    words = (task.model, *(str(fields[k]) for k in ("resolution", "quality", "aspect_ratio", "size") if k in fields))
+    card = clips.Card(
+        title=visible(task.label, 200) or f"task {task.number}",
+        text=visible(str(fields.get("prompt") or fields.get("first_frame_image") or ""), 2000),
+        footer=task.id,
+        detail=" · ".join(words),
+        width=width,
+        height=height,
+        seconds=clip_seconds(fields),
+    )
+    return clips.clip(card) if extension == "mp4" else clips.still(card)
+
+
+class MediaShelf:
+    """Makes files, each once at a time, and keeps the latest ones."""
+
+    def __init__(self, *, rendered: bool) -> None:
+        self._rendered = rendered
+        self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="simulator-clip")
+        self._ready: OrderedDict[int, File] = OrderedDict()
+        self._size = 0
+        self._making: dict[int, asyncio.Future[File]] = {}
+
+    def close(self) -> None:
+        """Wait for files in the making and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def file(self, task: NewTask, extension: str) -> File:
+        """The output of a task."""
+        ready = self._ready.get(task.number)
+        if ready is not None:
+            self._ready.move_to_end(task.number)
+            return ready
+        if not self._rendered:
+            return _file(make(task, extension, rendered=False))
+        making = self._making.get(task.number)
+        if making is None:
+            making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, task, extension)
+            self._making[task.number] = making
+            making.add_done_callback(lambda _: self._making.pop(task.number, None))
+        file = await asyncio.shield(making)
+        self._keep(task.number, file)
+        return file
+
+    @staticmethod
+    def _make(task: NewTask, extension: str) -> File:
+        return _file(make(task, extension, rendered=True))
+
+    def _keep(self, number: int, file: File) -> None:
+        if number in self._ready or len(file.data) > CACHE_BYTES:
+            return
+        self._ready[number] = file
+        self._size += len(file.data)
+        while self._size > CACHE_BYTES:
+            _, oldest = self._ready.popitem(last=False)
+            self._size -= len(oldest.data)
+
+
+def _file(data: bytes) -> File:
+    return File(data, f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First byte and end (exclusive) of a Range header (RFC 9110); None to send everything.
+
+    Raises:
+        ValueError: the range begins beyond the file (416). What is malformed, or several ranges, is ignored.
+    """
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        if not int(match[2]) or not size:
+            raise ValueError("range not satisfiable")
+        return max(0, size - int(match[2])), size
+    start = int(match[1])
+    end = size if match[2] == "" else min(size, int(match[2]) + 1)
+    if match[2] != "" and int(match[2]) < start:
+        return None
+    if start >= size:
+        raise ValueError("range not satisfiable")
+    return start, end

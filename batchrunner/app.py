@@ -10,7 +10,7 @@ import signal
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from .engine.clock import Clock, Dice, SystemClock, local_now
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.download import EXTENSIONS
 from .engine.files import precheck, target_path
-from .engine.ports import Books, Deps, Settings, Tally, Work
+from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
 from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
 from .engine.spool import Spool
@@ -63,6 +63,8 @@ class RunOptions:
         resubmit: `--on-unconfirmed resubmit`.
         until: seconds from now after which nothing more is submitted.
         wait_lock: seconds to wait for another runner to leave.
+        settings: how the engine behaves, except for what the options and the batches say.
+        crash: called with the name of every durable step; for tests.
     """
 
     db: Path
@@ -76,6 +78,8 @@ class RunOptions:
     resubmit: bool = False
     until: float | None = None
     wait_lock: float = 0.0
+    settings: Settings = field(default_factory=Settings)
+    crash: Crash = no_crash
 
 
 class Watcher:
@@ -170,7 +174,7 @@ class _Night:
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()
-        books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock)
+        books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock, crash=self._options.crash)
         await recover(books, [b.id for b in every])
         names = await self._record()
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
@@ -255,13 +259,15 @@ class _Night:
             spool=self._spool,
             clock=self._clock,
             observe=self._observe,
+            crash=options.crash,
             tally=tally,
             provider=provider,
             fetcher=fetcher,
             dice=dice,
             output_kind=lambda model: models()[model].output,
         )
-        settings = Settings(
+        settings = replace(
+            options.settings,
             submits_per_minute=min(b.submits_per_minute for b in work.batches),
             in_flight=min(b.in_flight for b in work.batches),
             max_submissions=options.limit,

@@ -60,11 +60,13 @@ def print_json(value: Any) -> None:
 
 def print_json_array(values: Iterable[Any]) -> None:
     """A JSON array on stdout, an element a line, none of them kept."""
+    stdout = click.get_binary_stream("stdout")
     before = "["
     for value in values:
-        echo_bytes(before + "\n" + json_text(value, indent=None) if before == "[" else before + json_text(value, indent=None))
+        stdout.write(f"{before}\n{json_text(value, indent=None)}".encode("utf-8", "backslashreplace"))
         before = ","
-    echo_bytes("[]" if before == "[" else "]")
+    stdout.write(b"[]\n" if before == "[" else b"\n]\n")
+    stdout.flush()
 
 
 # --- Text ------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Observer(Protocol):
     def __call__(self, event: str, job: Job | None = None, /, **data: Any) -> None: ...
 
 
-def _no_crash(point: str) -> None:
+def no_crash(point: str) -> None:
     del point
 
 
@@ -113,7 +113,7 @@ class Books:
     spool: Spool
     clock: Clock
     observe: Observer = _nobody
-    crash: Crash = _no_crash
+    crash: Crash = no_crash
     tally: Tally = field(default_factory=Tally)
 
     async def advance(self, job: Job, event: e.Event) -> Job:
@@ -171,4 +171,4 @@ class Work:
         return next(b for b in self.batches if b.id == job.batch_id)
 
 
-__all__ = ["CRASH_POINTS", "Batch", "Books", "Crash", "Deps", "Observer", "Schedule", "Settings", "Tally", "Work"]
+__all__ = ["CRASH_POINTS", "Batch", "Books", "Crash", "Deps", "Observer", "Schedule", "Settings", "Tally", "Work", "no_crash"]

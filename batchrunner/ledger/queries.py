@@ -273,10 +273,12 @@ def unsent_outputs(connection: sqlite3.Connection, batches: Sequence[int], selec
 
 
 def known_jobs(connection: sqlite3.Connection, batch: str) -> dict[str, list[sqlite3.Row]]:
-    """key -> its revisions (fingerprint, state, current, request, credits), for the diff of `plan`."""
+    """key -> its revisions, oldest first (fingerprint, state, current, provider, request, shot, tags), for the diff
+    of `plan`."""
     found: dict[str, list[sqlite3.Row]] = {}
     for row in connection.execute(
-        "SELECT job.key, job.fingerprint, job.state, job.current, job.request, job.credits, job.revision FROM job "
+        "SELECT job.key, job.fingerprint, job.state, job.current, job.provider, job.request, job.credits, "
+        "job.revision, job.shot, job.tags FROM job "
         "JOIN batch ON batch.id = job.batch_id WHERE batch.name = ? ORDER BY job.id",
         (batch,),
     ):

@@ -17,7 +17,7 @@ from .requests import SHOT_KEYS, ModelRules
 from .scalars import typed
 from .schema_errors import Explainer, Problem, gate
 from .shots import Problems, Settings, Shot, merge, request_of, strings
-from .templates import TemplateError, names_in
+from .templates import NoValue, names_in
 
 MAX_JOBS = 1_000_000
 
@@ -180,8 +180,11 @@ class Checker:
                 continue
             try:
                 path = output_of(settings, shot, point, take, job_key(shot.id, point, take), rules, request)
-            except TemplateError as error:
-                self.report.error(self.name_place, f"output.name: {error}")
+            except NoValue as error:
+                said = str(error)
+                if error.name in rules.properties:
+                    said = f"${{{error.name}}} has no value in shot {shot.id}: its request does not set {error.name}"
+                self.report.error(self.name_place, f"output.name: {said}")
                 return
             if settings.name is not None or "." in path or len(path) > MAX_COMPONENT:
                 problem = path_problem(path)

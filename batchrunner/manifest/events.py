@@ -39,7 +39,7 @@ class _PureParser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
     def __init__(self, data: bytes) -> None:
         yaml.reader.Reader.__init__(self, data)
         yaml.scanner.Scanner.__init__(self)
-        yaml.parser.Parser.__init__(self)  # type: ignore[no-untyped-call]
+        yaml.parser.Parser.__init__(self)
 
 
 # A PyYAML built without libyaml is slower and gives the same events.
@@ -241,7 +241,7 @@ class _TreeReader:
 
     def error(self, event: Any, message: str) -> None:
         mark = event.start_mark
-        self.report.error_at(self.document, mark.line + 1, mark.column + 1, message)
+        self.report.error_of_text(self.document, mark.line + 1, mark.column + 1, message)
         self.trouble += 1
         if self.trouble >= MAX_STRUCTURAL:
             raise Stop

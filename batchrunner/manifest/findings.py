@@ -24,6 +24,7 @@ class Report:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int, int, str, bool], Finding] = {}
+        self._owned: set[tuple[str, int, int]] = set()
         self.errors = 0
 
     @property
@@ -39,13 +40,19 @@ class Report:
         """An error at a position that is no node's (1-based)."""
         self._add(Finding(document.name, line, column, path, message))
 
+    def error_of_text(self, document: Document, line: int, column: int, message: str) -> None:
+        """An error of the text itself; what is said later of the value read there would only repeat it."""
+        self.error_at(document, line, column, message)
+        self._owned.add((document.name, line, column))
+
     def warning(self, place: Place, message: str) -> None:
         line, column = place.position()
         self._add(Finding(place.document.name, line, column, place.path, message, warning=True))
 
     def _add(self, finding: Finding) -> None:
-        key = (finding.file, finding.line, finding.column, finding.message, finding.warning)
-        if key not in self._found:
+        position = (finding.file, finding.line, finding.column)
+        key = (*position, finding.message, finding.warning)
+        if key not in self._found and position not in self._owned:
             self._found[key] = finding
             self.errors += not finding.warning
 

@@ -25,7 +25,7 @@ from .requests import SHOT_KEYS, ModelRules
 from .schema_errors import gate
 from .shots import Layer, Settings, strings
 from .sources import Sources, check_head
-from .templates import TemplateError, names_in, resolve_variables
+from .templates import NAME, RESERVED, TemplateError, names_in, resolve_variables
 
 DEFAULT_PROVIDER = "reapi"
 DEFAULT_DIR = "outputs/${batch}"
@@ -161,7 +161,7 @@ class _Loader:
             elsewhere = {key: value for key, value in head.items() if key != "shots"}
             used = used.union(*(names_in(text) for text in strings(elsewhere)))
         for name in self.overrides:
-            if name not in declared and name not in used:
+            if NAME.fullmatch(name) and name not in RESERVED and name not in declared and name not in used:
                 hint = did_you_mean(name, declared)
                 self.report.error_at(
                     self.document,

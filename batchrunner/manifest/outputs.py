@@ -9,7 +9,7 @@ from typing import Any
 
 from .findings import quoted
 from .scalars import to_text
-from .templates import TemplateError, fill, split, unknown
+from .templates import NoValue, TemplateError, fill, split
 
 MAX_COMPONENT = 240
 """Bytes of one part of a path: 255, less what `.json` and `.part` beside the file and an extension take."""
@@ -104,7 +104,7 @@ class NameTemplate:
             layers: where values are looked up, the first that has the name wins.
 
         Raises:
-            TemplateError: a name that has no value.
+            NoValue: a name that has no value.
         """
         out: list[str] = []
         for part in self._parts:
@@ -117,7 +117,7 @@ class NameTemplate:
                     out.append(safe_value(layer[name]))
                     break
             else:
-                raise TemplateError(unknown(name, {n for layer in layers for n in layer}))
+                raise NoValue(name, {n for layer in layers for n in layer})
         return "".join(out)
 
 

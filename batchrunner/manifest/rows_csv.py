@@ -16,7 +16,7 @@ from typing import Any
 from .findings import Report, Stop, did_you_mean, listed, quoted
 from .located import LINE_SHIFT, Document, Map, Seq
 from .reading import check_text
-from .rows_jsonl import locate, parse_json
+from .rows_jsonl import json_message, locate, parse_json
 from .scalars import BadScalar, resolve
 
 MAX_CELL = 65536
@@ -140,6 +140,9 @@ def _header(document: Document, cells: list[Cell], report: Report, columns: froz
         else:
             header.append((name, cell[1]))
         seen.add(name)
+    if "id" not in seen:
+        report.error_at(document, 1, 1, "the table has no column 'id'; every shot needs one")
+        raise Stop
     return header
 
 
@@ -187,9 +190,7 @@ def _json(cell: Cell, marks: array[int]) -> Any:
     try:
         value, end = parse_json(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}"
-        ) from None
+        raise ValueError(f"{json_message(error)}, at character {error.pos + 1}") from None
     if end != len(text):
         raise ValueError("not valid JSON: something follows the value")
     return locate(value, cell[1], marks)

@@ -81,6 +81,11 @@ def parse_json(text: str, at: int = 0) -> tuple[Any, int]:
     return value, end
 
 
+def json_message(error: json.JSONDecodeError) -> str:
+    """What is wrong, without the position."""
+    return f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:].removesuffix(' starting at').removesuffix(' at')}"
+
+
 def _check(value: Any, depth: int) -> None:
     if isinstance(value, str):
         problem = text_problem(value)
@@ -177,6 +182,6 @@ def _value(line: str, at: int) -> tuple[Any, int]:
     try:
         return parse_json(line, at)
     except json.JSONDecodeError as error:
-        raise _At(error.pos, f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}") from None
+        raise _At(error.pos, json_message(error)) from None
     except ValueError as error:
         raise _At(at, str(error)) from None

@@ -139,9 +139,9 @@ def _branches(error: Any, schema: Mapping[str, Any], name: str) -> str:
         chosen = [t for b, t in zip(branches, titles, strict=True) if set(b["required"]) <= error.instance.keys()]
         if len(chosen) > 1:
             return f"{what} takes only one of {' and '.join(chosen)}"
-        return f"{what} needs {' or '.join(titles)}"
+        return f"{what} needs {_or(titles)}"
     if len(titles) == len(branches):
-        return f"{what} must be {' or '.join(titles)}, got {show(error.instance)}"
+        return f"{what} must be {_or(titles)}, got {show(error.instance)}"
     if error.context:
         from jsonschema.exceptions import best_match
 
@@ -164,7 +164,11 @@ def _not(schema: Mapping[str, Any], steps: Steps, name: str) -> Iterator[Problem
 def _one_of(error: Any, schema: Mapping[str, Any], name: str) -> str:
     values = schema.get("enum", [schema.get("const")])
     texts = [show(v) if not isinstance(v, str) else v for v in values]
-    hint = did_you_mean(error.instance, texts) if isinstance(error.instance, str) else ""
+    hint = ""
+    if isinstance(error.instance, str):
+        hint = did_you_mean(error.instance, [v for v in values if isinstance(v, str)])
+        if any(show(v) == error.instance for v in values if not isinstance(v, str)):
+            hint = "; write it without quotes"
     wanted = f"one of {listed(texts)}" if len(texts) > 1 else texts[0]
     return f"{name or 'this'} must be {wanted}, got {show(error.instance)}{hint}"
 
@@ -177,6 +181,10 @@ def allowed(schema: Mapping[str, Any]) -> str:
     words = [_kind(k, schema) for k in ([kinds] if isinstance(kinds, str) else kinds)]
     if not words:
         words = [_kind("number", schema)]
+    return _or(words)
+
+
+def _or(words: list[str]) -> str:
     return " or ".join(words) if len(words) < 3 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
@@ -220,7 +228,8 @@ def _got(value: Any, schema: Mapping[str, Any]) -> str:
         if wanted in ("string", None) and ("minLength" in schema or "maxLength" in schema):
             return f"{len(value)} characters"
         if wanted in ("integer", "number", "boolean"):
-            return f"the text {show(value)}"
+            plain = wanted != "boolean" and value.lstrip("-").replace(".", "", 1).isdecimal()
+            return f"the text {show(value)}" + ("; write it without quotes" if plain else "")
     elif wanted == "string" and isinstance(value, (int, float)):
         return f"{show(value)}; put it in quotes if text is meant"
     return show(value)

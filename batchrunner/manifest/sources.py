@@ -66,7 +66,7 @@ class Sources:
 
     def _tables(self, node: Node, folder: str, _trail: tuple[str, ...]) -> None:
         for i, entry in enumerate(node.value):
-            if not isinstance(entry, Map) or not isinstance(entry.get("file"), str):
+            if not isinstance(entry, Map) or not isinstance(entry.get("file"), str) or not entry["file"]:
                 continue
             here = node.child(i)
             found = self._locate(here.at("file"), entry["file"], folder, ())
@@ -93,7 +93,7 @@ class Sources:
 
     def _includes(self, node: Node, folder: str, trail: tuple[str, ...]) -> None:
         for i, name in enumerate(node.value):
-            if not isinstance(name, str):
+            if not isinstance(name, str) or not name:
                 continue
             place = node.at(i)
             if len(trail) >= MAX_INCLUDE_DEPTH:
@@ -179,6 +179,6 @@ def check_head(node: Node, schema: Mapping[str, Any], definition: str, report: R
     head = {**node.value, "shots": []} if isinstance(shots, Seq) else dict(node.value)
     if fast.is_valid(head):
         return
-    for problem in explainer.problems(head, "the manifest"):
+    for problem in explainer.problems(head, "the file" if definition else "the manifest"):
         if not (broken and (" is required" in problem.message or " needs " in problem.message)):
             report.error(place_of(node, problem), problem.message)

@@ -18,6 +18,8 @@ OPEN = "${"
 _PART = re.compile(r"\$\$\{|\$\{([^${}]*)\}|\$\{")
 _ALONE = re.compile(r"\$\{([^${}]*)\}")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+RESERVED = ("batch", "shot", "take", "model")
+"""Names that every job sets itself."""
 MAX_PLACEHOLDERS = 1000
 MAX_VARIABLE = 65536
 """Longest variable, in characters, other variables in it replaced."""
@@ -25,6 +27,14 @@ MAX_VARIABLE = 65536
 
 class TemplateError(ValueError):
     """A string that can't be filled in; the message says why."""
+
+
+class NoValue(TemplateError):
+    """`name` means nothing here."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(unknown(name, known))
+        self.name = name
 
 
 class Override(str):
@@ -56,7 +66,7 @@ def fill(text: str, values: Mapping[str, Any], used: set[str] | None = None) -> 
         if used is not None:
             used.add(name)
         if name not in values:
-            raise TemplateError(unknown(name, values))
+            raise NoValue(name, values)
         return to_text(values[name])
 
     return _PART.sub(replacement, text)
@@ -141,7 +151,7 @@ def resolve_variables(
             if len(path) > 32 or name in path:
                 raise TemplateError("variables refer to each other in a circle: " + listed([*path, name]))
             inner = {n: value_of(n, (*path, name)) for n in names_in(value) if n in raw}
-            filled = fill(value, {**raw, **inner})
+            filled = fill(value, {n: inner.get(n, "") for n in raw if n != name})
             if len(filled) > MAX_VARIABLE:
                 raise TemplateError(f"the variable is too long: at most {MAX_VARIABLE} characters are allowed")
             value = Override(filled) if isinstance(value, Override) else filled
@@ -157,7 +167,7 @@ def resolve_variables(
     for name, text in overrides.items():
         if not NAME.fullmatch(name):
             problems[name] = "a variable is named by letters, digits, '_' or '-', starting with a letter or '_'"
-        elif name in ("batch", "shot", "take", "model"):
+        elif name in RESERVED:
             problems[name] = f"${{{name}}} is set for every job and can't be overridden"
         elif trouble := text_problem(text):
             problems[name] = trouble

@@ -22,12 +22,14 @@ MAX_URL = 8192
 """Longest URL, in characters."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
 """6to4 and Teredo: an IPv4 address in disguise, and long out of use."""
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")
 _NOT_PUBLIC_V4 = (
     ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's host, from inside a virtual machine
     ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
@@ -56,7 +58,7 @@ def is_public(text: str) -> bool:
             return is_public(str(address.ipv4_mapped))
         if address in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)))
-        if address not in _GLOBAL_UNICAST or any(address in tunnel for tunnel in _TUNNELS):
+        if address not in _GLOBAL_UNICAST or address in _DOCUMENTATION or any(address in t for t in _TUNNELS):
             return False
     elif any(address in network for network in _NOT_PUBLIC_V4):
         return False
@@ -124,11 +126,13 @@ class Guard:
             or any(c <= " " or c == "\x7f" for c in location)
         ):
             raise ForbiddenUrl("the redirect leads to no valid URL")
+        if _SCHEME.match(location):
+            return self.check(location)
         try:
-            target = url.join(URL(location, encoded=_PLAIN.fullmatch(location) is not None))
+            target = str(url.join(URL(location, encoded=_PLAIN.fullmatch(location) is not None)))
         except ValueError:
             raise ForbiddenUrl("the redirect leads to no valid URL") from None
-        return self.check(str(target))
+        return self.check(target)
 
     def _check_host(self, host: str) -> None:
         try:

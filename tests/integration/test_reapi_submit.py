@@ -25,8 +25,8 @@ from batchrunner.core.events import (
     SubmitAnswer,
     Throttled,
 )
-from batchrunner.providers import reapi
 from batchrunner.providers.reapi import ReApi, ReApiSettings
+from batchrunner.providers.wire import read_into
 from tests.raw_server import Peer, RawServer, Script, envelope, http, once
 
 KEY = "rk_live_canary_0123456789"
@@ -548,14 +548,13 @@ async def test_cancelled_when_it_may_have_been_sent(sent: bytes) -> None:
 
     async with RawServer(script) as server, api(server.url) as provider:
         read = asyncio.Event()
-        original = reapi.read_into
 
         async def spy(content: aiohttp.StreamReader, into: bytearray) -> bool:
             read.set()
-            return await original(content, into)
+            return await read_into(content, into)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(reapi, "read_into", spy)
+            patch.setattr("batchrunner.providers.reapi.read_into", spy)
             task = asyncio.create_task(provider.submit(MODEL, REQUEST, Hook()))
             await asked.wait()
             if sent:

@@ -9,7 +9,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ from .exits import (
 )
 from .ledger import queries
 from .ledger.connection import open_reader
-from .ledger.errors import LedgerBusy, LedgerUnusable
+from .ledger.errors import LedgerBusy, LedgerUnusable, WriteFailed
 from .ledger.record import BatchSpec, OutputClash
 from .ledger.store import Ledger
 
@@ -285,14 +285,21 @@ class _Night:
         return await runner.run()
 
     def _stopped(self, reason: Stop, message: str) -> None:
-        self._watcher.event("stopping", reason=reason.value, message=message)
+        self._tell("stopping", reason=reason.value, message=message)
 
     def _observe(self, event: str, job: Job | None = None, /, **data: Any) -> None:
         if job is not None and job.state in {State.SUCCEEDED, State.FAILED} and self._runner is not None:
             self._runner.finished()
         if event == "progress":
             self._ledger.beat(self._run_id, data)
-        self._watcher.event(event, job, **data)
+        self._tell(event, job, **data)
+
+    def _tell(self, event: str, job: Job | None = None, /, **data: Any) -> None:
+        """Tell the watcher. One who has gone (a closed pipe, a full disk under the log) does not stop the work."""
+        try:
+            self._watcher.event(event, job, **data)
+        except OSError:
+            self._watcher = Watcher()
 
     async def _connect(self) -> tuple[Any, Any]:
         from .providers.fetch import Fetcher
@@ -338,7 +345,8 @@ class _Night:
         )
         code = exit_code(stop, current, old)
         if outcome is not None:
-            await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
+            with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
+                await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
         return RunResult(code, found, stop, outcome.message if outcome else "")
@@ -375,6 +383,8 @@ def _on_signals(control: Control) -> None:
 
     loop.add_signal_handler(signal.SIGINT, caught, Stop.INTERRUPTED, EXIT_SIGINT)
     loop.add_signal_handler(signal.SIGTERM, caught, Stop.TERMINATED, EXIT_SIGTERM)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was closed; nohup means: go on
+        loop.add_signal_handler(signal.SIGHUP, caught, Stop.TERMINATED, EXIT_SIGTERM)
 
 
 def _taken(rows: Sequence[sqlite3.Row]) -> list[str]:

@@ -260,4 +260,3 @@ def watcher_for(*, as_json: bool, quiet: bool) -> Display:
     if quiet:
         return QuietDisplay()
     return BarDisplay() if sys.stdout.isatty() else LineDisplay()
-

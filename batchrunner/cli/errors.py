@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_SIGINT
     except BrokenPipeError:
-        _close_stdout()
+        drop_stdout()
         return EXIT_FAILED
     except LedgerBusy as busy:
         return _say(str(busy), EXIT_BUSY)
@@ -134,7 +134,7 @@ def _log_folder() -> str | None:
     return str(folder)
 
 
-def _close_stdout() -> None:
+def drop_stdout() -> None:
     """The reader of our output has gone: leave without a word (docs.python.org, signal, note on SIGPIPE)."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())

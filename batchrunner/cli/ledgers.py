@@ -113,5 +113,3 @@ def _completing_path(ctx: click.Context) -> Path:
 
     given = ctx.params.get("db") or os.environ.get("BATCHRUNNER_DB")
     return ledger_path(Path(given) if given else None)
-
-

@@ -162,6 +162,7 @@ def _go(
     batches: Sequence[str] = (),
 ) -> int:
     from .display import watcher_for
+    from .errors import drop_stdout
 
     if faults and not simulate:
         raise app.UsageError("--fault needs --simulate")
@@ -180,7 +181,10 @@ def _go(
     )
     with watcher_for(as_json=as_json, quiet=quiet) as watcher:
         result = app.run(options, watcher)
-        watcher.summary(result)
+        try:
+            watcher.summary(result)
+        except BrokenPipeError:
+            drop_stdout()  # nobody reads; the exit code still says how it went
     return result.exit_code
 
 

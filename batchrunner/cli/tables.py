@@ -60,7 +60,7 @@ def print_json(value: Any) -> None:
 
 def print_json_array(values: Iterable[Any]) -> None:
     """A JSON array on stdout, an element a line, none of them kept."""
-    stdout = click.get_binary_stream("stdout")
+    stdout = sys.stdout.buffer
     before = "["
     for value in values:
         stdout.write(f"{before}\n{json_text(value, indent=None)}".encode("utf-8", "backslashreplace"))
@@ -161,12 +161,12 @@ def _line(
     used = 0
     for i, (cell, wide) in enumerate(zip(row, widths, strict=True)):
         if columns is not None:
-            cell = clip(cell, max(4, columns - used))  # noqa: PLW2901
+            cell = clip(cell, max(4, columns - used))
         pad = " " * (wide - width(cell))
         last = i == len(row) - 1
         used += max(wide, width(cell)) + 2
         if styled:
-            cell = _style(cell, head=head)  # noqa: PLW2901
+            cell = _style(cell, head=head)
         parts.append(pad + cell if i in right else cell if last else cell + pad)
     return "  ".join(parts).rstrip()
 

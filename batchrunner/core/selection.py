@@ -54,5 +54,5 @@ def _glob(pattern: str) -> re.Pattern[str]:
             out.append(re.escape(char))
     try:
         return re.compile("".join(out), re.DOTALL)
-    except re.error:  # a range that runs backwards, such as [z-a], matches nothing
+    except re.error:  # a range that runs backwards, such as [z-a]: nothing that anyone means
         return re.compile(r"(?!)")

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..providers.folders import UnsafePath, ensure_folder, sync_folder
 
@@ -203,19 +203,27 @@ def _relative(target: Path, root: Path) -> str:
     return target.relative_to(os.path.realpath(root)).as_posix()
 
 
-def _digest(path: Path) -> tuple[str, int]:
-    """SHA-256 and size of a regular file; an empty digest for anything else (a link is not followed)."""
+def _open_file(path: Path) -> BinaryIO | None:
+    """A regular file to read; None for anything else, or nothing. A link is not followed, a pipe not waited for."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENOENT, errno.ENXIO, errno.EACCES, errno.EPERM}:
-            return "", 0
+            return None
         raise
-    with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            return "", 0
-        return hashlib.file_digest(file, "sha256").hexdigest(), about.st_size
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return open(descriptor, "rb")
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """SHA-256 and size of a regular file; an empty digest for anything else."""
+    file = _open_file(path)
+    if file is None:
+        return "", 0
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
 
 
 # --- The sidecar -----------------------------------------------------------------------------------------
@@ -223,16 +231,12 @@ def _digest(path: Path) -> tuple[str, int]:
 
 def _read_sidecar(path: Path) -> dict[str, Any] | None:
     """What stands in a sidecar; None where it is not one, is absent, or is no regular file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    file = _open_file(path)
+    if file is None:
         return None
-    with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > _MAX_SIDECAR:
-            return None
+    with file:
         try:
-            facts = json.loads(file.read())
+            facts = json.loads(file.read(_MAX_SIDECAR))
         except (ValueError, RecursionError):
             return None
     return facts if isinstance(facts, dict) else None

@@ -38,6 +38,7 @@ class Watched:
         polls: polls made so far.
         missing_since: monotonic time of the first of the 404s in a row; None where the last answer was another.
         failures: polls in a row that failed.
+        status: the last undocumented status word that was shown to the user.
     """
 
     job: Job
@@ -46,6 +47,7 @@ class Watched:
     polls: int = 0
     missing_since: float | None = None
     failures: int = 0
+    status: str = ""
 
 
 class Poller:
@@ -174,7 +176,8 @@ class Poller:
             watched.failures = 0
         match answer:
             case e.StillRunning(status=status, known=known):
-                if not known:
+                if not known and status != watched.status:
+                    watched.status = status
                     self._deps.observe("unknown_status", watched.job, status=status)
                 self._again(watched)
             case e.Completed():

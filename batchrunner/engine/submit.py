@@ -52,6 +52,7 @@ class Submitter:
         self._left = settings.max_submissions
         self._page: deque[Job] = deque()
         self._exhausted_until = 0.0
+        self._stale = False
         self._busy: set[int] = set()
         self._broke: dict[int, str] = {}
         self._posts: set[asyncio.Task[None]] = set()
@@ -67,7 +68,7 @@ class Submitter:
 
     def requeued(self) -> None:
         """A job went back to pending, or a task ended and its money may have come back: look again."""
-        self._exhausted_until = 0.0
+        self._look_again()
         self._broke.clear()
         self._control.changed.notify()
 
@@ -112,6 +113,7 @@ class Submitter:
         busy = set(self._busy)
         batches = [b for b in self._work.ids if b not in self._broke]
         self._exhausted_until = math.inf
+        self._stale = False
         if batches:
             found, next_at = await self._deps.ledger.pending(batches, self._work.selection, PAGE + len(busy), wall)
             self._page.extend(j for j in found if j.id not in busy and j.id not in self._busy)
@@ -119,8 +121,8 @@ class Submitter:
                 self._exhausted_until = 0.0
             elif next_at is not None:
                 self._exhausted_until = now + max(0.0, next_at - wall)
-        if self._page:
-            return 0.0
+        if self._page or self._stale:
+            return 0.0  # stale: something went back to pending while the page was being read
         if self._exhausted_until == 0.0:
             return math.inf  # all that is pending is on the wire; its end notifies
         if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
@@ -208,7 +210,11 @@ class Submitter:
         self._rate.give_back()
         if self._left is not None:
             self._left += 1
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._exhausted_until = 0.0
+        self._stale = True
 
     def _not_claimed(self, job: Job, refused: Exception) -> None:
         self._not_sent()

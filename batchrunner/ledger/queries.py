@@ -238,6 +238,16 @@ def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     return found
 
 
+def revision_of(connection: sqlite3.Connection, job_id: int, revision: int) -> int | None:
+    """The row id of another revision of a job; None where there is none."""
+    row = connection.execute(
+        "SELECT o.id FROM job JOIN job o ON o.batch_id = job.batch_id AND o.key = job.key "
+        "WHERE job.id = ? AND o.revision = ?",
+        (job_id, revision),
+    ).fetchone()
+    return None if row is None else int(row["id"])
+
+
 def selected_states(
     connection: sqlite3.Connection, batches: Sequence[int], selection: Selection
 ) -> tuple[dict[State, int], dict[State, int]]:
@@ -286,16 +296,24 @@ def known_jobs(connection: sqlite3.Connection, batch: str) -> dict[str, list[sql
     return found
 
 
+def committed(connection: sqlite3.Connection, batch: str) -> int | None:
+    """Credits of a batch that are spent, reserved or at risk; None where there is no such batch."""
+    row = connection.execute("SELECT spent + reserved + at_risk FROM batch WHERE name = ?", (batch,)).fetchone()
+    return None if row is None else int(row[0])
+
+
 __all__ = [
     "AMBIGUOUS",
     "Unknown",
     "batch_names",
+    "committed",
     "find_batch",
     "find_jobs",
     "job_dict",
     "jobs",
     "known_jobs",
     "last_run",
+    "revision_of",
     "selected_states",
     "show",
     "status",

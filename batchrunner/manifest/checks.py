@@ -229,9 +229,8 @@ class Checker:
         layers = (self.settings.under, self.settings.over)
         left_out = {n: layer.node.value[n] for layer in layers for n in layer.bad if n not in request}
         left_out |= {n: v for n, v in shot.fields.items() if n not in request}
-        found = [
-            entry for entry in rules.problems({**left_out, **request}, f"shot {shot.id}") if entry.field not in left_out
-        ]
+        called = f"shot {shot.id}" if shot.id else "the shot"
+        found = [p for p in rules.problems({**left_out, **request}, called) if p.field not in left_out]
         for entry in found:
             if entry.field is not None:
                 place = self._origin(shot, matrix, point, entry.field, entry.problem)

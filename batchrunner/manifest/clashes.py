@@ -6,7 +6,7 @@ from ..core.keys import job_key
 from .expand import NO_POINT, Expansion, matrix_of, output_of
 from .findings import Report, quoted
 from .located import Place
-from .outputs import SIDECARS, normal
+from .outputs import normal, principals
 from .shots import Shot, request_of
 
 MAX_CLASHES = 20
@@ -14,7 +14,7 @@ MAX_CLASHES = 20
 
 
 def report_clashes(expansion: Expansion, suspects: set[str], name_place: Place, report: Report) -> None:
-    """Name the jobs whose outputs are one file, or one the other's companion or folder.
+    """Name the jobs whose outputs are one file, or one the other's companion.
 
     Args:
         expansion: a manifest without errors so far.
@@ -30,7 +30,7 @@ def report_clashes(expansion: Expansion, suspects: set[str], name_place: Place, 
             continue
         wanted = ["shot", "take", *shot.node.value.get("matrix", {})]
         missing = [f"${{{name}}}" for name in wanted if name not in template.names]
-        hint = f"; add {' or '.join(missing)} to output.name" if missing else ""
+        hint = f"; add {' or '.join(missing)}, or ${{job}}, to output.name" if missing else ""
         report.error(name_place, message + hint)
 
 
@@ -63,20 +63,8 @@ class _Found:
     def near(self) -> list[tuple[Shot, str]]:
         found = []
         for name, (key, shot) in self.first.items():
-            for other in _refused_beside(name):
+            for other in principals(name):
                 if other in self.first:
-                    what = "is in a folder named like" if name.startswith(other + "/") else "is the companion file of"
-                    message = f"the output of job {key}, {quoted(name, 200)}, {what} that of job {self.first[other][0]}"
-                    found.append((shot, message))
+                    what = f"the companion file of job {self.first[other][0]}'s"
+                    found.append((shot, f"the output of job {key}, {quoted(name, 200)}, is {what}"))
         return found
-
-
-def _refused_beside(name: str) -> list[str]:
-    """Paths that must not be outputs beside `name`: what it would be a companion of, and its folders."""
-    found = []
-    base = name
-    while base.endswith(SIDECARS):
-        base = base[:-5]
-        found.append(base)
-    parts = name.split("/")
-    return found + ["/".join(parts[:i]) for i in range(1, len(parts))]

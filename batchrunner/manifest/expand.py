@@ -87,7 +87,7 @@ def output_of(
     if settings.name is None:
         return key
     own = {"shot": shot.id, "take": take, "model": rules.model.name}
-    return settings.name.render(point, own, request, rules.model.defaults, settings.variables)
+    return settings.name.render(point, own, request, rules.model.defaults, settings.variables, {"job": key})
 
 
 def matrix_of(settings: Settings, shot: Shot, report: Any = None, used: set[str] | None = None) -> Matrix | None:

@@ -111,11 +111,15 @@ def _read_exclude(node: Node, matrix: Matrix, value_of: Callable[[str, Any], Any
                     report.error(here.at(name), str(error))
                 continue
             if typed(value) not in known[name] and report:
-                texts = [v if isinstance(v, str) else show(v) for v in matrix.axes[name]]
-                hint = did_you_mean(value, texts) if isinstance(value, str) else ""
-                report.error(
-                    here.at(name), f"the axis {name} has no value {show(value)}{hint}; its values: {listed(texts)}"
-                )
+                report.error(here.at(name), _no_such_value(name, value, matrix.axes[name]))
             combination[name] = typed(value)
         names = tuple(combination)
         matrix.excluded.setdefault(names, set()).add(tuple(combination.values()))
+
+
+def _no_such_value(name: str, value: Any, values: list[Any]) -> str:
+    texts = [v if isinstance(v, str) else show(v) for v in values]
+    hint = did_you_mean(value, [v for v in values if isinstance(v, str)]) if isinstance(value, str) else ""
+    if not hint and value in texts:
+        hint = " (write it without quotes)"
+    return f"the axis {name} has no value {show(value)}{hint}; its values: {listed(texts)}"

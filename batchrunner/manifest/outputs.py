@@ -26,8 +26,8 @@ _RESERVED = frozenset(
         for n in (*range(10), "\N{SUPERSCRIPT ONE}", "\N{SUPERSCRIPT TWO}", "\N{SUPERSCRIPT THREE}")
     ]
 )
-SIDECARS = (".json", ".part")
-"""What stands beside an output under its name; no other output may be named so."""
+COMPANIONS = (".json", ".part")
+"""What stands beside an output under its name, each 5 characters; no other output may be named so."""
 
 
 def safe_value(value: Any) -> str:
@@ -131,38 +131,38 @@ def normal(path: str) -> str:
 class Names:
     """The output paths of a manifest. Holds a number for each job, not its name.
 
-    Equal numbers are only a suspicion; `suspects` are confirmed by walking the jobs again.
+    Equal numbers are only a suspicion; `suspects` are confirmed by walking the jobs again. No output can be
+    another's folder: values can't contain `/`, so that all have equally many parts.
     """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._checked: set[str] = set()
-        self._folders: set[str] = set()
-        self._like_sidecars: set[str] = set()
+        self._like_companions: set[str] = set()
         self.suspects: set[str] = set()
-        """Normal paths that may be taken twice, or by a file and by another's sidecar or folder."""
+        """Normal paths that may be taken twice, or by a file and by another's companion."""
 
     def add(self, path: str) -> None:
+        """One job's output."""
         name = normal(path)
         number = hash(name)
         if number in self._seen:
             self.suspects.add(name)
         self._seen.add(number)
-        if name.endswith(SIDECARS):
-            self._like_sidecars.add(name)
-        if "/" in name:
-            self._folders.add(name.rpartition("/")[0])
+        if name.endswith(COMPANIONS):
+            self._like_companions.add(name)
 
     def finish(self) -> None:
-        """Look for outputs that are another's sidecar or folder."""
-        for name in self._like_sidecars:
-            base = name
-            while base.endswith(SIDECARS):
-                base = base[:-5]
+        """Look for outputs that are another's companion file."""
+        for name in self._like_companions:
+            for base in principals(name):
                 if hash(base) in self._seen:
                     self.suspects.update((name, base))
-        for path in self._folders:
-            parts = path.split("/")
-            for i in range(1, len(parts) + 1):
-                if hash("/".join(parts[:i])) in self._seen:
-                    self.suspects.update(("/".join(parts[:i]), path))
+
+
+def principals(name: str) -> list[str]:
+    """The outputs that `name` would be a companion file of: `a.mp4` for `a.mp4.json`."""
+    found = []
+    while name.endswith(COMPANIONS):
+        name = name[:-5]
+        found.append(name)
+    return found

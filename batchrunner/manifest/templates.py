@@ -1,7 +1,7 @@
 """`${name}` in strings: what may stand there, and what it becomes.
 
 Available in a shot's fields and tags: the manifest's variables, the shot's matrix variables, `batch`, `shot`,
-`take` and `model`. In `output.name` also every request field. In `output.dir`, `include` and `shots_from`:
+`take` and `model`. In `output.name` also every request field, and `job`, the job's key. In `output.dir`, `include` and `shots_from`:
 variables and `batch`. `$${` is a literal `${`.
 """
 

@@ -198,9 +198,24 @@ def _jpeg(file: _File, _whole: bool) -> Media:
 
 
 def _gif(file: _File, _whole: bool) -> Media:
-    if not file.tail(64).rstrip(b"\0").endswith(b"\x3b"):
-        raise Truncated("the picture has no end")
+    """Blocks up to the trailer (GIF89a, appendix A): its one byte may stand anywhere in the pictures before."""
+    position = 13 + _gif_colours(file.at(10, 1)[0])
+    while (kind := file.at(position, 1)) != b"\x3b":
+        if kind == b"\x2c":
+            position += 11 + _gif_colours(file.at(position + 9, 1)[0])
+        elif kind == b"\x21":
+            position += 2
+        else:
+            raise Truncated("the picture is damaged")
+        while length := file.at(position, 1)[0]:
+            position += 1 + length
+        position += 1
     return Media("image", "GIF", ".gif")
+
+
+def _gif_colours(flags: int) -> int:
+    """Length of a colour table in bytes."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 # --- RIFF and sound ---------------------------------------------------------------------------------------

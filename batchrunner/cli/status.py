@@ -1,0 +1,211 @@
+"""`status`: how a batch stands, and what to do next."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..core.text import visible
+from ..engine.clock import pause, wall
+from ..exits import EXIT_OK, UsageError
+from .ledgers import complete_batches, db_words, no_ledger, reading
+from .options import db_option, json_option, ledger_path
+from .tables import STATE_COLOURS, colours, local_time, money, note, number, on_terminal, print_json, say, span
+
+WATCH_EVERY = 1.0
+"""Seconds between two looks with --watch."""
+
+LEFT = ("pending", "submitting", "running", "downloading")
+"""States that a run goes on from by itself."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner status
+  batchrunner status nightly-beach --watch
+  batchrunner status nightly-beach --json | jq .states.failed
+
+\b
+spent      charged, and won't come back        reserved   running: charged unless it fails
+at risk    may have been charged (unconfirmed) estimated  price of all current jobs
+"""
+)
+@click.argument("batch", required=False, shell_complete=complete_batches)
+@click.option("--watch", is_flag=True, help="Refresh every second until the run ends, or Ctrl-C.")
+@json_option
+@db_option
+def status(batch: str | None, watch: bool, as_json: bool, db: Path | None) -> int:
+    """Counts by state, and credits spent, reserved and at risk.
+
+    Works beside a run, and shows its ETA while one is alive. Without BATCH: every batch of the ledger.
+    """
+    if watch and as_json:
+        raise UsageError("--watch is for people; with `run --json` a script hears of every event")
+    path = ledger_path(db)
+    with reading(path) as connection:
+        if connection is None:
+            if as_json:
+                print_json({"batches": []})
+            (note if as_json else say)(visible(no_ledger(path)))
+            return EXIT_OK
+        if watch:
+            _watch(lambda: batches_of(connection, batch), path)
+            return EXIT_OK
+        found = batches_of(connection, batch)
+    if as_json:
+        print_json(found[0] if batch is not None else {"batches": found})
+        return EXIT_OK
+    for line in lines_of(found, path):
+        say(line)
+    return EXIT_OK
+
+
+def batches_of(connection: sqlite3.Connection, batch: str | None) -> list[dict[str, Any]]:
+    """The status of one batch, or of all.
+
+    Raises:
+        Unknown: there is no such batch.
+    """
+    from ..ledger import queries
+
+    if batch is not None:
+        queries.find_batch(connection, batch)
+    names = [batch] if batch is not None else queries.batch_names(connection)
+    found = (queries.status(connection, name, wall()) for name in names)
+    return [s for s in found if s is not None]
+
+
+# --- For people ------------------------------------------------------------------------------------------
+
+
+def lines_of(found: list[dict[str, Any]], path: Path) -> list[str]:
+    """What `status` says of batches, a blank line between two."""
+    if not found:
+        return ["the ledger has no batch yet"]
+    db = db_words(path)
+    lines: list[str] = []
+    for one in found:
+        lines += [""] if lines else []
+        lines += [*_head(one), *_money(one["credits"]), *_run(one["run"]), *_next(one, db)]
+    return lines
+
+
+def _head(one: dict[str, Any]) -> list[str]:
+    states, jobs = one["states"], one["jobs"]
+    done = f"{100 * states['succeeded'] // jobs} % done" if jobs else "no jobs"
+    counts = ", ".join(f"{number(n)} {_coloured(state)}" for state, n in states.items() if n)
+    lines = [f"{visible(one['batch'])}: {number(jobs)} job{'s' if jobs != 1 else ''}, {done}"]
+    if counts:
+        lines.append(f"  {counts}")
+    if one["old"]:
+        old = ", ".join(f"{number(n)} {state}" for state, n in one["old"].items())
+        lines.append(f"  not in the manifest any more: {old}")
+    return lines
+
+
+def _coloured(state: str) -> str:
+    return click.style(state, fg=STATE_COLOURS[state]) if colours() and state in STATE_COLOURS else state
+
+
+def _money(credits: dict[str, Any]) -> list[str]:  # noqa: A002
+    names = ("spent", "reserved", "at_risk", "estimated")
+    shown = [n for n in names if credits[n] or n in ("spent", "estimated")]
+    lines = [f"  {name.replace('_', ' '):<10} {money(credits[name])}" for name in shown]
+    if credits["max"] is not None:
+        left = credits["max"] - credits["spent"] - credits["reserved"] - credits["at_risk"]
+        lines.append(f"  {'budget':<10} {money(credits['max'])}, {number(max(0, left))} left")
+    return lines
+
+
+def _run(run: dict[str, Any] | None) -> list[str]:
+    if run is None:
+        return []
+    if run["alive"]:
+        eta = "" if run["eta_seconds"] is None else f", about {span(run['eta_seconds'])} left"
+        pace = "" if not run["per_minute"] else f", {run['per_minute']:.1f} a minute"
+        return [f"  a run is alive (process {run['pid']}){pace}{eta}"]
+    if run["ended_at"] is None:
+        return [f"  the last run, started {local_time(run['started_at'])}, died without a word; run again to continue"]
+    why = f", stopped early: {visible(run['stop'])}" if run["stop"] else ""
+    return [f"  the last run ended {local_time(run['ended_at'])} with exit code {run['exit_code']}{why}"]
+
+
+def _next(one: dict[str, Any], db: str) -> list[str]:
+    """What to do now, most urgent first."""
+    states, batch = one["states"], visible(one["batch"])
+    lines = []
+    unconfirmed = states["unconfirmed"] + one["old"].get("unconfirmed", 0)
+    if unconfirmed:
+        lines.append(
+            f"  {number(unconfirmed)} unconfirmed may have been paid for: "
+            f"`batchrunner jobs {batch} --state unconfirmed{db}` lists them, then"
+        )
+        lines.append(f"    `batchrunner resolve JOB --task-id ID | --resubmit | --abandon{db}`")
+    alive = one["run"] is not None and one["run"]["alive"]
+    left = sum(states[s] for s in LEFT) + sum(one["old"].get(s, 0) for s in ("running", "downloading"))
+    if left and not alive:
+        lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
+    if states["failed"]:
+        lines.append(
+            f"  {number(states['failed'])} failed: `batchrunner jobs {batch} --state failed{db}` says why, "
+            f"`batchrunner retry {batch}{db}` submits again"
+        )
+    return lines
+
+
+# --- Watching --------------------------------------------------------------------------------------------
+
+
+def _watch(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
+    try:
+        _watch_live(look, path) if on_terminal() else _watch_lines(look, path)
+    except KeyboardInterrupt:
+        return
+
+
+def _alive(found: list[dict[str, Any]]) -> bool:
+    return any(one["run"] is not None and one["run"]["alive"] for one in found)
+
+
+def _watch_live(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    def render(found: list[dict[str, Any]]) -> Text:
+        return Text.from_ansi("\n".join(lines_of(found, path)), no_wrap=True, overflow="ellipsis")
+
+    found = look()
+    console = Console(highlight=False, markup=False, emoji=False)
+    with Live(render(found), console=console, auto_refresh=False) as live:
+        while _alive(found):
+            pause(WATCH_EVERY)
+            found = look()
+            live.update(render(found), refresh=True)
+
+
+def _watch_lines(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
+    """A line each time something has changed; at the end the whole."""
+    before: list[str] = []
+    while True:
+        found = look()
+        lines = [_brief(one) for one in found]
+        for line in lines:
+            if line not in before:
+                say(line)
+        before = lines
+        if not _alive(found):
+            break
+        pause(WATCH_EVERY)
+    for line in lines_of(found, path):
+        say(line)
+
+
+def _brief(one: dict[str, Any]) -> str:
+    counts = ", ".join(f"{number(n)} {state}" for state, n in one["states"].items() if n)
+    return f"{visible(one['batch'])}: {counts or 'no jobs'}; spent {money(one['credits']['spent'])}"

@@ -1,0 +1,109 @@
+"""`validate`: schema and expansion only. And `load_all`, which every verb that takes manifests begins with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from ..core.text import visible
+from ..exits import EXIT_OK, EXIT_USAGE
+from .errors import print_findings
+from .options import json_option, manifest_options
+from .tables import counted, money, note, say
+
+if TYPE_CHECKING:
+    from ..manifest import Finding, Manifest
+
+MODELS_SHOWN = 3
+"""Models that the line of a manifest names."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner validate nightly.yaml
+  batchrunner validate manifests/*.yaml
+  batchrunner validate nightly.yaml --profile final --var season=summer
+  batchrunner validate nightly.yaml --json | jq -r '.[].message'
+
+\b
+Exit codes: 0 valid (warnings may be printed), 2 not valid.
+"""
+)
+@manifest_options
+@json_option
+def validate(manifests: tuple[str, ...], variables: dict[str, str], profile: str | None, as_json: bool) -> int:
+    """Check a manifest; nothing is recorded or sent.
+
+    Every error of every manifest is reported at once, as `file:line:column: error: what is wrong and what is allowed`,
+    on stderr. With --json: an array of {file, line, column, path, message, severity} on stdout, empty when all is well.
+    """
+    loaded, findings = gather(manifests, profile=profile, variables=variables)
+    invalid = any(not f.warning for f in findings)
+    if as_json or findings:
+        print_findings(tuple(findings), as_json=as_json)
+    if not as_json:
+        for name, manifest in loaded:
+            say(f"{visible(name)}: {_line(manifest)}")
+    return EXIT_USAGE if invalid else EXIT_OK
+
+
+def _line(manifest: Manifest) -> str:
+    """What a valid manifest comes to."""
+    models: Counter[str] = Counter()
+    total, unpriced = 0, 0
+    for job in manifest.jobs:
+        models[job.model] += 1
+        total += job.credits or 0
+        unpriced += job.credits is None
+    names = [name if len(models) == 1 else f"{name} x {n}" for name, n in models.most_common(MODELS_SHOWN)]
+    if len(models) > MODELS_SHOWN:
+        names.append(f"{len(models) - MODELS_SHOWN} more models")
+    price = f"estimated {money(total)}"
+    if unpriced:
+        price += f" without {counted(unpriced, 'job')} of unknown price"
+    jobs = counted(len(manifest.jobs), "job")
+    return ", ".join([f"valid, batch {manifest.batch}, {jobs}", *names, price])
+
+
+def gather(
+    files: Sequence[str], *, profile: str | None, variables: Mapping[str, str]
+) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
+    """Load every file, the valid ones with the name they were given, and everything that was found in any."""
+    from ..manifest import ManifestError, load
+
+    loaded: list[tuple[str, Manifest]] = []
+    findings: list[Finding] = []
+    for name in files:
+        try:
+            manifest = load(name, profile=profile, variables=variables)
+        except ManifestError as error:
+            findings += error.findings
+        else:
+            loaded.append((name, manifest))
+            findings += manifest.warnings
+    return loaded, findings
+
+
+def load_all(
+    files: Sequence[str], *, profile: str | None, variables: Mapping[str, str], as_json: bool
+) -> list[Manifest]:
+    """Load every file, print the warnings on stderr.
+
+    Raises:
+        ManifestError: with everything that is wrong in any of them.
+    """
+    from ..manifest import ManifestError
+
+    loaded, findings = gather(files, profile=profile, variables=variables)
+    if any(not f.warning for f in findings):
+        raise ManifestError(tuple(findings))
+    if not as_json:
+        print_findings(tuple(findings), as_json=False)
+    else:
+        for finding in findings:
+            note(visible(str(finding)))
+    return [manifest for _, manifest in loaded]

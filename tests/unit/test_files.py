@@ -1,0 +1,424 @@
+"""Giving a file its final name: whole, durable, and never over another one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.engine import files
+from batchrunner.engine.files import (
+    Occupied,
+    Placed,
+    UnsafePath,
+    find_placed,
+    free_bytes,
+    give_name,
+    place,
+    precheck,
+    sidecar_path,
+    target_path,
+)
+from batchrunner.providers.folders import ensure_folder
+
+DATA = b"a film" * 1000
+DIGEST = hashlib.sha256(DATA).hexdigest()
+POINTS = ("place.sidecar", "place.renamed", "place.folder_synced")
+
+
+def facts(task_id: str = "task_1", data: bytes = DATA) -> dict[str, Any]:
+    return {"task_id": task_id, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "prompt": "ä\x1b"}
+
+
+class Died(BaseException):
+    """The process, at this point."""
+
+
+class Case:
+    """An output folder with a part in it."""
+
+    def __init__(self, folder: Path, name: str = "sub/corgi-1.mp4") -> None:
+        self.root = folder / "out"
+        self.target = self.root / name
+        self.part = self.target.with_name(self.target.name + ".part")
+        self.download()
+
+    def download(self, data: bytes = DATA) -> None:
+        ensure_folder(self.part.parent, self.root)
+        self.part.unlink(missing_ok=True)
+        self.part.write_bytes(data)
+
+    def place(self, task_id: str = "task_1", crash: Callable[[str], None] | None = None, **more: Any) -> Placed:
+        return place(self.part, self.target, self.root, facts(task_id), crash=crash or (lambda _: None), **more)
+
+    def names(self) -> set[str]:
+        return {p.name for p in self.target.parent.iterdir()}
+
+    def check(self) -> None:
+        assert self.target.read_bytes() == DATA
+        assert json.loads(sidecar_path(self.target).read_bytes()) == facts()
+        assert self.names() == {self.target.name, self.target.name + ".json"}
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def test_place(case: Case) -> None:
+    seen: list[str] = []
+    assert case.place(crash=seen.append) == Placed("sub/corgi-1.mp4", DIGEST, len(DATA))
+    assert tuple(seen) == POINTS
+    case.check()
+
+
+def test_again_it_is_recognised(case: Case) -> None:
+    case.place()
+    case.download()
+    assert case.place() == Placed("sub/corgi-1.mp4", DIGEST, len(DATA), already=True)
+    case.check()
+    assert case.place().already, "also when there is no part"
+    assert find_placed(case.target, case.root, "task_1") == Placed("sub/corgi-1.mp4", DIGEST, len(DATA), already=True)
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("part_lost", [False, True])
+def test_a_death_at_any_point_is_made_good(case: Case, point: str, part_lost: bool) -> None:
+    def crash(name: str) -> None:
+        if name == point:
+            raise Died
+
+    with pytest.raises(Died):
+        case.place(crash=crash)
+    found = find_placed(case.target, case.root, "task_1")
+    assert (found is not None) == (point != "place.sidecar")
+    if part_lost:
+        case.download()
+    assert case.place().path == "sub/corgi-1.mp4"
+    case.check()
+
+
+SYSTEM_CALLS = ["link", "unlink", "fsync", "open", "replace", "rename", "lstat"]
+
+
+@pytest.mark.parametrize("call", SYSTEM_CALLS)
+@pytest.mark.parametrize("after", [False, True])
+def test_a_death_or_an_error_at_any_system_call_is_made_good(
+    case: Case, monkeypatch: pytest.MonkeyPatch, call: str, after: bool
+) -> None:
+    """The n-th call of each kind fails, or the process dies just after it; then everything is tried again."""
+    real = getattr(os, call)
+    for nth in range(1, 12):
+        for error in (OSError(errno.EIO, "EIO"), OSError(errno.ENOSPC, "ENOSPC"), Died()):
+            count = 0
+
+            def broken(*args: Any, _nth: int = nth, _error: BaseException = error, **kwargs: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == _nth and not after:
+                    raise _error
+                result = real(*args, **kwargs)
+                if count == _nth and call != "open":
+                    raise _error
+                return result
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, broken)
+                with contextlib.suppress(OSError, Died, Occupied):
+                    case.place()
+            if case.target.exists():
+                assert case.target.read_bytes() == DATA, "what has its final name is complete"
+            if sidecar_path(case.target).exists():
+                assert json.loads(sidecar_path(case.target).read_bytes()) == facts()
+            case.download()
+            assert case.place().sha256 == DIGEST
+            case.check()
+            for path in case.target.parent.iterdir():
+                path.unlink()
+            case.download()
+
+
+def test_another_file_is_never_overwritten(case: Case) -> None:
+    case.target.write_bytes(b"mine")
+    with pytest.raises(Occupied) as caught:
+        case.place()
+    assert caught.value.path == case.target
+    assert case.target.read_bytes() == b"mine"
+    assert case.part.read_bytes() == DATA
+    assert case.names() == {"corgi-1.mp4", "corgi-1.mp4.part"}
+    assert precheck(case.target) is not None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"mine", b"[]", b'{"task_id": "task_2"}', b'{"task_id": 1}', b"\xff", b"[" * 99999]
+)
+def test_another_sidecar_is_never_overwritten(case: Case, content: bytes) -> None:
+    sidecar_path(case.target).write_bytes(content)
+    with pytest.raises(Occupied) as caught:
+        case.place()
+    assert caught.value.path == sidecar_path(case.target)
+    assert sidecar_path(case.target).read_bytes() == content
+    assert not case.target.exists()
+    assert precheck(case.target, {"task_1"}) is not None
+
+
+def test_the_orphaned_sidecar_of_an_earlier_task_of_the_job_is_replaced(case: Case) -> None:
+    sidecar_path(case.target).write_text(json.dumps(facts("task_0")))
+    assert precheck(case.target, {"task_0"}) is None
+    assert case.place(replaces={"task_0"}).path == "sub/corgi-1.mp4"
+    case.check()
+
+
+def test_the_file_of_an_earlier_task_is_not(case: Case) -> None:
+    case.place("task_0")
+    case.download(b"another film")
+    with pytest.raises(Occupied):
+        place(case.part, case.target, case.root, facts("task_1", b"another film"), replaces={"task_0"})
+    assert case.target.read_bytes() == DATA
+    assert precheck(case.target, {"task_0"}) is not None
+
+
+def test_a_file_that_was_changed_since_is_not_ours_any_more(case: Case) -> None:
+    case.place()
+    case.target.write_bytes(b"edited")
+    assert find_placed(case.target, case.root, "task_1") is None
+    case.download()
+    with pytest.raises(Occupied):
+        case.place()
+    assert case.target.read_bytes() == b"edited"
+
+
+def test_the_same_bytes_without_a_sidecar_are_adopted(case: Case) -> None:
+    """A power cut may keep the file's name and lose the sidecar's."""
+    case.target.write_bytes(DATA)
+    assert find_placed(case.target, case.root, "task_1") is None
+    assert case.place().already
+    case.check()
+
+
+def test_a_file_that_appears_at_the_last_moment(case: Case) -> None:
+    def crash(point: str) -> None:
+        if point == "place.sidecar":
+            case.target.write_bytes(b"mine")
+
+    with pytest.raises(Occupied):
+        case.place(crash=crash)
+    assert case.target.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "link", "fifo", "link to the part"])
+def test_a_target_that_is_no_file(case: Case, tmp_path: Path, kind: str) -> None:
+    match kind:
+        case "folder":
+            case.target.mkdir()
+        case "dangling link":
+            case.target.symlink_to(tmp_path / "nowhere")
+        case "link":
+            (tmp_path / "elsewhere").write_bytes(DATA)
+            case.target.symlink_to(tmp_path / "elsewhere")
+        case "fifo":
+            os.mkfifo(case.target)
+        case _:
+            case.target.symlink_to(case.part)
+    with pytest.raises(Occupied):
+        case.place()
+    assert not (tmp_path / "nowhere").exists()
+    assert case.part.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
+def test_a_sidecar_that_is_no_file(case: Case, tmp_path: Path, kind: str) -> None:
+    sidecar = sidecar_path(case.target)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(facts()))
+    match kind:
+        case "folder":
+            sidecar.mkdir()
+        case "link":
+            sidecar.symlink_to(other)
+        case _:
+            os.mkfifo(sidecar)
+    with pytest.raises(Occupied):
+        case.place()
+
+
+def test_a_part_that_is_gone_or_changed(case: Case) -> None:
+    case.part.write_bytes(b"shorter")
+    with pytest.raises(OSError, match="changed"):
+        case.place()
+    case.part.unlink()
+    with pytest.raises(FileNotFoundError):
+        case.place()
+    case.part.symlink_to("/etc/hostname")
+    with pytest.raises(OSError, match="changed"):
+        case.place()
+    assert not case.target.exists()
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_links(case: Case, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(code, "no links")
+
+    monkeypatch.setattr(os, "link", no_link)
+    case.place()
+    case.check()
+    case.download()
+    case.target.unlink()
+    case.target.write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        give_name(case.part, case.target)
+    assert case.target.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("missing", ["symbol", "EINVAL"])
+def test_without_links_and_without_renameat2(case: Case, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links")
+
+    def fails(*_: object) -> int:
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(files, "_libc_renameat2", lambda: None if missing == "symbol" else fails)
+    case.place()
+    case.check()
+    case.download()
+    case.target.unlink()
+    case.target.write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        give_name(case.part, case.target)
+    assert case.target.read_bytes() == b"mine"
+
+
+def test_a_full_disk_leaves_no_half_sidecar(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="full"):
+        case.place()
+    assert not sidecar_path(case.target).exists()
+    assert not case.target.exists()
+
+
+# --- Folders ---------------------------------------------------------------------------------------------
+
+
+def test_folders_are_made_and_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert ensure_folder(tmp_path / "out/a/b", tmp_path / "out") == tmp_path / "out/a/b"
+    assert synced == [".", "out", "out/a"]
+    synced.clear()
+    ensure_folder(tmp_path / "out/a/b", tmp_path / "out")
+    assert synced == []
+
+
+@pytest.mark.parametrize("folder", ["..", "../x", "a/../../x", "a/..", "/tmp", "/"])
+def test_folders_outside(tmp_path: Path, folder: str) -> None:
+    root = tmp_path / "out"
+    with pytest.raises(UnsafePath):
+        ensure_folder(root / folder, root)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_neighbour_with_the_same_beginning_is_outside(tmp_path: Path) -> None:
+    with pytest.raises(UnsafePath):
+        ensure_folder(tmp_path / "out-2", tmp_path / "out")
+
+
+@pytest.mark.parametrize("link_to", ["../elsewhere", "..", "/", "../missing"])
+def test_no_link_is_followed_out(tmp_path: Path, link_to: str) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "a").symlink_to(link_to)
+    for folder in ("a", "a/b", "a/elsewhere"):
+        with pytest.raises(UnsafePath):
+            ensure_folder(root / folder, root)
+    assert not (tmp_path / "missing").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    part = root / "x.part"
+    part.write_bytes(DATA)
+    with pytest.raises(UnsafePath):
+        place(part, root / "a/x.mp4", root, facts())
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_link_within_is_fine(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    (root / "real").mkdir(parents=True)
+    (root / "a").symlink_to("real")
+    assert ensure_folder(root / "a/b", root) == root / "real/b"
+    part = root / "real/x.mp4.part"
+    part.write_bytes(DATA)
+    assert place(root / "a/x.mp4.part", root / "a/x.mp4", root, facts()).path == "real/x.mp4"
+
+
+def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    root = tmp_path / "out"
+    root.symlink_to(tmp_path / "disk")
+    assert ensure_folder(root / "a", root) == tmp_path / "disk/a"
+    (root / "x.part").write_bytes(DATA)
+    assert place(root / "x.part", root / "x.mp4", root, facts()).path == "x.mp4"
+    assert (tmp_path / "disk/x.mp4").read_bytes() == DATA
+
+
+def test_a_loop_of_links(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    (root / "a").symlink_to("b")
+    (root / "b").symlink_to("a")
+    with pytest.raises((UnsafePath, OSError)):
+        ensure_folder(root / "a/c", root)
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    (root / "a").write_bytes(b"")
+    for folder in ("a", "a/b"):
+        with pytest.raises((UnsafePath, NotADirectoryError)):
+            ensure_folder(root / folder, root)
+
+
+# --- Small ones ------------------------------------------------------------------------------------------
+
+
+def test_target_path() -> None:
+    root = Path("/out")
+    assert target_path(root, "corgi-1", named=False, extension=".mp4") == Path("/out/corgi-1.mp4")
+    assert target_path(root, "a.b-1", named=False, extension=".mp4") == Path("/out/a.b-1.mp4")
+    assert target_path(root, "x/corgi.avi", named=True, extension=".mp4") == Path("/out/x/corgi.avi")
+
+
+def test_free_bytes(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path / "not/there/yet") > 0
+
+
+def test_precheck_of_a_free_name(case: Case) -> None:
+    assert precheck(case.target) is None
+    assert precheck(case.root / "not/there.mp4") is None
+
+
+def test_a_name_of_any_length(tmp_path: Path) -> None:
+    case = Case(tmp_path, "c" * 246 + ".mp4")
+    case.place()
+    case.check()

@@ -45,6 +45,12 @@ from .ledger.store import Ledger
 
 if TYPE_CHECKING:
     from .manifest import Manifest
+    from .providers.fetch import Fetcher
+    from .providers.reapi import ReApi, ReApiSettings
+
+
+THIS_MACHINE = "a server on this machine"
+"""What a ledger that was used with a loopback server is bound to; `doctor` compares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,26 +307,30 @@ class _Night:
         except OSError:
             self._watcher = Watcher()
 
-    async def _connect(self) -> tuple[Any, Any]:
+    async def _connect(self) -> tuple[ReApi, Fetcher]:
         from .providers.fetch import Fetcher
         from .providers.reapi import ReApi
 
-        settings, origin = await self._provider_settings()
-        await self._ledger.bind_origin("reapi", origin)
+        settings = await self._provider_settings()
         provider = ReApi(settings, self._clock.wall)
         self._stack.push_async_callback(provider.aclose)
+        await self._ledger.bind_origin(provider.name, self._origin(provider))
         fetcher = Fetcher(loopback=provider.loopback, user_agent=settings.user_agent, clock=self._clock.wall)
         self._stack.push_async_callback(fetcher.aclose)
         return provider, fetcher
 
-    async def _provider_settings(self) -> tuple[Any, str]:
+    def _origin(self, provider: ReApi) -> str:
+        """What the ledger is bound to. A loopback server may come back on another port."""
+        if self._options.simulate:
+            return "the simulator"
+        return THIS_MACHINE if provider.loopback else provider.origin
+
+    async def _provider_settings(self) -> ReApiSettings:
         from .providers.reapi import ReApiSettings
 
         if self._options.simulate:
-            base = await self._simulator()
-            return ReApiSettings(base_url=base, key="rk_simulated"), "the simulator"
-        settings = provider_settings()
-        return settings, "loopback" if settings.base.loopback else settings.base.origin
+            return ReApiSettings(base_url=await self._simulator(), key="rk_simulated")
+        return provider_settings()
 
     async def _simulator(self) -> str:
         from .simulator import Simulator, SimulatorSettings, parse_faults
@@ -415,7 +425,7 @@ def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
     )
 
 
-def provider_settings() -> Any:
+def provider_settings() -> ReApiSettings:
     """reAPI's settings from the environment.
 
     Raises:

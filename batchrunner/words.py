@@ -20,9 +20,9 @@ from .engine.ports import Books
 from .engine.recover import recover
 from .engine.spool import Spool
 from .exits import UsageError
-from .ledger import queries
+from .ledger import naming
 from .ledger.errors import DuplicateTask, LedgerBusy, LedgerUnusable
-from .ledger.queries import Named, Unknown
+from .ledger.naming import Named, Unknown
 from .ledger.store import Ledger
 
 REFUNDED = frozenset(FailureKind) - PAID_FAILURES
@@ -69,8 +69,7 @@ async def _books(db: Path, wait: float) -> AsyncIterator[Books]:
     Raises:
         UsageError: there is none. LedgerBusy: another runner holds it.
     """
-    if not db.exists():
-        raise UsageError(f"no ledger at {db}; name it with --db")
+    _check_there(db)
     clock = SystemClock()
     ledger = await _open(db, clock, wait)
     try:
@@ -86,6 +85,12 @@ async def _books(db: Path, wait: float) -> AsyncIterator[Books]:
             spool.close()
     finally:
         await ledger.close()
+
+
+def _check_there(db: Path) -> None:
+    """A word never makes a ledger."""
+    if not db.exists():
+        raise UsageError(f"no ledger at {db}; name it with --db")
 
 
 async def _open(db: Path, clock: Clock, wait: float) -> Ledger:
@@ -105,7 +110,7 @@ async def _name(books: Books, names: Sequence[str]) -> list[Named]:
     Raises:
         Unknown: one of them means nothing.
     """
-    found: list[Named] = await books.ledger.query(lambda c: [queries.find_named(c, name) for name in names])
+    found: list[Named] = await books.ledger.query(lambda c: [naming.find_named(c, name) for name in names])
     return found
 
 
@@ -219,9 +224,9 @@ async def resolve(db: Path, name: str, word: Word, revision: int | None = None, 
     """
     done = Done()
     async with _books(db, wait) as books:
-        rows = await books.ledger.query(lambda c: queries.find_unconfirmed(c, name, revision))
+        rows = await books.ledger.query(lambda c: naming.find_unconfirmed(c, name, revision))
         if word.task_id is not None and len(rows) > 1:
-            raise UsageError(f"a task is one job's, and {name} means {len(rows)}; {_which(rows)}")
+            raise UsageError(f"a task is one job's, and {name} means {len(rows)}; name one of them")
         if word.resubmit:
             old = next((row for row in rows if not row["current"]), None)
             if old is not None:
@@ -234,12 +239,6 @@ async def resolve(db: Path, name: str, word: Word, revision: int | None = None, 
         except DuplicateTask as duplicate:
             raise UsageError(f"{duplicate}; `batchrunner show {duplicate.job}` shows it") from None
     return done
-
-
-def _which(rows: Sequence[sqlite3.Row]) -> str:
-    if len({row["key"] for row in rows}) == 1:
-        return "say which with --revision: " + ", ".join(str(row["revision"]) for row in rows)
-    return "name one of them"
 
 
 __all__ = ["REFUNDED", "Done", "Skipped", "Unknown", "Word", "cancel", "resolve", "retry"]

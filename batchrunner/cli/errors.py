@@ -59,7 +59,7 @@ def _say(message: str, code: int) -> int:
 
 def _known(error: Exception) -> int:
     """Errors of rooms that are imported only where they are used; 0 for none of them."""
-    from ..ledger.queries import Unknown
+    from ..ledger.naming import Unknown
     from ..manifest import ManifestError
 
     if isinstance(error, ManifestError):

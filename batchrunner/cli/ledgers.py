@@ -53,7 +53,9 @@ def no_ledger(path: Path) -> str:
     """What to say where there is no ledger, with the hint that most often helps."""
     beside = path.with_name(path.stem + ".sim" + (path.suffix or ".db"))
     if beside.is_file():
-        return f"no ledger at {path}; for simulated work use --db {_short(beside)}"
+        import shlex
+
+        return f"no ledger at {path}; for simulated work use --db {shlex.quote(_short(beside))}"
     return f"no ledger at {path} yet; `batchrunner run MANIFEST` makes it, --db names another"
 
 
@@ -63,7 +65,11 @@ def _short(path: Path) -> str:
 
 def db_words(path: Path) -> str:
     """The `--db` that a suggested command needs in order to mean this ledger; empty for the default one."""
-    return "" if path == ledger_path(Path(DEFAULT_DB)) else f" --db {visible(_short(path))}"
+    if path == ledger_path(Path(DEFAULT_DB)):
+        return ""
+    import shlex
+
+    return f" --db {visible(shlex.quote(_short(path)))}"
 
 
 # --- Completion in the shell -----------------------------------------------------------------------------

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ..manifest import Finding, Manifest, ManifestError, load
+from ..core.text import visible
 from .errors import print_findings
+from .tables import note
+
+if TYPE_CHECKING:
+    from ..manifest import Finding, Manifest
 
 
-def load_all(
-    manifests: Sequence[str], *, profile: str | None, variables: Mapping[str, str], as_json: bool = False
-) -> list[Manifest]:
-    """Load every manifest; warnings go to stderr.
+def gather(
+    files: Sequence[str], *, profile: str | None, variables: Mapping[str, str]
+) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
+    """Load every file, the valid ones with the name they were given, and everything that was found in any."""
+    from ..manifest import ManifestError, load
 
-    Raises:
-        ManifestError: with the findings of all files.
-    """
-    loaded: list[Manifest] = []
+    loaded: list[tuple[str, Manifest]] = []
     findings: list[Finding] = []
-    broken = False
-    for name in manifests:
+    for name in files:
         try:
             manifest = load(name, profile=profile, variables=variables)
         except ManifestError as error:
-            broken = True
             findings += error.findings
         else:
-            loaded.append(manifest)
+            loaded.append((name, manifest))
             findings += manifest.warnings
-    if broken:
+    return loaded, findings
+
+
+def load_all(
+    files: Sequence[str], *, profile: str | None, variables: Mapping[str, str], as_json: bool = False
+) -> list[Manifest]:
+    """Load every file, print the warnings on stderr.
+
+    Raises:
+        ManifestError: with everything that is wrong in any of them.
+    """
+    from ..manifest import ManifestError
+
+    loaded, findings = gather(files, profile=profile, variables=variables)
+    if any(not f.warning for f in findings):
         raise ManifestError(tuple(findings))
-    if findings and not as_json:
+    if not as_json:
         print_findings(tuple(findings), as_json=False)
-    return loaded
+    else:
+        for finding in findings:
+            note(visible(str(finding)))
+    return [manifest for _, manifest in loaded]

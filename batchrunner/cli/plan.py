@@ -71,7 +71,7 @@ def plan(
 
     Compares the manifest with the ledger. Nothing is recorded or sent.
     """
-    from .validate import load_all
+    from .loading import load_all
 
     loaded = load_all(manifests, profile=profile, variables=variables, as_json=as_json)
     with reading(ledger_path(db)) as connection:

@@ -59,9 +59,9 @@ def _find(connection: sqlite3.Connection, name: str, revision: int | None) -> in
         Unknown: there is none.
         UsageError: several, or no such revision.
     """
-    from ..ledger import queries
+    from ..ledger import naming, queries
 
-    rows = queries.find_jobs(connection, name)
+    rows = naming.find_jobs(connection, name)
     if len(rows) > 1:
         names = ", ".join(f"{r['batch']}/{r['key']}" for r in rows[:SEVERAL])
         raise UsageError(f"{name} means {len(rows)} jobs; name one of them: {names}{', ...' if rows[SEVERAL:] else ''}")

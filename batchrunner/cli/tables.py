@@ -6,9 +6,7 @@ is piped can be searched whole.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +43,8 @@ CHUNK = 500
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:
+    import json
+
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
@@ -180,6 +180,8 @@ def _style(cell: str, *, head: bool) -> str:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """A table on stdout; cut at the terminal's width where there is one."""
+    import shutil
+
     columns = shutil.get_terminal_size().columns if on_terminal() else None
     for line in table_lines(headers, rows, right=right, columns=columns):
         say(line)

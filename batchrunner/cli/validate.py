@@ -1,9 +1,8 @@
-"""`validate`: schema and expansion only. And `load_all`, which every verb that takes manifests begins with."""
+"""`validate`: schema and expansion only."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,11 +10,12 @@ import click
 from ..core.text import visible
 from ..exits import EXIT_OK, EXIT_USAGE
 from .errors import print_findings
+from .loading import gather
 from .options import json_option, manifest_options
-from .tables import counted, money, note, say
+from .tables import counted, money, say
 
 if TYPE_CHECKING:
-    from ..manifest import Finding, Manifest
+    from ..manifest import Manifest
 
 MODELS_SHOWN = 3
 """Models that the line of a manifest names."""
@@ -67,43 +67,3 @@ def _line(manifest: Manifest) -> str:
         price += f" without {counted(unpriced, 'job')} of unknown price"
     jobs = counted(len(manifest.jobs), "job")
     return ", ".join([f"valid, batch {manifest.batch}, {jobs}", *names, price])
-
-
-def gather(
-    files: Sequence[str], *, profile: str | None, variables: Mapping[str, str]
-) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
-    """Load every file, the valid ones with the name they were given, and everything that was found in any."""
-    from ..manifest import ManifestError, load
-
-    loaded: list[tuple[str, Manifest]] = []
-    findings: list[Finding] = []
-    for name in files:
-        try:
-            manifest = load(name, profile=profile, variables=variables)
-        except ManifestError as error:
-            findings += error.findings
-        else:
-            loaded.append((name, manifest))
-            findings += manifest.warnings
-    return loaded, findings
-
-
-def load_all(
-    files: Sequence[str], *, profile: str | None, variables: Mapping[str, str], as_json: bool
-) -> list[Manifest]:
-    """Load every file, print the warnings on stderr.
-
-    Raises:
-        ManifestError: with everything that is wrong in any of them.
-    """
-    from ..manifest import ManifestError
-
-    loaded, findings = gather(files, profile=profile, variables=variables)
-    if any(not f.warning for f in findings):
-        raise ManifestError(tuple(findings))
-    if not as_json:
-        print_findings(tuple(findings), as_json=False)
-    else:
-        for finding in findings:
-            note(visible(str(finding)))
-    return [manifest for _, manifest in loaded]

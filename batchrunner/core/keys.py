@@ -8,6 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_SHORTENED = re.compile(r".*\.[0-9a-f]{8}")
+"""What a shortened value looks like: a value that looks like one is shortened itself."""
+
 _SAFE = re.compile(r"[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*")
 MAX_VALUE = 24
 """Longest matrix value, in characters, that stands in a key as it is."""
@@ -29,10 +32,10 @@ def value_text(value: Any) -> str:
     canonical = canonical_json(value)
     if isinstance(value, str):
         plain = value
-        mistakable = _parses_as_other_type(value)
+        mistakable = _parses_as_other_type(value) or _SHORTENED.fullmatch(value) is not None
     else:
         plain = canonical.decode()
-        mistakable = False
+        mistakable = _SHORTENED.fullmatch(plain) is not None
     if not mistakable and len(plain) <= MAX_VALUE and _SAFE.fullmatch(plain) and not plain.startswith("."):
         return plain
     slug = re.sub(r"[^A-Za-z0-9._]+", "_", plain)[:MAX_VALUE].strip("._") or "x"

@@ -37,13 +37,16 @@ class Gcra:
         """Seconds to wait at `now` (monotonic seconds) until a call conforms; reserves nothing."""
         return max(0.0, self._tat - (self.burst - 1) * self.interval - now)
 
-    def take(self, now: float) -> None:
-        """Count a call at `now`. The caller has waited `delay(now)`."""
+    def take(self, now: float) -> float:
+        """Count a call at `now`; the caller has waited `delay(now)`. Returns a receipt for `give_back`."""
         self._tat = max(now, self._tat) + self.interval
+        return self._tat
 
-    def give_back(self) -> None:
-        """Undo one `take`: the call was certainly not sent."""
-        self._tat -= self.interval
+    def give_back(self, receipt: float) -> None:
+        """Undo a `take`: the call was certainly not sent. Once another call was counted since, its place is past and
+        stays unused: to hand it on would send two calls closer together than the rate allows."""
+        if receipt == self._tat:
+            self._tat -= self.interval
 
 
 def backoff(failures: int, fraction: float, base: float = 1.0, cap: float = 60.0) -> float:

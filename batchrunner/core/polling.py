@@ -2,8 +2,9 @@
 
 The cost of waiting `d` seconds for the next poll is one poll (price `c`) and, if the task ends meanwhile, about
 `d / 2` seconds of delay. With h the hazard of ending now given that it has not ended yet, the best interval is
-`sqrt(2 c / h)` (PERFORMANCE.md, "When to poll"). The hazard of a young task rises, so it is taken at the moment of the
-next poll, not of the last: the interval d solves `d^2 h(t + d) = 2 c`.
+`sqrt(2 c / h)` (PERFORMANCE.md, "When to poll"). The hazard of a young task rises, so it is taken in the middle of the
+interval: d solves `d^2 h(t + d / 2) = 2 c`. Measured on lognormal tasks: at its start the first poll of a narrow spread
+comes far too late, at its end every poll comes too soon.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def interval(policy: PollPolicy, known: Lognormal | None, age: float) -> float:
         wait = max(policy.shortest, age * (policy.growth - 1.0))
         return min(policy.longest, wait)
     wait = policy.shortest
-    while wait < policy.longest and wait * wait * known.hazard(age + wait) < 2.0 * policy.price:
+    while wait < policy.longest and wait * wait * known.hazard(age + wait / 2.0) < 2.0 * policy.price:
         wait *= 1.1
     return min(policy.longest, wait)
 

@@ -33,26 +33,38 @@ class Selection:
 @functools.lru_cache(maxsize=256)
 def _glob(pattern: str) -> re.Pattern[str]:
     """SQLite's GLOB as a regular expression: `*`, `?`, `[a-z]`, `[^a-z]`. An unclosed `[` matches nothing."""
-    out, i = [], 0
+    out: list[str] = []
+    i = 0
     while i < len(pattern):
         char = pattern[i]
         i += 1
-        if char == "*":
-            out.append(".*")
-        elif char == "?":
-            out.append(".")
-        elif char == "[":
-            negated = pattern[i : i + 1] == "^"
-            start = i + negated
-            end = pattern.find("]", start + 1)
-            if end < 0:
-                return re.compile(r"(?!)")
-            body = re.sub(r"([\\\[\]^&~|])", r"\\\1", pattern[start:end])
-            out.append(f"[{'^' if negated else ''}{body}]")
-            i = end + 1
+        if char == "[":
+            body, i = _set(pattern, i)
+            out.append(body)
         else:
-            out.append(re.escape(char))
-    try:
-        return re.compile("".join(out), re.DOTALL)
-    except re.error:  # a range that runs backwards, such as [z-a]: nothing that anyone means
-        return re.compile(r"(?!)")
+            out.append({"*": ".*", "?": "."}.get(char, re.escape(char)))
+    return re.compile("".join(out), re.DOTALL)
+
+
+def _set(pattern: str, i: int) -> tuple[str, int]:
+    """The set that begins after the `[` before `i`, as a regular expression, and where the pattern goes on.
+
+    As SQLite's `patternCompare` reads it: a `]` that comes first is meant, and so is a `-` at either end.
+    """
+    negated = pattern[i : i + 1] == "^"
+    i += negated
+    start, body, prior = i, "", ""
+    while i < len(pattern) and (pattern[i] != "]" or i == start):
+        char = pattern[i]
+        if char == "-" and prior and pattern[i + 1 : i + 2] not in ("", "]"):
+            i += 1
+            if prior <= pattern[i]:
+                body += f"{re.escape(prior)}-{re.escape(pattern[i])}"
+            prior = ""
+        else:
+            body += re.escape(char)
+            prior = "" if i == start and char == "]" else char
+        i += 1
+    if i >= len(pattern):
+        return "(?!)", i
+    return f"[{'^' if negated else ''}{body}]", i + 1

@@ -70,8 +70,7 @@ class Control:
         self._clock = clock
         self._dice = dice
         self._on_stop = on_stop
-        self.changed = Signal()
-        """Notified whenever something may have become possible."""
+        self._signals: list[Signal] = []
         self.ended = False
         """Whether the run ends at once, whatever is in flight."""
         self.error: BaseException | None = None
@@ -86,6 +85,17 @@ class Control:
         self._silent_tries = 0
         self._quiet_until = 0.0
 
+    def signal(self) -> Signal:
+        """A signal of its own for one part of the run; `wake_all` reaches it too."""
+        signal = Signal()
+        self._signals.append(signal)
+        return signal
+
+    def wake_all(self) -> None:
+        """Something has changed that concerns every part: a stop, the passing of time."""
+        for signal in self._signals:
+            signal.notify()
+
     # --- Stopping ----------------------------------------------------------------------------------------
 
     def halt(self, reason: Stop, message: str) -> None:
@@ -96,7 +106,7 @@ class Control:
             self._on_stop(reason, message)
         if reason in AT_ONCE:
             self.ended = True
-        self.changed.notify()
+        self.wake_all()
 
     @property
     def submitting(self) -> bool:
@@ -112,7 +122,7 @@ class Control:
     def give_up(self) -> None:
         """End the run now, for the reason that it stopped submitting for."""
         self.ended = True
-        self.changed.notify()
+        self.wake_all()
 
     # --- The hold of a 429 -------------------------------------------------------------------------------
 

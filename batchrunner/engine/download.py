@@ -30,13 +30,20 @@ class Downloader:
     """A queue of finished tasks and a few workers that bring their outputs home."""
 
     def __init__(
-        self, deps: Deps, control: Control, settings: Settings, work: Work, on_renewal: Callable[[Job], None]
+        self,
+        deps: Deps,
+        control: Control,
+        settings: Settings,
+        work: Work,
+        on_renewal: Callable[[Job], None],
+        on_done: Callable[[], None],
     ) -> None:
         self._deps = deps
         self._control = control
         self._settings = settings
         self._work = work
         self._on_renewal = on_renewal
+        self._on_done = on_done
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._active = 0
         self.left_behind = 0
@@ -63,7 +70,7 @@ class Downloader:
                 self._control.bug(error)
             finally:
                 self._active -= 1
-                self._control.changed.notify()
+                self._on_done()
 
     async def _bring_home(self, job: Job) -> None:
         started = self._deps.clock.monotonic()

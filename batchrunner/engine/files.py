@@ -18,8 +18,9 @@ import os
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..providers.folders import UnsafePath, ensure_folder, sync_folder
 
@@ -65,6 +66,11 @@ def _no_crash(point: str) -> None:
 def sidecar_path(target: Path) -> Path:
     """Where the facts about `target` stand: its name plus `.json`."""
     return target.with_name(target.name + ".json")
+
+
+def part_path(target: Path) -> Path:
+    """Where `target` is while it is on its way: its name plus `.part`, in the same folder."""
+    return target.with_name(target.name + ".part")
 
 
 def target_path(root: Path, output: str, *, named: bool, extension: str) -> Path:
@@ -129,6 +135,9 @@ def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
     if not digest or facts.get("sha256") != digest:
         return None
     sync_folder(folder)
+    part = part_path(target)
+    if os.path.lexists(part) and os.path.samestat(os.lstat(part), os.lstat(target)):
+        os.unlink(part)  # the same file by its old name: that try died before it could remove it
     return Placed(_relative(target, root), digest, size, already=True)
 
 
@@ -203,7 +212,7 @@ def _relative(target: Path, root: Path) -> str:
     return target.relative_to(os.path.realpath(root)).as_posix()
 
 
-def _open_file(path: Path) -> BinaryIO | None:
+def _open_file(path: Path) -> BufferedReader | None:
     """A regular file to read; None for anything else, or nothing. A link is not followed, a pipe not waited for."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -331,6 +340,7 @@ __all__ = [
     "find_placed",
     "free_bytes",
     "give_name",
+    "part_path",
     "place",
     "precheck",
     "sidecar_path",

@@ -18,7 +18,7 @@ from ..core.polling import Latencies, interval
 from ..ledger.errors import WriteFailed
 from ..ledger.store import Schedule
 from .control import Control, Slots, Stop
-from .ports import Deps, Settings
+from .ports import Deps, Settings, poll_budget
 
 LEDGER_PAUSE = 5.0
 """Seconds until a task is looked at again whose news could not be recorded."""
@@ -62,6 +62,7 @@ class Poller:
         latencies: Latencies,
         on_completed: Callable[[Job], None],
         on_ended: Callable[[], None],
+        on_idle: Callable[[], None],
     ) -> None:
         self._deps = deps
         self._control = control
@@ -70,7 +71,9 @@ class Poller:
         self._latencies = latencies
         self._on_completed = on_completed
         self._on_ended = on_ended
-        self._budget = Gcra(settings.polls_per_minute)
+        self._on_idle = on_idle
+        self._wake = control.signal()
+        self._budget = Gcra(settings.polls_per_minute or poll_budget(settings.in_flight))
         self._heap: list[tuple[float, int, Watched]] = []
         self._order = itertools.count()
         self._asking: set[asyncio.Task[None]] = set()
@@ -104,7 +107,7 @@ class Poller:
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
-            await self._control.changed.wait(self._step())
+            await self._wake.wait(self._step())
 
     async def close(self) -> None:
         """Cancel the polls on the wire: they are free, and safe to repeat."""
@@ -133,13 +136,17 @@ class Poller:
         self._asking.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._control.bug(error)
-        self._control.changed.notify()
+        if len(self._asking) == self._settings.max_polls - 1:
+            self._wake.notify()
+        if self.idle:
+            self._on_idle()
 
     def _plan(self, watched: Watched, due: float) -> None:
         heapq.heappush(self._heap, (due, next(self._order), watched))
         wall = self._deps.clock.wall() + due - self._deps.clock.monotonic()
         self._schedules[watched.job.id] = Schedule(watched.job.id, wall, watched.polls)
-        self._control.changed.notify()
+        if self._heap[0][2] is watched:
+            self._wake.notify()
 
     def _again(self, watched: Watched, at_least: float = 0.0) -> None:
         """Look again when news is likeliest."""

@@ -64,7 +64,7 @@ class Settings:
         in_flight: upper bound on POSTs and running tasks together.
         max_posts: POSTs on the wire at once: bounds what a crash can leave in doubt.
         max_polls: polls on the wire at once.
-        polls_per_minute: budget of polls shared by everything in flight.
+        polls_per_minute: budget of polls shared by everything in flight; None for `poll_budget(in_flight)`.
         max_downloads: downloads at once.
         max_submissions: `--limit`, None for none.
         deadline: monotonic time after which nothing more is submitted, None for none.
@@ -81,7 +81,7 @@ class Settings:
     in_flight: int = 50
     max_posts: int = 32
     max_polls: int = 32
-    polls_per_minute: float = 1200.0
+    polls_per_minute: float | None = None
     max_downloads: int = 6
     max_submissions: int | None = None
     deadline: float | None = None
@@ -92,6 +92,13 @@ class Settings:
     retry_delay: float = 1.0
     min_free_bytes: int = 128 * 1024 * 1024
     batch_sync: float = 5.0
+
+
+def poll_budget(in_flight: int) -> float:
+    """Polls a minute that a run may make: 20 a second, or one every two seconds for each slot in flight, whichever is
+    more. The service recommends a poll every 1 to 3 s for one task (REAPI.md, Errors); the schedule asks for far fewer,
+    and this is only the bound on its bursts."""
+    return max(1200.0, 30.0 * in_flight)
 
 
 @dataclass(slots=True)
@@ -171,4 +178,17 @@ class Work:
         return next(b for b in self.batches if b.id == job.batch_id)
 
 
-__all__ = ["CRASH_POINTS", "Batch", "Books", "Crash", "Deps", "Observer", "Schedule", "Settings", "Tally", "Work", "no_crash"]
+__all__ = [
+    "CRASH_POINTS",
+    "Batch",
+    "Books",
+    "Crash",
+    "Deps",
+    "Observer",
+    "Schedule",
+    "Settings",
+    "Tally",
+    "Work",
+    "no_crash",
+    "poll_budget",
+]

@@ -39,10 +39,27 @@ class Runner:
         self._deps = deps
         self._settings = settings
         self._slots = Slots(settings.in_flight)
-        self._downloads = Downloader(deps, control, settings, work, self._renew)
-        self._poller = Poller(deps, control, self._slots, settings, latencies, self._downloads.add, self._task_ended)
+        self._wake = control.signal()
+        self._downloads = Downloader(deps, control, settings, work, self._renew, self._downloaded)
+        self._poller = Poller(
+            deps,
+            control,
+            self._slots,
+            settings,
+            latencies,
+            on_completed=self._downloads.add,
+            on_ended=self._task_ended,
+            on_idle=self._wake.notify,
+        )
         self._submitter = Submitter(
-            deps, control, self._slots, settings, work, self._poller.watch, lambda: self._downloads.backlog
+            deps,
+            control,
+            self._slots,
+            settings,
+            work,
+            on_running=self._poller.watch,
+            backlog=lambda: self._downloads.backlog,
+            on_idle=self._wake.notify,
         )
         self._work = work
         self._finished: deque[float] = deque()
@@ -63,7 +80,7 @@ class Runner:
         ]
         try:
             while not self.control.ended and not self._idle:
-                await self.control.changed.wait()
+                await self._wake.wait()
         finally:
             await self._shut_down(tasks)
         if self.control.error is not None:
@@ -113,6 +130,12 @@ class Runner:
         self._slots.take()
         self._poller.resume(job, Schedule(job.id, 0.0, 0))
 
+    def _downloaded(self) -> None:
+        if not self._downloads.backlog:
+            self._wake.notify()
+        if self.control.submitting:
+            self._submitter.wake.notify()  # it may have waited for the backlog
+
     def _task_ended(self) -> None:
         self._submitter.requeued()
 
@@ -136,7 +159,7 @@ class Runner:
         since = 0.0
         while True:
             await self._deps.clock.sleep(1.0)
-            self.control.changed.notify()
+            self.control.wake_all()
             since += 1.0
             self._deps.observe("progress", **self.progress())
             if since >= self._settings.batch_sync:

@@ -40,6 +40,7 @@ class Submitter:
         work: Work,
         on_running: Callable[[Job], None],
         backlog: Callable[[], int],
+        on_idle: Callable[[], None],
     ) -> None:
         self._deps = deps
         self._control = control
@@ -48,6 +49,9 @@ class Submitter:
         self._work = work
         self._on_running = on_running
         self._backlog = backlog
+        self._on_idle = on_idle
+        self.wake = control.signal()
+        """Notify it when a slot, money or a place in the queue may have come free."""
         self._rate = Gcra(settings.submits_per_minute)
         self._left = settings.max_submissions
         self._page: deque[Job] = deque()
@@ -70,7 +74,7 @@ class Submitter:
         """A job went back to pending, or a task ended and its money may have come back: look again."""
         self._look_again()
         self._broke.clear()
-        self._control.changed.notify()
+        self.wake.notify()
 
     async def run(self) -> None:
         """Submit until cancelled. POSTs on the wire go on; `drain` waits for them."""
@@ -80,8 +84,8 @@ class Submitter:
                 idle = math.isinf(wait) and not self._posts and (not self._page or not self._control.submitting)
                 if idle != self.idle:
                     self.idle = idle
-                    self._control.changed.notify()
-                await self._control.changed.wait(wait)
+                    self._on_idle()
+                await self.wake.wait(wait)
 
     async def drain(self) -> None:
         """Wait until every POST on the wire is answered and recorded."""
@@ -169,10 +173,10 @@ class Submitter:
     def _send(self, job: Job) -> None:
         self._busy.add(job.id)
         self._slots.take()
-        self._rate.take(self._deps.clock.monotonic())
+        place = self._rate.take(self._deps.clock.monotonic())
         if self._left is not None:
             self._left -= 1
-        task = asyncio.get_running_loop().create_task(self._submit(job), name=f"submit {job.key}")
+        task = asyncio.get_running_loop().create_task(self._submit(job, place), name=f"submit {job.key}")
         self._posts.add(task)
         task.add_done_callback(lambda t: self._sent(t, job))
 
@@ -181,9 +185,9 @@ class Submitter:
         self._busy.discard(job.id)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._control.bug(error)
-        self._control.changed.notify()
+        self.wake.notify()
 
-    async def _submit(self, job: Job) -> None:
+    async def _submit(self, job: Job, place: float) -> None:
         claimed: Job | None = None
 
         async def before_send() -> None:
@@ -195,19 +199,19 @@ class Submitter:
         try:
             answer = await self._deps.provider.submit(job.model, job.request, before_send, label=job.key)
         except (BudgetExhausted, Conflict, WriteFailed) as refused:
-            self._not_claimed(job, refused)
+            self._not_claimed(job, refused, place)
             return
         self._deps.crash("submit.answered")
         if claimed is None:
-            self._not_connected(answer)
+            self._not_connected(answer, place)
             return
         await self._record(claimed, answer)
         self._deps.crash("submit.recorded")
 
-    def _not_sent(self) -> None:
-        """Nothing left this machine: give back what the submission held."""
+    def _not_sent(self, place: float) -> None:
+        """Nothing left this machine: give back what the submission held, its place in the rate too."""
         self._slots.give_back()
-        self._rate.give_back()
+        self._rate.give_back(place)
         if self._left is not None:
             self._left += 1
         self._look_again()
@@ -216,8 +220,8 @@ class Submitter:
         self._exhausted_until = 0.0
         self._stale = True
 
-    def _not_claimed(self, job: Job, refused: Exception) -> None:
-        self._not_sent()
+    def _not_claimed(self, job: Job, refused: Exception, place: float) -> None:
+        self._not_sent(place)
         match refused:
             case BudgetExhausted():
                 self._broke[job.batch_id] = str(refused)
@@ -227,8 +231,8 @@ class Submitter:
             case _:
                 pass  # a stale copy of a job that has moved on; the next page has the truth
 
-    def _not_connected(self, answer: e.SubmitAnswer) -> None:
-        self._not_sent()
+    def _not_connected(self, answer: e.SubmitAnswer, place: float) -> None:
+        self._not_sent(place)
         problem = answer.problem if isinstance(answer, e.NotSent) else Problem("answered before it was asked")
         self._control.silent(problem.message)
         self._deps.observe("not_sent", error={"code": problem.code, "message": problem.message})

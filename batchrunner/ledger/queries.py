@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.job import LIVE, State
 from ..core.selection import Selection
+from .naming import JOBS, Unknown, batch_names, find_batch
 from .rows import AMBIGUOUS
 from .selecting import where
 
@@ -16,11 +17,6 @@ ALIVE_WITHIN = 15.0
 """Seconds since its last heartbeat within which a run that has not ended counts as alive."""
 
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1 AND state <> 'cancelled'"
-
-
-def batch_names(connection: sqlite3.Connection) -> list[str]:
-    """Every batch, oldest first."""
-    return [row["name"] for row in connection.execute("SELECT name FROM batch ORDER BY id")]
 
 
 def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
@@ -79,13 +75,6 @@ def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str
     }
 
 
-_JOBS = """
-SELECT job.*, batch.name AS batch,
-  (SELECT coalesce(sum(credits), 0) FROM attempt WHERE job_id = job.id AND money <> 'none') AS cost
-FROM job JOIN batch ON batch.id = job.batch_id
-"""
-
-
 def jobs(
     connection: sqlite3.Connection,
     batch: str | None = None,
@@ -102,7 +91,7 @@ def jobs(
         parts.append(f"job.state IN ({', '.join('?' * len(states))})")
         parameters += states
     for row in connection.execute(
-        f"{_JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
+        f"{JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
         parameters,
     ):
         yield job_dict(row)
@@ -145,69 +134,9 @@ def _error(row: sqlite3.Row) -> dict[str, Any] | None:
     }
 
 
-class Unknown(Exception):
-    """No job or batch of that name. The message says what is there."""
-
-
-def find_jobs(connection: sqlite3.Connection, name: str, *, current_only: bool = False) -> list[sqlite3.Row]:
-    """The rows of `job` that a JOB on a command line names: a key, `BATCH/KEY`, or a glob of either.
-
-    A plain key names the current revision, or the newest where none is current.
-
-    Raises:
-        Unknown: nothing matches, or a plain key stands in several batches.
-    """
-    batch, _, key = name.rpartition("/")
-    is_glob = any(c in name for c in "*?[")
-    condition = "job.key GLOB ?" if is_glob else "job.key = ?"
-    values: list[Any] = [key]
-    if batch:
-        condition += " AND batch.name GLOB ?" if is_glob else " AND batch.name = ?"
-        values.append(batch)
-    if current_only or is_glob:
-        condition += " AND job.current = 1"
-    rows = connection.execute(
-        f"{_JOBS} WHERE {condition} ORDER BY batch.id, job.position, job.current DESC, job.revision DESC", values
-    ).fetchall()
-    if not rows:
-        raise Unknown(f"no job {name}" + _near_job(connection, key))
-    if is_glob:
-        return rows
-    if len({row["batch_id"] for row in rows}) > 1:
-        places = ", ".join(f"{row['batch']}/{key}" for row in rows)
-        raise Unknown(f"{key} stands in several batches; say which: {places}")
-    return rows[:1]
-
-
-def _near_job(connection: sqlite3.Connection, key: str) -> str:
-    import difflib
-
-    keys = [row["key"] for row in connection.execute("SELECT DISTINCT key FROM job ORDER BY key LIMIT 20000")]
-    near = difflib.get_close_matches(key, keys, 1)
-    return f"; did you mean {near[0]}?" if near else "; `batchrunner jobs` lists them"
-
-
-def find_batch(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
-    """The row of a batch.
-
-    Raises:
-        Unknown: there is none of that name.
-    """
-    import difflib
-
-    row = connection.execute("SELECT * FROM batch WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        names = batch_names(connection)
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names[:10])}" if names else ""
-        raise Unknown(f"no batch {name}{hint}")
-    found: sqlite3.Row = row
-    return found
-
-
 def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     """Everything about one job: what `jobs` says, its attempts and its history."""
-    row = connection.execute(f"{_JOBS} WHERE job.id = ?", (job_id,)).fetchone()
+    row = connection.execute(f"{JOBS} WHERE job.id = ?", (job_id,)).fetchone()
     found = job_dict(row)
     found["fingerprint"] = row["fingerprint"]
     found["planned_output"] = row["output"]
@@ -282,6 +211,12 @@ def unsent_outputs(connection: sqlite3.Connection, batches: Sequence[int], selec
     ).fetchall()
 
 
+def output_folders(connection: sqlite3.Connection, limit: int) -> list[str]:
+    """Output folders of the batches, newest batch first."""
+    sql = "SELECT output_dir FROM batch GROUP BY output_dir ORDER BY max(id) DESC LIMIT ?"
+    return [row["output_dir"] for row in connection.execute(sql, (limit,))]
+
+
 def known_jobs(connection: sqlite3.Connection, batch: str) -> dict[str, list[sqlite3.Row]]:
     """key -> its revisions, oldest first (fingerprint, state, current, provider, request, shot, tags), for the diff
     of `plan`."""
@@ -302,17 +237,24 @@ def committed(connection: sqlite3.Connection, batch: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def bound_origin(connection: sqlite3.Connection, provider: str) -> str | None:
+    """The origin that the ledger belongs to; None where it was never used with one."""
+    row = connection.execute("SELECT origin FROM account WHERE provider = ?", (provider,)).fetchone()
+    return None if row is None else str(row["origin"])
+
+
 __all__ = [
     "AMBIGUOUS",
     "Unknown",
     "batch_names",
+    "bound_origin",
     "committed",
     "find_batch",
-    "find_jobs",
     "job_dict",
     "jobs",
     "known_jobs",
     "last_run",
+    "output_folders",
     "revision_of",
     "selected_states",
     "show",

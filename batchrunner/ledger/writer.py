@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 
-from .errors import LedgerError, WriteFailed
+from .errors import WriteFailed
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -66,21 +66,21 @@ class InlineDatabase:
 
 def commit_group(operations: list[Operation[Any]], connection: sqlite3.Connection) -> list[Any]:
     """Run the operations in one transaction and commit it. If anything fails, nothing of it stays, and each is run and
-    committed alone: one bad statement must not fail its neighbours.
+    committed alone: one bad statement, or a bug in one operation, must not fail its neighbours.
 
     Returns:
         for each operation its result, or the exception that it alone raised.
     """
     try:
         return _commit(operations, connection)
-    except (sqlite3.Error, LedgerError) as error:
+    except Exception as error:  # noqa: BLE001  handed to the caller whose operation it was
         if len(operations) == 1:
             return [error]
     results: list[Any] = []
     for operation in operations:
         try:
             results += _commit([operation], connection)
-        except (sqlite3.Error, LedgerError) as error:
+        except Exception as error:  # noqa: BLE001
             results.append(error)
     return results
 
@@ -138,9 +138,12 @@ class Writer:
                 operations = [operation for operation, _ in group]
                 try:
                     results = await self._database.run(partial(commit_group, operations))
-                except BaseException as error:
-                    for _, future in group:
-                        _settle(future, error)
+                except Exception as error:  # noqa: BLE001  the database itself is gone: everybody in the group hears it
+                    results = [error] * len(group)
+                except BaseException:
+                    for _, future in group + self._queue:
+                        future.cancel()
+                    self._queue = []
                     raise
                 for (_, future), result in zip(group, results, strict=True):
                     _settle(future, result)

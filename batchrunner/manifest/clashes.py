@@ -30,7 +30,7 @@ def report_clashes(expansion: Expansion, suspects: set[str], name_place: Place, 
             continue
         wanted = ["shot", "take", *shot.node.value.get("matrix", {})]
         missing = [f"${{{name}}}" for name in wanted if name not in template.names]
-        hint = f"; add {' or '.join(missing)}, or ${{job}}, to output.name" if missing else ""
+        hint = f"; add {' and '.join(missing)}, or ${{job}}, to output.name" if missing else ""
         report.error(name_place, message + hint)
 
 

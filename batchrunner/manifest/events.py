@@ -26,6 +26,8 @@ from .scalars import BadScalar, resolve, text_problem
 MAX_DEPTH = 32
 MAX_ALIASED = 10_000
 """Nodes that aliases may add to what is written, each counted as often as it is repeated."""
+MAX_COLLECTIONS = 1_000_000
+"""Mappings and lists in one file: 32 MiB of `[]` would take more than a gigabyte."""
 MAX_STRUCTURAL = 100
 """Errors of the text itself after which reading stops."""
 _MEMO = 1 << 14
@@ -66,6 +68,7 @@ class _TreeReader:
         self.next: Callable[[], Any] = lambda: None
         self.anchors: dict[str, tuple[Any, int, int, int]] = {}  # name -> value, nodes, depth below it, its mark
         self.aliased = 0
+        self.collections = 0
         self.trouble = 0
         self.plain: dict[str, Any] = {}
         self.names: dict[str, str] = {}
@@ -114,6 +117,9 @@ class _TreeReader:
             return self.alias(event, depth)
         if depth > MAX_DEPTH:
             self.fail(event, f"nested too deeply: at most {MAX_DEPTH} levels are allowed")
+        self.collections += 1
+        if self.collections > MAX_COLLECTIONS:
+            self.fail(event, f"too many mappings and lists: at most {MAX_COLLECTIONS} are allowed in one file")
         if event.tag is not None:
             self.error(event, f"tags ({_tag(event.tag)}) are not allowed; plain YAML values are")
         at = len(self.marks)

@@ -32,7 +32,15 @@ COMPANIONS = (".json", ".part")
 
 def safe_value(value: Any) -> str:
     """A value as it stands in a file name: everything but letters, digits and `. _ = + @ -` becomes `_`."""
-    return _UNSAFE_VALUE.sub("_", to_text(value))
+    text = to_text(value)
+    if text.isascii():
+        return _UNSAFE_VALUE.sub("_", text)
+    return _UNSAFE_VALUE.sub(_unless_mark, unicodedata.normalize("NFC", text))
+
+
+def _unless_mark(found: re.Match[str]) -> str:
+    """Vowel signs and other marks belong to the letters of many scripts."""
+    return found.group() if unicodedata.category(found.group())[0] == "M" else "_"
 
 
 def path_problem(path: str) -> str | None:

@@ -34,11 +34,11 @@ def read_bytes(document: Document, path: str, report: Report, limit: int = MAX_F
         # O_NONBLOCK: opening a pipe must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as stream:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-                return _stop(document, report, f"can't read it: it is {kind}")
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return _stop(document, report, "can't read it: it is not a regular file")
             data = stream.read(limit + 1)
+    except IsADirectoryError:
+        return _stop(document, report, "can't read it: it is a folder")
     except FileNotFoundError:
         return _stop(document, report, "can't read it: there is no such file")
     except (OSError, ValueError) as error:
@@ -60,6 +60,8 @@ def check_text(document: Document, data: bytes, report: Report) -> None:
     Raises:
         Stop: invalid UTF-8 or a control character; reported with its position.
     """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        _refuse(document, data, 0, "UTF-16", report)
     if data.translate(None, _ALLOWED):  # ten times as fast as the search
         for found in _CONTROL.finditer(data):
             _refuse(document, data, found.start(), f"the control character U+{data[found.start()]:04X}", report)

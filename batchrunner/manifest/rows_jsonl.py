@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 from array import array
@@ -113,7 +115,8 @@ def read_jsonl(document: Document, data: bytes, report: Report) -> None:
     rows.at = 0
     marks.append(0)
     bad = 0
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
+    for number, line in enumerate(io.BytesIO(data)):
+        raw = line.rstrip(b"\n") if number else line.rstrip(b"\n").removeprefix(codecs.BOM_UTF8)
         if not raw.strip():
             continue
         start = len(marks)

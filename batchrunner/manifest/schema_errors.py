@@ -93,6 +93,8 @@ def _explain(error: Any, subject: str) -> Iterator[Problem]:
     elif kind == "pattern":
         yield Problem(steps, _pattern(schema, f"{name or 'this'} {show(error.instance)}"))
     elif kind in ("anyOf", "oneOf"):
+        if error.validator_value[0].get("required") and not isinstance(error.instance, dict):
+            return  # its type is refused elsewhere
         yield Problem(steps, _branches(error, schema, name))
     elif kind == "not":
         yield from _not(schema, steps, name)
@@ -197,7 +199,7 @@ def _kind(kind: str, schema: Mapping[str, Any]) -> str:
         low, high = schema.get("minLength"), schema.get("maxLength")
         if low is None and high is None:
             return "text"
-        return "text of" + (_range(low or 0, high, {}).replace(" from", "")) + " characters"
+        return "text of" + _range(low or None, high, {}).replace(" from", "").replace(" of", "") + " characters"
     return {"boolean": "true or false", "array": "a list", "object": "a mapping", "null": "nothing"}[kind]
 
 

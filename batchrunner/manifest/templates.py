@@ -1,8 +1,8 @@
 """`${name}` in strings: what may stand there, and what it becomes.
 
 Available in a shot's fields and tags: the manifest's variables, the shot's matrix variables, `batch`, `shot`,
-`take` and `model`. In `output.name` also every request field, and `job`, the job's key. In `output.dir`, `include` and `shots_from`:
-variables and `batch`. `$${` is a literal `${`.
+`take` and `model`. In `output.name` also every request field, and `job`, the job's key. In `output.dir`,
+`include` and `shots_from`: variables and `batch`. `$${` is a literal `${`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def fill_typed(text: str, values: Mapping[str, Any], used: set[str] | None = Non
     if not isinstance(value, Override):
         return value
     try:
-        return resolve(value)
+        return resolve(str(value))
     except BadScalar as error:
         raise TemplateError(f"variable {alone[1]}: {error}") from None
 

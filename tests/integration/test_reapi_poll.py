@@ -180,6 +180,18 @@ async def test_a_poll_that_is_never_answered() -> None:
     assert answer.problem.code == "timeout"
 
 
+async def test_a_poll_without_end() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 X\r\n\r\n")
+        while True:
+            await peer.send(b" " * 65536)
+
+    answer, _ = await poll(script)
+    assert isinstance(answer, PollFailed)
+    assert answer.problem.http_status == 200
+
+
 @pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "a b", "é", "a" * 129, "a\n"])
 async def test_what_is_no_task_id_is_not_asked_for(bad: str) -> None:
     async with RawServer(once(http(200, task()))) as server, api(server.url) as provider:

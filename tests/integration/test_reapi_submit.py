@@ -25,7 +25,7 @@ from batchrunner.core.events import (
     SubmitAnswer,
     Throttled,
 )
-from batchrunner.providers.reapi import ReApi, ReApiSettings
+from batchrunner.providers.reapi import ReApi, ReApiSettings, _Post
 from batchrunner.providers.wire import read_into
 from tests.raw_server import Peer, RawServer, Script, envelope, http, once
 
@@ -318,6 +318,20 @@ async def test_an_id_that_was_read_before_the_timeout_is_taken() -> None:
     assert answer == Accepted("task_ab12")
 
 
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_an_answer_without_end(status: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(f"HTTP/1.1 {status} X\r\n\r\n".encode())
+        while True:
+            await peer.send(b" " * 65536)
+
+    answer, _, _ = await submit(script)
+    assert isinstance(answer, Ambiguous)
+    assert answer.problem.http_status == status
+    assert "longer than" in answer.problem.message
+
+
 async def test_a_dripping_server() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -569,13 +583,56 @@ async def test_cancelled_when_it_may_have_been_sent(sent: bytes) -> None:
             assert isinstance(answer, Ambiguous)
 
 
-async def test_the_end_of_the_process_is_let_through() -> None:
+async def test_what_is_no_exception_comes_out_of_the_hook_too() -> None:
     class End(BaseException):
         pass
 
     async with RawServer(once(http(200, CREATED))) as server, api(server.url) as provider:
         with pytest.raises(End):
             await provider.submit(MODEL, REQUEST, Hook(End()))
+
+
+def test_the_end_of_the_process_is_let_through() -> None:
+    """The next start finds the intent and lists the job; no verdict is made up for a dying process."""
+    verdicts: list[SubmitAnswer] = []
+
+    async def dying(*_: object) -> bool:
+        raise SystemExit(7)
+
+    async def run() -> None:
+        async with RawServer(once(http(200, CREATED))) as server, api(server.url) as provider:
+            verdicts.append(await provider.submit(MODEL, REQUEST, Hook()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchrunner.providers.reapi.read_into", dying)
+        with pytest.raises(SystemExit):
+            asyncio.run(run())
+    assert not verdicts
+
+
+async def test_a_second_send_of_one_post_is_refused() -> None:
+    """aiohttp does not do it; should it learn to, the hook stops it, and the first send stays in doubt."""
+    hook = Hook()
+    twice: list[BaseException] = []
+
+    async def again(post: _Post) -> None:
+        await release(post)
+        try:
+            await release(post)
+        except BaseException as error:
+            twice.append(error)
+            raise
+
+    release = _Post.release
+    async with RawServer(silent) as server, api(server.url) as provider:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Post, "release", again)
+            answer = await provider.submit(MODEL, REQUEST, hook)
+        assert isinstance(answer, Ambiguous)
+        assert len(twice) == 1
+        assert hook.entered == 1
+        await server.peers[0].gone.wait()
+        assert bytes(server.peers[0].received) == b""
 
 
 # --- What is sent ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from batchrunner.engine.files import (
     find_placed,
     free_bytes,
     give_name,
+    part_path,
     place,
     precheck,
     sidecar_path,
@@ -48,7 +49,7 @@ class Case:
     def __init__(self, folder: Path, name: str = "sub/corgi-1.mp4") -> None:
         self.root = folder / "out"
         self.target = self.root / name
-        self.part = self.target.with_name(self.target.name + ".part")
+        self.part = part_path(self.target)
         self.download()
 
     def download(self, data: bytes = DATA) -> None:
@@ -100,6 +101,8 @@ def test_a_death_at_any_point_is_made_good(case: Case, point: str, part_lost: bo
         case.place(crash=crash)
     found = find_placed(case.target, case.root, "task_1")
     assert (found is not None) == (point != "place.sidecar")
+    if found is not None:
+        case.check()
     if part_lost:
         case.download()
     assert case.place().path == "sub/corgi-1.mp4"
@@ -144,6 +147,43 @@ def test_a_death_or_an_error_at_any_system_call_is_made_good(
             for path in case.target.parent.iterdir():
                 path.unlink()
             case.download()
+
+
+def test_what_is_durable_before_what(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sidecar's bytes before its name; both names before the folder is synced; that before the part goes."""
+    steps: list[str] = []
+    link, unlink, fsync = os.link, os.unlink, os.fsync
+
+    def spy_fsync(descriptor: int) -> None:
+        steps.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def spy_link(source: Path, target: Path, **options: Any) -> None:
+        steps.append("name " + target.name)
+        link(source, target, **options)
+
+    def spy_unlink(path: Path) -> None:
+        if path.exists():
+            steps.append("drop " + path.name)
+        unlink(path)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "link", spy_link)
+    monkeypatch.setattr(os, "unlink", spy_unlink)
+    case.place(crash=steps.append)
+    temporary = steps[0].removeprefix("sync ")
+    assert temporary.startswith(".batchrunner-")
+    assert steps == [
+        f"sync {temporary}",
+        "name corgi-1.mp4.json",
+        f"drop {temporary}",
+        "place.sidecar",
+        "name corgi-1.mp4",
+        "place.renamed",
+        "sync sub",
+        "place.folder_synced",
+        "drop corgi-1.mp4.part",
+    ]
 
 
 def test_another_file_is_never_overwritten(case: Case) -> None:

@@ -35,7 +35,9 @@ SECRET = "rk_live_canary_0123456789"
 def test_base_urls(text: str, url: str, origin: str) -> None:
     base = parse_base(text, "/api/v1")
     assert (base.url, base.origin) == (url, origin)
-    assert ReApi(ReApiSettings(text, SECRET)).origin == origin
+    provider = ReApi(ReApiSettings(text, SECRET))
+    assert provider.origin == origin
+    assert provider.loopback == text.startswith("http:")
 
 
 @pytest.mark.parametrize(

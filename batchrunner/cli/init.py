@@ -1,0 +1,106 @@
+"""`init`: a commented manifest to start from."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from ..core.text import visible
+from ..exits import EXIT_OK, UsageError
+from .tables import say
+
+TEMPLATE = """\
+{schema}# A batch of shots. Check it: batchrunner validate {file}    Its price: batchrunner plan {file}
+version: 1
+batch: {batch}                  # the name under which its jobs are remembered; keep it
+
+vars: {{season: winter}}          # ${{season}} in any string; --var season=summer overrides
+
+defaults:                       # under every shot; what a shot says wins
+  model: kling-3-0-turbo        # `batchrunner models` lists models, fields and prices
+  resolution: 720p
+  duration: 5
+  aspect_ratio: 16:9
+
+profiles:                       # batchrunner run {file} --profile final
+  final: {{resolution: 1080p}}
+
+budget: {{max_credits: 5000}}     # never more than this: 5000 credits are $5.00
+# limits: {{submits_per_minute: 60, in_flight: 20}}   # upper bounds; the runner adapts below them
+# retry: {{provider: 1}}          # submit again after a failure of the service (it was refunded)
+
+output:
+  dir: outputs/${{batch}}         # relative to this file's folder
+  name: ${{shot}}-${{take}}.mp4
+
+shots:
+  - id: corgi-beach
+    prompt: a corgi running on the beach in ${{season}}, cinematic
+    takes: 2                    # two clips of the same request
+    tags: [hero]                # batchrunner run {file} --tag hero
+
+  - id: paper-boat
+    prompt: a paper boat on a rainy street, macro lens
+
+  # A matrix makes a job for every combination:
+  # - id: walk
+  #   prompt: a walk through the ${{place}} at dawn
+  #   matrix: {{place: [dunes, forest], duration: [5, 10]}}
+  #   exclude: [{{place: dunes, duration: 10}}]
+"""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner init                 writes manifest.yaml
+  batchrunner init nightly.yaml
+"""
+)
+@click.argument("path", default="manifest.yaml", type=click.Path(dir_okay=False, path_type=Path))
+def init(path: Path) -> int:
+    """Write a commented manifest to start from.
+
+    An existing file is never overwritten.
+    """
+    text = manifest_text(path)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        raise UsageError(f"{path} exists and is never overwritten; name another file") from None
+    except OSError as error:
+        raise UsageError(f"can't write {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    name = visible(_word(path))
+    say(f"wrote {visible(str(path))}. Now:")
+    say(f"  batchrunner plan {name}                 what it would do and cost")
+    say(f"  batchrunner run {name} --simulate       free, without a key")
+    return EXIT_OK
+
+
+def manifest_text(path: Path) -> str:
+    """The manifest for a file of that name."""
+    batch = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:100]
+    if batch in ("", "manifest"):
+        batch = "first"
+    return TEMPLATE.format(schema=_schema_line(), batch=batch, file=visible(_word(Path(path.name))))
+
+
+def _word(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _schema_line() -> str:
+    """The line by which an editor finds the schema; nothing where the schemas are not files."""
+    from ..catalogue import schema_folder
+
+    folder = schema_folder()
+    if not isinstance(folder, Path):
+        return ""
+    return f"# yaml-language-server: $schema={(folder / 'manifest.schema.json').resolve().as_uri()}\n"

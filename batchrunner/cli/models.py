@@ -1,0 +1,265 @@
+"""`models` and `schema`: what can be asked for, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..core.pricing import Price, Rate, usd_text
+from ..core.text import visible
+from ..exits import EXIT_OK, UsageError
+from .options import json_option
+from .tables import json_text, money, number, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ..catalogue import Model
+
+DOLLARS = "1 credit = $0.001"
+
+
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Models that begin with `incomplete`."""
+    from click.shell_completion import CompletionItem
+
+    from ..catalogue import models as catalogue
+
+    del ctx, param
+    return [CompletionItem(name) for name in catalogue() if name.startswith(incomplete)]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner models
+  batchrunner models kling-3-0-turbo
+  batchrunner models --json | jq '.[] | {model, price}'
+"""
+)
+@click.argument("model", required=False, shell_complete=complete_models)
+@json_option
+def models(model: str | None, as_json: bool) -> int:
+    """List the models, their fields and prices.
+
+    With MODEL: what each of its fields takes, its default, and what a request costs.
+    """
+    from ..catalogue import models as catalogue
+
+    if model is not None:
+        found = _find(model)
+        print_json(_model_json(found)) if as_json else _explain(found)
+        return EXIT_OK
+    every = list(catalogue().values())
+    if as_json:
+        print_json([_model_json(m) for m in every])
+        return EXIT_OK
+    print_table(("model", "makes", "price", "for example"), map(_row, every))
+    say()
+    say("`batchrunner models MODEL` explains its fields; prices: in a manifest overrides a price")
+    return EXIT_OK
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner schema > manifest.schema.json
+  batchrunner schema kling-3-0-turbo | jq .properties
+"""
+)
+@click.argument("model", required=False, shell_complete=complete_models)
+def schema(model: str | None) -> int:
+    """Print the JSON Schema of manifests, or of one model's requests."""
+    from ..catalogue import schema_folder
+
+    folder = schema_folder()
+    file = folder / "manifest.schema.json"
+    if model is not None:
+        file = folder / "models" / f"{_find(model).name}.schema.json"
+    click.echo(file.read_bytes(), nl=False)
+    return EXIT_OK
+
+
+def _find(name: str) -> Model:
+    """
+    Raises:
+        UsageError: there is no such model.
+    """
+    import difflib
+
+    from ..catalogue import models as catalogue
+
+    every = catalogue()
+    if name not in every:
+        near = difflib.get_close_matches(name, every, 1)
+        hint = f"did you mean {near[0]}?" if near else "`batchrunner models` lists them"
+        raise UsageError(f"no model {name}; {hint}")
+    return every[name]
+
+
+# --- Prices ----------------------------------------------------------------------------------------------
+
+
+def examples(model: Model) -> list[dict[str, Any]]:
+    """What requests cost: the defaults, each line of the price list, and the longest clip of the first.
+
+    Each is `{"request": {...}, "credits": N, "usd": "0.63"}`; the request names what decides the price.
+    """
+    if model.price is None:
+        return []
+    found: list[dict[str, Any]] = []
+    duration = _numbers(model.schema["properties"].get("duration", {}))
+    for rate in model.price.rates:
+        given = dict(rate.when)
+        for seconds in duration if model.price.per == "second" or "duration" in model.defaults else [None]:
+            request = given if seconds is None or "duration" in given else {**given, "duration": seconds}
+            _add(found, model, request)
+    return found
+
+
+def _add(found: list[dict[str, Any]], model: Model, request: dict[str, Any]) -> None:
+    price = model.price.credits(request, model.defaults) if model.price else None
+    if price is not None and all(e["request"] != request for e in found):
+        found.append({"request": request, "credits": price, "usd": usd_text(price)})
+
+
+def _numbers(field: dict[str, Any]) -> list[int]:
+    """The usual and the greatest value of a number."""
+    choices = [field["const"]] if "const" in field else field.get("enum", [])
+    usual = field.get("default", choices[0] if choices else field.get("minimum"))
+    most = field.get("maximum", max(choices, default=None))
+    return list(dict.fromkeys(n for n in (usual, most) if isinstance(n, int)))
+
+
+def price_text(price: Price | None) -> str:
+    """`$0.12584 a second (720p)`, several lines of a list joined."""
+    if price is None:
+        return "unknown"
+    unit = "a second" if price.per == "second" else "each"
+    return ", ".join(f"${rate.usd} {unit}{_when(rate)}" for rate in price.rates)
+
+
+def _when(rate: Rate) -> str:
+    return (
+        f" ({', '.join(_value(v) if isinstance(v, str) else f'{k} {_value(v)}' for k, v in rate.when)})"
+        if rate.when
+        else ""
+    )
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json_text(value, indent=None)
+
+
+# --- Rendering -------------------------------------------------------------------------------------------
+
+
+def _row(model: Model) -> tuple[str, ...]:
+    first = next(iter(examples(model)), None)
+    example = "" if first is None else f"{_request(first['request'])}: {money(first['credits'])}"
+    rates = () if model.price is None else model.price.rates
+    text = price_text(model.price)
+    if model.price is not None and len(rates) > 1:
+        low, high = min(r.usd for r in rates), max(r.usd for r in rates)
+        text = f"${low} to ${high} {'a second' if model.price.per == 'second' else 'each'}"
+    return model.name, model.output, text, example
+
+
+def _request(request: dict[str, Any]) -> str:
+    parts = [
+        f"{v} s" if k == "duration" else v if isinstance(v, str) else f"{k} {_value(v)}" for k, v in request.items()
+    ]
+    return ", ".join(parts) or "any"
+
+
+def _explain(model: Model) -> None:
+    say(f"{model.name}: {visible(model.title)}")
+    say(f"  {visible(model.schema.get('description', ''))}")
+    say(f"  provider {model.provider}, POST {model.endpoint}, makes {model.output}")
+    say()
+    required = set(model.schema.get("required", ()))
+    rows = [_field_row(name, model.schema["properties"][name], name in required) for name in model.fields]
+    print_table(("field", "takes", "default", ""), rows)
+    either = [e["title"] for e in model.schema.get("anyOf", ()) if "title" in e]
+    if either:
+        say()
+        say(f"  needs {' or '.join(map(visible, either))}")
+    say()
+    _explain_price(model)
+
+
+def _explain_price(model: Model) -> None:
+    price = model.price
+    if price is None:
+        say("price: unknown; give it in the manifest under prices:")
+        return
+    dated = f", as of {price.as_of}" if price.as_of else ""
+    source = f" ({visible(price.source)})" if price.source else ""
+    say(f"price: {DOLLARS}{dated}{source}; rounded up to a whole credit")
+    print_table(
+        ("", ""),
+        [(f"  ${r.usd} {'a second' if price.per == 'second' else 'each'}", _conditions(r)) for r in price.rates],
+    )
+    say()
+    rows = [(f"  {_request(e['request'])}", f"{number(e['credits'])} credits", f"${e['usd']}") for e in examples(model)]
+    print_table(("", "", ""), rows, right=(1, 2))
+
+
+def _conditions(rate: Rate) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in rate.when)
+
+
+def _field_row(name: str, field: dict[str, Any], required: bool) -> tuple[str, ...]:
+    default = _value(field["default"]) if "default" in field else "required" if required else ""
+    return f"  {name}", _takes(field), default, field.get("description", "")
+
+
+def _takes(field: dict[str, Any]) -> str:
+    """What a field takes, in a few words."""
+    if "const" in field:
+        return _value(field["const"])
+    if "enum" in field:
+        return " ".join(map(_value, field["enum"]))
+    kind = field.get("type", "any")
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list"}
+    text = words.get(kind, str(kind)) if isinstance(kind, str) else " or ".join(kind)
+    if field.get("format") == "uri":
+        text = "https URL"
+    low, high = _bounds(field)
+    return text + _range(low, high, " long" if kind == "string" else " items" if kind == "array" else "")
+
+
+def _bounds(field: dict[str, Any]) -> tuple[Any, Any]:
+    for low, high in (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems")):
+        if low in field or high in field:
+            return field.get(low), field.get(high)
+    return None, None
+
+
+def _range(low: Any, high: Any, unit: str) -> str:
+    if high is None:
+        return "" if low is None else f", {low} or more{unit}"
+    return f", up to {high}{unit}" if low is None else f", {low} to {high}{unit}"
+
+
+def _model_json(model: Model) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "title": model.title,
+        "provider": model.provider,
+        "endpoint": model.endpoint,
+        "output": model.output,
+        "fields": {name: model.schema["properties"][name] for name in model.fields},
+        "defaults": model.defaults,
+        "price": _price_json(model.price),
+        "examples": examples(model),
+    }
+
+
+def _price_json(price: Price | None) -> dict[str, Any] | None:
+    if price is None:
+        return None
+    rates: Iterable[dict[str, Any]] = [{"when": dict(r.when), "usd": str(r.usd)} for r in price.rates]
+    return {"per": price.per, "rates": list(rates), "as_of": price.as_of, "source": price.source}

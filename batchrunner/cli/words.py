@@ -1,0 +1,211 @@
+"""`retry`, `resolve`, `cancel`: a person's word on jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..core.job import FailureKind
+from ..core.text import visible
+from ..exits import EXIT_OK, UsageError
+from .ledgers import complete_both, complete_jobs, db_words
+from .options import Duration, db_option, json_option, ledger_path
+from .tables import counted, money, number, print_json, say
+
+if TYPE_CHECKING:
+    from ..words import Done
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LISTED = 20
+"""Jobs that are named one by one, for people."""
+
+TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""What a task id may look like (FAILURES.md, Hostile input)."""
+
+
+def _wait_option(function: F) -> F:
+    return click.option(
+        "--wait-lock", type=Duration(), default="0s", help="Wait this long for a run to end, such as 10m."
+    )(function)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner retry nightly-beach                         what failed and was refunded
+  batchrunner retry nightly-beach --kind moderated
+  batchrunner retry corgi-beach-1 corgi-beach-3
+  batchrunner retry 'nightly-beach/corgi-*' --kind lost   may pay a second time
+
+\b
+Kinds that were refunded: rejected, moderated, provider.
+Kinds that were, or may have been, charged: lost, expired, abandoned. They need --kind, or the job's exact key.
+"""
+)
+@click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([k.value for k in FailureKind]),
+    help="Only failures of this kind.",
+)
+@_wait_option
+@json_option
+@db_option
+def retry(names: tuple[str, ...], kinds: tuple[str, ...], wait_lock: float, as_json: bool, db: Path | None) -> int:
+    """Send failed jobs back to pending.
+
+    Nothing is submitted yet: the next `run` or `resume` does that.
+    """
+    from .. import words
+
+    path = ledger_path(db)
+    done = asyncio.run(words.retry(path, names, [FailureKind(k) for k in kinds], wait_lock))
+    if as_json:
+        print_json({"retried": _keys(done), "skipped": _skipped(done), "credits": done.credits})
+        return EXIT_OK
+    _list(done, "pending again")
+    if done.jobs:
+        say(f"{counted(len(done.jobs), 'job')} pending again; submitting {_them(done)} will cost {money(done.credits)}")
+        _how_to_continue(done, path)
+    else:
+        say("nothing to retry: no failed job that this may submit again")
+    return EXIT_OK
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner jobs --state unconfirmed                    which there are
+  batchrunner show corgi-beach-1                          what was seen
+  batchrunner resolve corgi-beach-1 --task-id task_0123   it became this task: followed, not paid for again
+  batchrunner resolve corgi-beach-1 --resubmit            submit again, and perhaps pay twice
+  batchrunner resolve 'corgi-*' --abandon --why "not in the provider's list"
+"""
+)
+@click.argument("job", shell_complete=complete_jobs)
+@click.option("--task-id", metavar="ID", help="It was accepted as this task: follow it.")
+@click.option("--resubmit", is_flag=True, help="Submit it again: your recorded consent to paying a second time.")
+@click.option("--abandon", is_flag=True, help="Give it up: it becomes failed (abandoned).")
+@click.option("--why", default="", metavar="TEXT", help="The reason, for the job's history.")
+@click.option(
+    "--revision", type=click.IntRange(min=1), metavar="N", help="Which revision, where several are unconfirmed."
+)
+@_wait_option
+@json_option
+@db_option
+def resolve(
+    job: str,
+    task_id: str | None,
+    resubmit: bool,
+    abandon: bool,
+    why: str,
+    revision: int | None,
+    wait_lock: float,
+    as_json: bool,
+    db: Path | None,
+) -> int:
+    """Say what became of an unconfirmed job.
+
+    Its submission may have been accepted, and the answer was not read; only a person who looks at the provider's own
+    history can tell. Exactly one of --task-id, --resubmit and --abandon says it.
+    """
+    from .. import words
+
+    if (task_id is not None) + resubmit + abandon != 1:
+        raise UsageError("say exactly one of --task-id ID, --resubmit and --abandon")
+    if task_id is not None and not TASK_ID.fullmatch(task_id):
+        raise UsageError(f"{task_id!r} is no task id: 1 to 128 letters, digits, '.', '_' or '-'")
+    path = ledger_path(db)
+    word = words.Word(task_id, resubmit, abandon, why)
+    done = asyncio.run(words.resolve(path, job, word, revision, wait_lock))
+    state = "running" if task_id is not None else "pending" if resubmit else "failed"
+    if as_json:
+        print_json({"resolved": _keys(done), "state": state})
+        return EXIT_OK
+    meaning = {
+        "running": "running: the next run follows it",
+        "pending": f"pending: the next run submits {_them(done)}, for {money(done.credits)}",
+        "failed": "failed (abandoned): what it may have cost stays in the budget, at risk",
+    }[state]
+    _list(done, state)
+    say(f"{counted(len(done.jobs), 'job')} now {meaning}")
+    if state != "failed":
+        _how_to_continue(done, path)
+    return EXIT_OK
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner cancel nightly-beach
+  batchrunner cancel 'corgi-*'
+"""
+)
+@click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
+@_wait_option
+@json_option
+@db_option
+def cancel(names: tuple[str, ...], wait_lock: float, as_json: bool, db: Path | None) -> int:
+    """Withdraw pending jobs.
+
+    What was sent already is paid for, and is left alone: the service has no way to call it back.
+    """
+    from .. import words
+
+    done = asyncio.run(words.cancel(ledger_path(db), names, wait_lock))
+    if as_json:
+        print_json({"cancelled": _keys(done), "skipped": _skipped(done)})
+        return EXIT_OK
+    _list(done, "cancelled")
+    say(f"{counted(len(done.jobs), 'job')} cancelled" if done.jobs else "nothing to cancel: no pending job")
+    return EXIT_OK
+
+
+# --- What was done ---------------------------------------------------------------------------------------
+
+
+def _keys(done: Done) -> list[dict[str, str]]:
+    return [{"batch": batch, "job": job} for batch, job in done.jobs]
+
+
+def _skipped(done: Done) -> list[dict[str, str]]:
+    return [{"batch": s.batch, "job": s.job, "state": s.state, "why": s.why} for s in done.skipped]
+
+
+def _list(done: Done, now: str) -> None:
+    """The jobs one by one where they are few, the ones left alone by reason where they are many."""
+    if len(done.jobs) <= LISTED:
+        for _, job in done.jobs:
+            say(f"  {visible(job)}: {now}")
+    if len(done.skipped) <= LISTED:
+        for one in done.skipped:
+            say(f"  {visible(one.job)}: left alone, {visible(_reads(one.why))}")
+        return
+    for why, count in Counter(s.why for s in done.skipped).most_common():
+        say(f"  {number(count)} left alone: {visible(_reads(why))}")
+
+
+def _reads(why: str) -> str:
+    """The reason without a verb that has no subject: `is running` reads `running`."""
+    return why.removeprefix("is ")
+
+
+def _them(done: Done) -> str:
+    return "it" if len(done.jobs) == 1 else "them"
+
+
+def _how_to_continue(done: Done, path: Path) -> None:
+    say(f"now run the manifest again, or: batchrunner resume {_words(done.batches)}{db_words(path)}")
+
+
+def _words(batches: Sequence[str]) -> str:
+    return " ".join(visible(batch) for batch in batches)

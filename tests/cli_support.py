@@ -1,0 +1,67 @@
+"""Calling the command line from a test: in this process, and ledgers for it to read."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from batchrunner.cli import errors
+from batchrunner.core import events as e
+from batchrunner.core.job import JobSpec
+from tests.support import FakeClock, batch, drive, jobs_of, open_ledger
+
+MANIFEST = """\
+version: 1
+batch: night
+defaults: {model: kling-3-0-turbo, duration: 5}
+shots:
+  - {id: dog, prompt: a dog, takes: 2, tags: [hero]}
+  - {id: cat, prompt: a cat}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a call ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def call(*arguments: str | Path) -> Ran:
+    """Run the command line in this process, with its own stdout and stderr (no terminal)."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    words = [str(a) for a in arguments]
+    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["batchrunner", *words]):
+        code = errors.main(words)
+    return Ran(code, *(s.buffer.getvalue().decode() for s in (out, err)))  # type: ignore[attr-defined]
+
+
+def make_ledger(
+    path: Path, jobs: Sequence[tuple[JobSpec, Sequence[e.Event]]], *, clock: FakeClock | None = None, **of_batch: Any
+) -> None:
+    """Record a batch in the ledger at `path`, and let events happen to its jobs. May be called again to record anew:
+    events are for the revision that the spec asks for."""
+
+    async def make() -> None:
+        async with open_ledger(path, clock or FakeClock()) as ledger:
+            batch_id = await ledger.record(batch(**of_batch), [spec for spec, _ in jobs])
+            await ledger.batches()
+            known = {(j.key, json.dumps(j.request, sort_keys=True)): j for j in await jobs_of(ledger, batch_id)}
+            for spec, events in jobs:
+                await drive(ledger, known[spec.key, json.dumps(spec.request, sort_keys=True)], *events)
+
+    asyncio.run(make())

@@ -1,0 +1,290 @@
+"""The promise (CONTRACT.md, P1 to P5), checked from outside: the double's account against the ledger's file and the disk.
+
+Nothing of the engine is asked. Every function returns what is wrong, in words; an empty list is a kept promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from batchrunner.core import events as e
+from batchrunner.core.job import State
+from batchrunner.core.lifecycle import TABLE
+from tests.double import Account, Task
+
+EVENTS: dict[str, type[e.Event]] = {kind.__name__.lower(): kind for _, kind in TABLE}
+"""The name of an event in the history -> its class."""
+
+HARMLESS = frozenset({"throttle", "no_credit", "unauthorized"})
+"""Answers to a POST after which it may be sent again: the service proved that it accepted nothing."""
+
+ENDED = frozenset({"succeeded", "failed", "cancelled", "unconfirmed", "pending"})
+"""States that a run may leave behind when it ends by itself (promise P4)."""
+
+
+class Books:
+    """What a ledger file says, read from a copy so that looking changes nothing."""
+
+    def __init__(self, db: Path, copy: Path) -> None:
+        copy.mkdir(exist_ok=True)
+        place = copy / "copy.db"
+        for suffix in ("", "-wal"):
+            source, target = Path(f"{db}{suffix}"), Path(f"{place}{suffix}")
+            target.unlink(missing_ok=True)
+            if source.exists():
+                shutil.copyfile(source, target)
+        Path(f"{place}-shm").unlink(missing_ok=True)
+        with closing(sqlite3.connect(place)) as connection:
+            connection.row_factory = sqlite3.Row
+            self.empty = not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'job'").fetchone()
+            self.jobs = [] if self.empty else _rows(connection, "SELECT * FROM job ORDER BY id")
+            self.attempts = [] if self.empty else _rows(connection, "SELECT * FROM attempt ORDER BY job_id, number")
+            self.history = [] if self.empty else _rows(connection, "SELECT * FROM history ORDER BY id")
+            self.batches = [] if self.empty else _rows(connection, "SELECT * FROM batch ORDER BY id")
+            self.sound = connection.execute("PRAGMA integrity_check").fetchone()[0]
+
+    def of(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """The attempts of a job."""
+        return [a for a in self.attempts if a["job_id"] == job["id"]]
+
+    def states(self) -> dict[str, int]:
+        """Counts by state of the current jobs."""
+        found: dict[str, int] = {}
+        for job in self.jobs:
+            if job["current"]:
+                found[job["state"]] = found.get(job["state"], 0) + 1
+        return found
+
+
+def _rows(connection: sqlite3.Connection, sql: str) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(sql)]
+
+
+def check_now(books: Books, account: Account, outputs: Path, budget: int | None) -> list[str]:
+    """What must hold at every moment, also of what a dead run left."""
+    wrong = [] if books.sound == "ok" else [f"the ledger is damaged: {books.sound}"]
+    wrong += check_once(books, account)
+    wrong += check_known(books, account)
+    wrong += check_files(books, account, outputs)
+    wrong += check_money(books, account, budget)
+    wrong += check_history(books)
+    return wrong
+
+
+def check_once(books: Books, account: Account) -> list[str]:
+    """P1: for each job, after a POST that may have been accepted, no other without recorded consent."""
+    wrong = []
+    for label in sorted({p.label for p in account.posts}):
+        posts = [p for p in account.posts if p.label == label]
+        job = next((j for j in books.jobs if j["key"] == label), None)
+        if job is None:
+            wrong.append(f"P1 {label}: a POST for a job that the ledger doesn't have")
+            continue
+        attempts = books.of(job)
+        if len(posts) > len(attempts):
+            wrong.append(f"P1 {label}: {len(posts)} POSTs and {len(attempts)} recorded intents")
+        refunded = {t.id for t in account.tasks if t.refunded}
+        doubtful = [p for p in posts[:-1] if p.answer not in HARMLESS and p.task not in refunded]
+        consents = [a for a in attempts if a["consent"] is not None]
+        if len(doubtful) > len(consents):
+            answers = ", ".join(p.answer for p in posts)
+            wrong.append(f"P1 {label}: POSTs answered {answers}, with {len(consents)} consents")
+        if len({p.sha256 for p in posts}) != 1:
+            wrong.append(f"P1 {label}: its POSTs asked for different things")
+    return wrong
+
+
+def check_known(books: Books, account: Account) -> list[str]:
+    """P2: every accepted task's id is in the ledger, or its job is held (or is about to be: its runner is dead)."""
+    wrong = []
+    known = {a["task_id"]: a["job_id"] for a in books.attempts if a["task_id"]}
+    for job in books.jobs:
+        tasks = account.of(job["key"])
+        unknown = [t for t in tasks if t.id not in known]
+        doubts = [a for a in books.of(job) if a["task_id"] is None and a["money"] in {"at_risk", "reserved"}]
+        if len(unknown) > len(doubts):
+            wrong.append(f"P2 {job['key']}: {len(unknown)} tasks that nobody knows, {len(doubts)} in doubt")
+        if unknown and job["state"] not in {"unconfirmed", "submitting"} and not _spoken(books.of(job)):
+            wrong.append(f"P2 {job['key']} is {job['state']}, and {unknown[0].id} is not recorded")
+    labels = {t.id: t.label for t in account.tasks}
+    for task_id, job_id in known.items():
+        key = next(j["key"] for j in books.jobs if j["id"] == job_id)
+        if labels.get(task_id) != key:
+            wrong.append(f"P2 {key}: the ledger names {task_id}, which is {labels.get(task_id)}'s")
+    return wrong
+
+
+def _spoken(attempts: Sequence[dict[str, Any]]) -> bool:
+    """Whether a person has taken the doubt away."""
+    return any(a["consent"] is not None or a["outcome"] == "abandoned" for a in attempts)
+
+
+def _files(outputs: Path) -> Iterator[Path]:
+    return (p for p in sorted(outputs.rglob("*")) if p.is_file()) if outputs.exists() else iter(())
+
+
+def _passing(path: Path) -> bool:
+    """A file that is being made: no final name."""
+    return path.name.endswith(".part") or path.name.startswith(".batchrunner-")
+
+
+def check_files(books: Books, account: Account, outputs: Path) -> list[str]:
+    """P3: a file under its final name is what the double served, to the byte, and has its sidecar."""
+    wrong = []
+    tasks = {t.id: t for t in account.tasks}
+    for path in _files(outputs):
+        if _passing(path):
+            continue
+        if path.suffix == ".json":
+            wrong += _check_sidecar(path, tasks)
+            continue
+        sidecar = path.with_name(path.name + ".json")
+        if not sidecar.exists():
+            wrong.append(f"P3 {path.name} has no sidecar")
+            continue
+        facts = json.loads(sidecar.read_text())
+        task, data = tasks.get(facts["task_id"]), path.read_bytes()
+        if task is None or data != account.clip(task.id):
+            wrong.append(f"P3 {path.name} is not what was served")
+        elif not task.served:
+            wrong.append(f"P3 {path.name} was never served whole")
+        elif task.label != facts["job"] or not path.name.startswith(f"{task.label}."):
+            wrong.append(f"P3 {path.name} is of {task.label}")
+        if facts["sha256"] != hashlib.sha256(data).hexdigest() or facts["bytes"] != len(data):
+            wrong.append(f"P3 {path.name}: the sidecar has another hash or size")
+    for job in books.jobs:
+        if job["state"] == "succeeded" and not _stored(job):
+            wrong.append(f"P3 {job['key']} has succeeded, and {job['file']} is not as recorded")
+    return wrong
+
+
+def _check_sidecar(path: Path, tasks: dict[str, Task]) -> list[str]:
+    try:
+        facts = json.loads(path.read_text())
+    except ValueError:
+        return [f"P3 {path.name} is torn"]
+    if facts.get("task_id") not in tasks or not facts.get("sha256") or not facts.get("bytes"):
+        return [f"P3 {path.name} is incomplete"]
+    return []
+
+
+def _stored(job: dict[str, Any]) -> bool:
+    path = Path(job["file"])
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == job["sha256"]
+
+
+def check_money(books: Books, account: Account, budget: int | None) -> list[str]:
+    """P5: spent + reserved + at risk is what was, or may have been, charged, and never beyond the budget."""
+    wrong = []
+    sums = {"spent": 0, "reserved": 0, "at_risk": 0, "none": 0}
+    for attempt in books.attempts:
+        sums[attempt["money"]] += attempt["credits"]
+    for name in ("spent", "reserved", "at_risk"):
+        told = sum(b[name] for b in books.batches)
+        if told != sums[name]:
+            wrong.append(f"P5 the batch says {name} {told}, its attempts {sums[name]}")
+    committed = sums["spent"] + sums["reserved"] + sums["at_risk"]
+    if account.net > committed:
+        wrong.append(f"P5 {account.net} credits were charged, the ledger counts {committed}")
+    if budget is not None and max(account.peak, committed) > budget:
+        wrong.append(f"P5 the budget is {budget}; charged at most {account.peak}, counted {committed}")
+    tasks = {t.id: t for t in account.tasks}
+    for attempt in books.attempts:
+        task = tasks.get(attempt["task_id"])
+        if task is None:
+            continue
+        if attempt["money"] == "none" and not task.refunded:
+            wrong.append(f"P5 {task.label}: {task.id} was charged, and counts as free")
+        if attempt["money"] == "spent" and (task.refunded or attempt["credits"] != task.credits):
+            wrong.append(f"P5 {task.label}: {task.id} counts as {attempt['credits']} spent")
+    return wrong
+
+
+def check_history(books: Books) -> list[str]:
+    """Every transition is one of the table's, each begins where the last ended, and the last ends where the job is."""
+    wrong = []
+    for job in books.jobs:
+        here: str | None = None
+        for row in (h for h in books.history if h["job_id"] == job["id"]):
+            if row["from_state"] != here:
+                wrong.append(f"history of {job['key']}: from {row['from_state']} while {here}")
+            if here is not None:
+                legal = TABLE.get((State(here), EVENTS[row["event"]]), frozenset())
+                if State(row["to_state"]) not in legal:
+                    wrong.append(f"history of {job['key']}: {here}, {row['event']}, {row['to_state']}")
+            here = row["to_state"]
+        if here != job["state"]:
+            wrong.append(f"history of {job['key']} ends {here}, the job is {job['state']}")
+        claims = [h for h in books.history if h["job_id"] == job["id"] and h["event"] == "claimed"]
+        if len(claims) != len(books.of(job)) or job["attempt"] != len(claims):
+            wrong.append(f"history of {job['key']}: {len(claims)} claims, {len(books.of(job))} attempts")
+    return wrong
+
+
+# --- The end ---------------------------------------------------------------------------------------------
+
+
+def check_end(books: Books, account: Account, outputs: Path, code: int, stop: str | None) -> list[str]:
+    """P4, and that everything that could come home did: for the end of a run that died of nothing."""
+    wrong = check_code(books, code, stop)
+    tasks = {t.id: t for t in account.tasks}
+    for job in books.jobs:
+        if job["state"] not in ENDED and stop not in {"credentials refused", "unreachable", "ledger", "disk"}:
+            wrong.append(f"P4 {job['key']} was left {job['state']}")
+        wrong += _check_outcome(job, tasks.get(job["task_id"]), account)
+    if code == 4 and stop is None:
+        wrong.append(f"P4 work was left for no reason: {books.states()}")
+    for attempt in books.attempts:
+        task = tasks.get(attempt["task_id"])
+        live = next(j for j in books.jobs if j["id"] == attempt["job_id"])["state"] in {"running", "downloading"}
+        if task is not None and task.refunded and attempt["money"] != "none" and not live:
+            wrong.append(f"P5 {task.label}: {task.id} was refunded, and counts as {attempt['money']}")
+    if not any(j["state"] in {"running", "downloading"} for j in books.jobs):
+        wrong += [f"left behind: {p.name}" for p in _files(outputs) if _passing(p)]
+        names = {j["file"] for j in books.jobs if j["state"] == "succeeded"}
+        wrong += [f"nobody's: {p.name}" for p in _files(outputs) if p.suffix == ".mp4" and str(p) not in names]
+    return wrong
+
+
+def check_code(books: Books, code: int, stop: str | None) -> list[str]:
+    """P4: the exit code says what is left."""
+    states = books.states()
+    if stop in {"credentials refused", "unreachable"}:
+        expected = 6
+    elif states.get("unconfirmed"):
+        expected = 3
+    elif any(states.get(s) for s in ("pending", "submitting", "running", "downloading")):
+        expected = 4
+    else:
+        expected = 1 if states.get("failed") else 0
+    return [] if code == expected else [f"P4 exit code {code}, expected {expected} for {states} ({stop})"]
+
+
+def _check_outcome(job: dict[str, Any], task: Task | None, account: Account) -> list[str]:
+    """A job ends as its task did."""
+    key, kind = job["key"], job["error_kind"]
+    posts = [p for p in account.posts if p.label == key]
+    if job["state"] == "succeeded":
+        good = task is not None and task.failure is None and task.label == key
+        return [] if good else [f"{key} has succeeded with the task {job['task_id']}"]
+    if job["state"] != "failed":
+        return []
+    match kind:
+        case "rejected":
+            good = bool(posts) and posts[-1].answer == "reject"
+        case "provider" | "moderated":
+            good = task is not None and task.failure == (80006 if kind == "moderated" else 80001) and task.refunded
+        case "lost":
+            good = task is not None and task.missing > 1
+        case "expired":
+            good = task is not None and task.dead > 1
+        case _:
+            good = False
+    return [] if good else [f"{key} failed({kind}), its task: {task}"]

@@ -1,0 +1,93 @@
+"""What a manifest asks for against what is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from batchrunner.core.diff import Change, FieldChange, JobChange, Known, Totals, diff
+from batchrunner.core.job import JobSpec, State
+from tests.support import spec
+
+
+def known(of: JobSpec, state: State, *, revision: int = 1, current: bool = True) -> Known:
+    return Known(of.fingerprint, revision, state, current, of.provider, json.dumps(of.request))
+
+
+def one(asked: JobSpec, *revisions: Known) -> JobChange:
+    (change,) = diff([asked], {asked.key: revisions})
+    return change
+
+
+@pytest.mark.parametrize(
+    ("state", "change", "price"),
+    [
+        (State.PENDING, Change.NEW, 630),
+        (State.SUBMITTING, Change.IN_FLIGHT, 0),
+        (State.UNCONFIRMED, Change.IN_FLIGHT, 0),
+        (State.RUNNING, Change.IN_FLIGHT, 0),
+        (State.DOWNLOADING, Change.IN_FLIGHT, 0),
+        (State.SUCCEEDED, Change.UNCHANGED, 0),
+        (State.FAILED, Change.UNCHANGED, 0),
+        (State.CANCELLED, Change.UNCHANGED, 0),
+    ],
+)
+def test_the_same_request_costs_only_while_it_was_never_sent(state: State, change: Change, price: int) -> None:
+    found = one(spec(), known(spec(), state))
+    assert (found.change, found.credits, found.state) == (change, price, state)
+
+
+def test_an_unknown_key_is_new() -> None:
+    assert list(diff([spec()], {})) == [JobChange("dog-1", Change.NEW, 630)]
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_another_request_is_changed_whatever_became_of_the_old_one(state: State) -> None:
+    found = one(spec(prompt="a dog at night"), known(spec(), state))
+    assert found.change is Change.CHANGED
+    assert found.credits == 630
+    assert found.fields == (FieldChange("prompt", "a dog", "a dog at night"),)
+
+
+def test_a_change_that_is_recorded_and_not_sent_is_still_a_change() -> None:
+    new = spec(prompt="b")
+    found = one(new, known(spec(), State.SUCCEEDED, current=False), known(new, State.PENDING, revision=2))
+    assert found.change is Change.CHANGED
+    assert found.fields == (FieldChange("prompt", "a dog", "b"),)
+
+
+def test_a_request_that_comes_back_is_the_job_that_it_was() -> None:
+    later = known(spec(prompt="b"), State.SUCCEEDED, revision=2)
+    assert one(spec(), known(spec(), State.SUCCEEDED, current=False), later).change is Change.UNCHANGED
+
+
+def test_fields_that_appear_go_or_change_their_type_are_named() -> None:
+    before = known(spec(), State.SUCCEEDED)
+    request = {"model": "kling-3-0-turbo", "prompt": "a dog", "duration": True, "watermark": False}
+    found = one(replace(spec(), request=request, fingerprint="f" * 32, provider="other"), before)
+    assert found.fields == (
+        FieldChange("provider", "reapi", "other"),
+        FieldChange("duration", 5, True),
+        FieldChange("watermark", None, False),
+    )
+    gone = one(replace(spec(), request={"model": "kling-3-0-turbo"}, fingerprint="e" * 32), before)
+    assert {f.name: f.after for f in gone.fields} == {"prompt": None, "duration": None}
+
+
+def test_what_is_asked_for_no_more_is_removed_once() -> None:
+    revisions = [known(spec("cat"), State.SUCCEEDED, current=False), known(spec("cat", prompt="b"), State.RUNNING)]
+    gone = [known(spec("cow"), State.SUCCEEDED, current=False)]
+    found = list(diff([spec()], {"cat-1": revisions, "cow-1": gone}))
+    assert [(c.job, c.change, c.credits, c.state) for c in found] == [
+        ("dog-1", Change.NEW, 630, None),
+        ("cat-1", Change.REMOVED, 0, State.RUNNING),
+    ]
+
+
+def test_totals_know_no_price_once_a_job_has_none() -> None:
+    totals = Totals.empty()
+    for change in diff([spec(), spec("cat", credits=None), spec("cow")], {}):
+        totals.add(change)
+    assert (totals.credits, totals.unpriced, totals.counts[Change.NEW]) == (None, 1, 3)

@@ -1,0 +1,183 @@
+"""When to poll: the formula, its bounds, and how well it finds results."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from statistics import NormalDist
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrunner.core.polling import ENOUGH, KEPT, MIN_SIGMA, Latencies, Lognormal, PollPolicy, fit, interval
+
+TYPICAL = Lognormal(math.log(60.0), 0.5)
+POLICY = PollPolicy()
+
+
+def _survival(known: Lognormal, t: float) -> float:
+    return 1.0 - NormalDist(known.mu, known.sigma).cdf(math.log(t))
+
+
+@pytest.mark.parametrize("known", [TYPICAL, Lognormal(math.log(5.0), 0.2), Lognormal(math.log(300.0), 1.0)])
+@pytest.mark.parametrize("quantile", [0.01, 0.1, 0.5, 0.9, 0.99])
+def test_hazard_is_the_slope_of_survival(known: Lognormal, quantile: float) -> None:
+    """h(t) = -d ln S(t) / dt, by a central difference."""
+    t = known.quantile(quantile)
+    step = t * 1e-4
+    slope = -(math.log(_survival(known, t + step)) - math.log(_survival(known, t - step))) / (2 * step)
+    assert known.hazard(t) == pytest.approx(slope, rel=1e-3)
+
+
+def test_hazard_far_in_the_tail_is_finite_and_continuous() -> None:
+    beyond = math.exp(TYPICAL.mu + 7.0 * TYPICAL.sigma)
+    for z in (6.9, 7.0, 7.1, 9.0, 40.0, 100.0):
+        t = math.exp(TYPICAL.mu + z * TYPICAL.sigma)
+        assert TYPICAL.hazard(t) == pytest.approx(z / (TYPICAL.sigma * t), rel=0.03)
+    assert TYPICAL.hazard(beyond * 1e6) > 0.0
+    assert TYPICAL.hazard(0.0) == TYPICAL.hazard(-1.0) == 0.0
+
+
+def test_quantile() -> None:
+    assert TYPICAL.quantile(0.5) == pytest.approx(60.0)
+    assert TYPICAL.quantile(NormalDist().cdf(1.0)) == pytest.approx(60.0 * math.exp(0.5))
+
+
+def test_fit_needs_enough_and_finds_the_parameters() -> None:
+    draw = random.Random(1)
+    samples = [draw.lognormvariate(math.log(60.0), 0.5) for _ in range(2000)]
+    assert fit(samples[: ENOUGH - 1]) is None
+    assert fit(samples[:ENOUGH]) is not None
+    found = fit(samples)
+    assert found is not None
+    assert math.exp(found.mu) == pytest.approx(60.0, rel=0.05)
+    assert found.sigma == pytest.approx(0.5, rel=0.05)
+
+
+def test_a_fit_is_never_certain() -> None:
+    same = fit([60.0] * 50)
+    assert same == Lognormal(pytest.approx(math.log(60.0)), MIN_SIGMA)
+    assert fit([0.0] * 10) is not None
+
+
+@given(
+    st.floats(0.0, 1e7),
+    st.floats(-3.0, 9.0),
+    st.floats(MIN_SIGMA, 3.0),
+    st.floats(0.01, 5.0),
+    st.booleans(),
+)
+def test_interval_stays_in_its_bounds(age: float, mu: float, sigma: float, price: float, known: bool) -> None:
+    policy = PollPolicy(price=price)
+    wait = interval(policy, Lognormal(mu, sigma) if known else None, age)
+    assert policy.shortest <= wait <= policy.longest
+
+
+@pytest.mark.parametrize("age", [10.0, 30.0, 60.0, 90.0, 150.0])
+def test_interval_solves_its_equation(age: float) -> None:
+    """d^2 h(t + d / 2) = 2 c, found in steps of a tenth."""
+    wait = interval(POLICY, TYPICAL, age)
+    assert POLICY.shortest < wait < POLICY.longest
+    assert wait**2 * TYPICAL.hazard(age + wait / 2) >= 2 * POLICY.price
+    assert (wait / 1.1) ** 2 * TYPICAL.hazard(age + wait / 2.2) < 2 * POLICY.price
+
+
+def test_a_cheaper_poll_is_made_sooner() -> None:
+    waits = [interval(PollPolicy(price=c), TYPICAL, 60.0) for c in (0.05, 0.1, 0.5, 2.0)]
+    assert waits == sorted(waits)
+    assert len(set(waits)) == 4
+
+
+def test_backoff_until_enough_is_known() -> None:
+    age, gaps = 0.0, []
+    while age < 300.0:
+        wait = interval(POLICY, None, age)
+        gaps.append(wait)
+        age += wait
+    assert gaps[0] == POLICY.shortest
+    assert gaps[-1] == POLICY.longest
+    middle = [g for g in gaps if POLICY.shortest < g < POLICY.longest]
+    assert all(b / a == pytest.approx(POLICY.growth) for a, b in zip(middle, middle[1:], strict=False))
+
+
+def test_latencies_by_length_then_by_model() -> None:
+    known = Latencies()
+    for n in range(ENOUGH):
+        known.add("kling", 5, 30.0 + n)
+    for n in range(ENOUGH):
+        known.add("kling", 15, 300.0 + n)
+    short, long, model = known.of("kling", 5), known.of("kling", 15), known.of("kling", 8)
+    assert short is not None
+    assert long is not None
+    assert model is not None
+    assert short.mu < model.mu < long.mu
+    assert known.of("kling", None) == model
+    assert known.of("veo", 5) is None
+
+
+def test_latencies_without_a_length_count_once_and_are_learned_at_once() -> None:
+    known = Latencies()
+    for _ in range(ENOUGH - 1):
+        known.add("m", None, 50.0)
+    assert known.of("m", None) is None
+    known.add("m", None, 50.0)
+    assert known.of("m", None) is not None
+
+
+def test_latencies_follow_drift() -> None:
+    known = Latencies()
+    for _ in range(KEPT):
+        known.add("m", 5, 10.0)
+    for _ in range(KEPT):
+        known.add("m", 5, 1000.0)
+    found = known.of("m", 5)
+    assert found is not None
+    assert math.exp(found.mu) == pytest.approx(1000.0)
+
+
+def _watch(took: float, known: Lognormal | None, policy: PollPolicy) -> tuple[int, float]:
+    """(polls, seconds of delay) for a task that takes `took` seconds, on virtual time."""
+    age, polls = 0.0, 0
+    while True:
+        age += interval(policy, known, age)
+        polls += 1
+        if age >= took:
+            return polls, age - took
+
+
+def test_how_well_it_polls(record_property: pytest.RecordProperty) -> None:
+    """PERFORMANCE.md, "When to poll": lognormal(60 s, 0.5), c = 0.5; <= 7.5 polls a task and <= 4 s of mean delay."""
+    draw = random.Random(20261122)
+    latencies = Latencies()
+    learning, learned = [], []
+    for n in range(4000):
+        took = draw.lognormvariate(math.log(60.0), 0.5)
+        seen = _watch(took, latencies.of("m", 5), POLICY)
+        (learning if n < KEPT else learned).append(seen)
+        latencies.add("m", 5, took + seen[1])  # what a runner can measure: when it saw the end
+    polls = statistics.fmean(p for p, _ in learned)
+    delay = statistics.fmean(d for _, d in learned)
+    p95 = statistics.quantiles((d for _, d in learned), n=20)[-1]
+    print(f"\npolls a task {polls:.2f}, mean delay {delay:.2f} s, p95 {p95:.2f} s (after {KEPT} samples)")
+    record_property("polls", polls)
+    record_property("delay", delay)
+    assert polls <= 7.5
+    assert delay <= 4.0
+    assert p95 <= 9.0
+
+
+def test_a_fit_beats_the_backoff() -> None:
+    draw = random.Random(7)
+    tasks = [draw.lognormvariate(math.log(60.0), 0.5) for _ in range(2000)]
+    fitted = [_watch(t, TYPICAL, POLICY) for t in tasks]
+    backed_off = [_watch(t, None, POLICY) for t in tasks]
+    assert statistics.fmean(d for _, d in fitted) < 0.5 * statistics.fmean(d for _, d in backed_off)
+    assert statistics.fmean(p for p, _ in fitted) < 1.5 * statistics.fmean(p for p, _ in backed_off)
+
+
+def test_a_model_that_suddenly_takes_longer_is_not_left_alone() -> None:
+    polls, delay = _watch(3600.0, TYPICAL, POLICY)
+    assert delay <= POLICY.longest
+    assert polls >= 3600.0 / POLICY.longest

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +14,30 @@ import click
 
 from ..app import RunResult, Watcher
 from ..core.job import Job, State
-from ..core.pricing import usd_text
 from ..core.text import visible
+from .tables import money, number, span
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.progress import Progress
 
     from ..engine.ports import Tally
 
 QUIET_EVENTS = frozenset({"progress", "claimed", "stopping"})
+BAR_EVENTS = frozenset({"stored"})
+"""Events that a terminal shows in its counts only."""
+
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNCONFIRMED)
 REPORT_EVERY = 30.0
 """Seconds between two progress lines without a terminal."""
 
-ADVICE = {
-    "unconfirmed": "may have been paid for: `batchrunner jobs {batch} --state unconfirmed`, then "
-    "`batchrunner resolve JOB --task-id ID | --resubmit | --abandon`",
-    "failed": "`batchrunner jobs {batch} --state failed` says why; `batchrunner retry {batch}` submits again",
-    "left": "run the same command again to continue",
-}
-
 
 class Display(Watcher):
     """A watcher that is opened before a run, and says at its end how it went."""
+
+    db: Path = Path()
+    """The ledger, for the commands that the summary suggests."""
 
     def __enter__(self) -> Display:
         return self
@@ -51,34 +53,21 @@ class Display(Watcher):
     def summary(self, result: RunResult) -> None:
         """Say how the run ended."""
         self.close()
-        for line in summary_lines(result):
+        for line in summary_lines(result, self.db):
             click.echo(line)
 
 
-def summary_lines(result: RunResult) -> list[str]:
-    """The end of a run, for people: what there is, what it cost, what to do next."""
+def summary_lines(result: RunResult, db: Path) -> list[str]:
+    """The end of a run, for people: what there is, what it cost, where the files are, what to do next."""
+    from .status import lines_of
+
     if not result.batches:
         return ["nothing to do: the ledger has no batch"]
-    lines = []
+    lines: list[str] = []
     for batch in result.batches:
-        states, credits = batch["states"], batch["credits"]
-        counts = ", ".join(f"{n} {state}" for state, n in states.items() if n) or "no jobs"
-        lines.append(f"{batch['batch']}: {counts}")
-        money = [f"spent {credits['spent']} credits (${usd_text(credits['spent'])})"]
-        money += [f"{name.replace('_', ' ')} {credits[name]}" for name in ("reserved", "at_risk") if credits[name]]
-        if credits["max"] is not None:
-            money.append(f"budget {credits['max']}")
-        lines.append("  " + ", ".join(money))
-        if states["succeeded"]:
+        lines += lines_of([{**batch, "run": None}], db)
+        if batch["states"]["succeeded"]:
             lines.append(f"  files in {visible(batch['output_dir'])}")
-        if states["unconfirmed"] or batch["old"].get("unconfirmed"):
-            number = states["unconfirmed"] + batch["old"].get("unconfirmed", 0)
-            lines.append(f"  {number} unconfirmed " + ADVICE["unconfirmed"].format(batch=batch["batch"]))
-        if states["failed"]:
-            lines.append(f"  {states['failed']} failed: " + ADVICE["failed"].format(batch=batch["batch"]))
-        left = sum(states[s] for s in ("pending", "submitting", "running", "downloading"))
-        if left:
-            lines.append(f"  {left} left: " + ADVICE["left"])
     if result.stop is not None:
         lines.append(f"stopped early ({result.stop.value}): {visible(result.message)}")
     return lines
@@ -112,19 +101,21 @@ class LineDisplay(QuietDisplay):
             now = time.monotonic()  # noqa: TID251
             if now - self._reported >= REPORT_EVERY:
                 self._reported = now
-                click.echo(f"{counts_text(self._tally)}; {rate_text(data)}")
+                click.echo(f"{counts_text(self._tally)}; {rate_text(data)}; {money_text(data['credits'])}")
 
 
 class BarDisplay(LineDisplay):
-    """A bar and the counts on a terminal, the last notable lines scrolling above it."""
+    """A bar with the counts below it on a terminal; what deserves a line scrolls above them."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._live: Live | None = None
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._facts: dict[str, Any] = {}
 
     def begin(self, batches: Sequence[str], tally: Tally) -> None:
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._tally = tally
@@ -133,34 +124,43 @@ class BarDisplay(LineDisplay):
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[facts]}", markup=False),
             console=Console(),
             expand=True,
-            refresh_per_second=4,
         )
-        self._progress.start()
-        self._task = self._progress.add_task(", ".join(batches)[:30], total=sum(tally.states.values()), facts="")
+        self._progress.add_task(visible(", ".join(batches), 30), total=sum(tally.states.values()))
+        self._live = Live(console=self._progress.console, get_renderable=self._picture, refresh_per_second=4)
+        self._live.start()
 
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
-        QuietDisplay.event(self, name, job, **data)
-        if self._progress is None or self._task is None or self._tally is None:
+        if self._live is None:
             return
-        line = event_line(name, job, data) if name != "stored" else None
-        if line is not None:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        done = sum(self._tally.states.get(s, 0) for s in ENDED)
+        if name == "unrecorded" or (name not in BAR_EVENTS and event_line(name, job, data) is not None):
+            line = f"UNRECORDED {data.get('task_id')}" if name == "unrecorded" else event_line(name, job, data)
+            self._live.console.print(
+                line, markup=False, highlight=False, no_wrap=name != "unrecorded", overflow="ellipsis"
+            )
         if name == "progress":
-            facts = f"{counts_text(self._tally, short=True)}  {rate_text(data)}"
-            self._progress.update(self._task, completed=done, facts=facts)
-        else:
-            self._progress.update(self._task, completed=done)
+            self._facts = data
+
+    def _picture(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        assert self._progress is not None  # noqa: S101  made together in begin
+        assert self._tally is not None  # noqa: S101
+        done = sum(self._tally.states.get(s, 0) for s in ENDED)
+        self._progress.update(self._progress.task_ids[0], completed=done)
+        lines = [Text(counts_text(self._tally), no_wrap=True, overflow="ellipsis")]
+        if self._facts:
+            text = f"{rate_text(self._facts)}; {money_text(self._facts['credits'])}"
+            lines.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(self._progress, *lines)
 
     def close(self) -> None:
-        if self._progress is not None and self._task is not None and self._tally is not None:
-            done = sum(self._tally.states.get(s, 0) for s in ENDED)
-            self._progress.update(self._task, completed=done, facts=counts_text(self._tally, short=True))
-            self._progress.stop()
-            self._progress = None
+        if self._live is not None:
+            self._facts = {}
+            self._live.stop()
+            self._live = None
 
 
 class JsonDisplay(QuietDisplay):
@@ -203,16 +203,15 @@ def rate_text(progress: dict[str, Any]) -> str:
     if progress["per_minute"]:
         parts.append(f"{progress['per_minute']:g}/min")
     if progress["eta_seconds"]:
-        parts.append(f"about {duration_text(progress['eta_seconds'])} left")
+        parts.append(f"about {span(progress['eta_seconds'])} left")
     return ", ".join(parts)
 
 
-def duration_text(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+def money_text(credits_: dict[str, int]) -> str:
+    """Credits spent, and those that are reserved or at risk, where there are any."""
+    parts = [f"spent {money(credits_['spent'])}"]
+    parts += [f"{number(credits_[k])} {k.replace('_', ' ')}" for k in ("reserved", "at_risk") if credits_[k]]
+    return ", ".join(parts)
 
 
 def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:
@@ -253,10 +252,14 @@ def _code(error: dict[str, Any]) -> str:
     return f" ({visible(', '.join(parts), 120)})" if parts else ""
 
 
-def watcher_for(*, as_json: bool, quiet: bool) -> Display:
+def watcher_for(db: Path, *, as_json: bool, quiet: bool) -> Display:
     """The display that fits where stdout goes."""
+    display: Display
     if as_json:
-        return JsonDisplay()
-    if quiet:
-        return QuietDisplay()
-    return BarDisplay() if sys.stdout.isatty() else LineDisplay()
+        display = JsonDisplay()
+    elif quiet:
+        display = QuietDisplay()
+    else:
+        display = BarDisplay() if sys.stdout.isatty() else LineDisplay()
+    display.db = db
+    return display

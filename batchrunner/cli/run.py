@@ -179,7 +179,7 @@ def _go(
         until=_deadline(until, duration),
         wait_lock=wait_lock,
     )
-    with watcher_for(as_json=as_json, quiet=quiet) as watcher:
+    with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:
         result = app.run(options, watcher)
         try:
             watcher.summary(result)

@@ -82,7 +82,7 @@ class Settings:
     max_posts: int = 32
     max_polls: int = 32
     polls_per_minute: float | None = None
-    max_downloads: int = 6
+    max_downloads: int = 12
     max_submissions: int | None = None
     deadline: float | None = None
     poll: PollPolicy = field(default_factory=PollPolicy)

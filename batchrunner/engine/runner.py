@@ -161,7 +161,7 @@ class Runner:
             await self._deps.clock.sleep(1.0)
             self.control.wake_all()
             since += 1.0
-            self._deps.observe("progress", **self.progress())
+            self._deps.observe("progress", **self.progress(), credits=await self._deps.ledger.money(self._work.ids))
             if since >= self._settings.batch_sync:
                 since = 0.0
                 self._poller.flush()

@@ -7,6 +7,7 @@ SQLITE_FULL (FAILURES.md). Each record is one line of JSON with a checksum; reco
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -35,9 +36,9 @@ def read(data: bytes) -> list[Spooled]:
             if int(checksum, 16) != zlib.crc32(body):
                 continue
             job_id, attempt, task_id = json.loads(body)
-        except ValueError:
+            found.append(Spooled(int(job_id), int(attempt), str(task_id)))
+        except (ValueError, TypeError):
             continue
-        found.append(Spooled(int(job_id), int(attempt), str(task_id)))
     return found
 
 
@@ -51,13 +52,16 @@ class Spool:
         """
         self.path = ledger.with_name(ledger.name + ".spool")
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        self._end = 0
-        data = os.pread(self._fd, SIZE, 0)
+        try:
+            data = os.pread(self._fd, max(SIZE, os.fstat(self._fd).st_size), 0)
+            if len(data) < SIZE:
+                self._write(b"\0" * (SIZE - len(data)), len(data))
+                _sync_folder(self.path.parent)
+        except OSError:
+            os.close(self._fd)
+            raise
         self.found = read(data)
         """What an earlier run had to leave here."""
-        if len(data) < SIZE:
-            os.pwrite(self._fd, b"\0" * (SIZE - len(data)), len(data))
-            os.fsync(self._fd)
         self._end = len(data.split(b"\0", 1)[0])
 
     def append(self, spooled: Spooled) -> None:
@@ -67,18 +71,31 @@ class Spool:
             OSError: it could not be written.
         """
         body = json.dumps([spooled.job_id, spooled.attempt, spooled.task_id]).encode()
-        line = b"%08x %s\n" % (zlib.crc32(body), body)
-        os.pwrite(self._fd, line, self._end)
-        os.fsync(self._fd)
+        # It begins a line of its own also behind one that a crash has torn.
+        line = b"\n%08x %s\n" % (zlib.crc32(body), body)
+        self._write(line, self._end)
         self._end += len(line)
 
     def clear(self) -> None:
         """Forget everything: all of it is in the ledger."""
         if self._end:
-            os.pwrite(self._fd, b"\0" * self._end, 0)
-            os.fsync(self._fd)
+            self._write(b"\0" * self._end, 0)
             self._end = 0
         self.found = []
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        """Write all of it, durably; a disk that takes only a part of it is full."""
+        if os.pwrite(self._fd, data, offset) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(self._fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

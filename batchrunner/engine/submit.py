@@ -219,6 +219,7 @@ class Submitter:
     def _look_again(self) -> None:
         self._exhausted_until = 0.0
         self._stale = True
+        self.idle = False  # not known until it has looked: the run must not end on the strength of an old answer
 
     def _not_claimed(self, job: Job, refused: Exception, place: float) -> None:
         self._not_sent(place)

@@ -93,7 +93,7 @@ def _check_header(connection: sqlite3.Connection, path: Path) -> int:
         raise LedgerUnusable(f"{path} is a database of another program; choose another --db")
     if version > LATEST:
         raise LedgerUnusable(
-            f"{path} was written by a newer batchrunner (schema {version}, this one knows {LATEST}); upgrade batchrunner"
+            f"{path} was written by a newer batchrunner (schema {version}, this one knows {LATEST}); upgrade it"
         )
     return version if tables else 0
 

@@ -13,6 +13,8 @@ from .naming import JOBS, Unknown, batch_names, find_batch
 from .rows import AMBIGUOUS
 from .selecting import where
 
+EVERYTHING = Selection()
+
 ALIVE_WITHIN = 15.0
 """Seconds since its last heartbeat within which a run that has not ended counts as alive."""
 
@@ -79,7 +81,7 @@ def jobs(
     connection: sqlite3.Connection,
     batch: str | None = None,
     states: Sequence[str] = (),
-    selection: Selection = Selection(),
+    selection: Selection = EVERYTHING,
 ) -> Iterator[dict[str, Any]]:
     """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order."""
     condition, values = where(selection)

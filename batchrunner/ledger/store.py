@@ -133,8 +133,8 @@ class Ledger:
         self, batches: Sequence[int], selection: Selection, limit: int, now: float
     ) -> tuple[list[Job], float | None]:
         """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
-        may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped since,
-        and counts as over."""
+        may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
+        since, and counts as over."""
         rows, next_at = await self._writer.read(partial(_pending, tuple(batches), selection, limit, now))
         return [self._job(row) for row in rows], next_at
 
@@ -164,6 +164,15 @@ class Ledger:
         )
         rows = await self._writer.read(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
         return [row[0] for row in rows]
+
+    async def money(self, batches: Sequence[int]) -> dict[str, int]:
+        """Credits spent, reserved and at risk in the batches together."""
+        sql = (
+            "SELECT coalesce(sum(spent), 0), coalesce(sum(reserved), 0), coalesce(sum(at_risk), 0) FROM batch "
+            f"WHERE id IN ({_marks(batches)})"
+        )
+        row = await self._writer.read(lambda c: c.execute(sql, tuple(batches)).fetchone())
+        return dict(zip(("spent", "reserved", "at_risk"), row, strict=True))
 
     async def query(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run a read-only query of `queries.py` on the writing connection."""
@@ -296,7 +305,8 @@ def _pending(
 def _in_state(batches: tuple[int, ...], state: State, connection: sqlite3.Connection) -> list[sqlite3.Row]:
     return _rows(
         connection,
-        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE state = ? AND batch_id IN ({_marks(batches)}) "
+        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job "
+        f"WHERE state = ? AND batch_id IN ({_marks(batches)}) "
         "ORDER BY next_poll_at, id",
         (state.value, *batches),
     )
@@ -313,7 +323,7 @@ def _bind(provider: str, origin: str, connection: sqlite3.Connection) -> None:
     elif row[0] != origin:
         raise LedgerUnusable(
             f"this ledger belongs to {row[0]}, and the run would use {origin}; its task ids mean nothing there. "
-            "Use another ledger with --db, or set REAPI_BASE_URL back"
+            "Use another ledger with --db, or set REAPI_BASE_URL back (or use --simulate, for the simulator's)"
         )
 
 

@@ -15,7 +15,10 @@ _UPDATE_JOB = (
     f"UPDATE job SET {', '.join(f'{c} = ?' for c in FACT_COLUMNS)}, "
     "retries_provider = ?, retries_moderated = ?, updated_at = ? WHERE id = ? AND state = ? AND attempt = ?"
 )
-_INSERT_HISTORY = "INSERT INTO history (job_id, at, attempt, from_state, to_state, event, reason, who) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_HISTORY = (
+    "INSERT INTO history (job_id, at, attempt, from_state, to_state, event, reason, who) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _INSERT_ATTEMPT = (
     "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at) VALUES (?, ?, ?, ?, 'reserved', ?)"
 )

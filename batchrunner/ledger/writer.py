@@ -18,7 +18,7 @@ from .errors import WriteFailed
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
-"""Statements to run inside the writer's transaction. May be run twice: once in a group, and alone if the group fails."""
+"""Statements inside the writer's transaction. May run twice: once in a group, and alone if the group fails."""
 
 MAX_GROUP = 512
 """Most operations in one transaction: bounds how long the first of them waits for its fsync."""
@@ -39,7 +39,12 @@ class ThreadDatabase:
 
     @classmethod
     async def open(cls, opener: Callable[[], sqlite3.Connection]) -> ThreadDatabase:
-        return cls(await aiosqlite.Connection(opener, iter_chunk_size=256))
+        connection = aiosqlite.Connection(opener, iter_chunk_size=256)
+        try:
+            return cls(await connection)
+        except BaseException:
+            connection._thread.join()  # told to end; left alone it may find the loop closed, and print a traceback
+            raise
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         # The public methods of aiosqlite cross to the thread once a statement; a group commit crosses once a group

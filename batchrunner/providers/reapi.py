@@ -34,7 +34,7 @@ from .wire import MAX_ANSWER, Base, Key, explain, parse_base, read_into
 NAME = "reapi"
 DEFAULT_BASE_URL = "https://reapi.ai"
 PREFIX = "/api/v1"
-DEFAULT_USER_AGENT = "batchrunner (+https://pypi.org/project/batchrunner/)"
+DEFAULT_USER_AGENT = "batchrunner"
 
 
 @dataclass(frozen=True)

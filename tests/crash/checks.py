@@ -80,7 +80,7 @@ def check_now(books: Books, account: Account, outputs: Path, budget: int | None)
 
 def check_once(books: Books, account: Account) -> list[str]:
     """P1: for each job, after a POST that may have been accepted, no other without recorded consent."""
-    wrong = []
+    wrong = [f"P1 {account.followed} POSTs were sent on to where a redirect led"] if account.followed else []
     for label in sorted({p.label for p in account.posts}):
         posts = [p for p in account.posts if p.label == label]
         job = next((j for j in books.jobs if j["key"] == label), None)

@@ -25,7 +25,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from batchrunner.engine import control
 from batchrunner.engine.ports import CRASH_POINTS
 from tests.crash.checks import Books, check_end, check_now
 from tests.crash.faults import FAULTS
+from tests.crash.mutants import MUTANTS
 from tests.crash.workspace import BATCH, SETTINGS, Workspace
 from tests.double import Double
 
@@ -58,6 +59,8 @@ COPIES = Path("/dev/shm")
 RUN_SECONDS = 60.0
 """A run that takes longer hangs."""
 MOST_FINALS = 4
+MOST_PASSINGS = 3
+SECONDS_SHARE = 4
 ENDS = frozenset({0, 1, 3})
 """Exit codes after which another run would find nothing to do."""
 FINISHES = ("run", "resume", "word")
@@ -97,6 +100,10 @@ class Scenario:
     def parse(cls, text: str) -> Scenario:
         fault, first, second, finish = text.split("/")
         return cls(fault, _death(first), _death(second), finish)
+
+
+SPOOL = Scenario("disk_full", Death(FULL), Death("recover.spool"))
+"""Played in every shard: nothing else passes that point."""
 
 
 def weight(text: str) -> int:
@@ -205,44 +212,50 @@ Steps = Generator[Order, Ran, None]
 class Driver:
     """Plays scenarios, a few at a time."""
 
-    def __init__(self, double: Double, folder: Path, *, abreast: int = 4, each: int = 2) -> None:
+    def __init__(self, double: Double, folder: Path, *, abreast: int = 3, scale: int = 1) -> None:
         """Args:
         double: the running double.
         folder: on the disk to test.
         abreast: scenarios at a time.
-        each: second deaths that are tried for each first one; 0 for all.
+        scale: second deaths that are tried for each first one; 0 for all.
         """
         self.report = Report()
         self._double = double
         self._folder = folder
         self._abreast = abreast
-        self._each = each
+        self._scale = scale
         self._number = 0
 
     # --- Scenarios ---------------------------------------------------------------------------------------
 
-    def groups(self, shard: int = 0, shards: int = 1) -> Iterator[Scenario]:
-        """Every first death, with the recovery from it to follow; those of one shard."""
-        number = 0
+    def groups(self) -> Iterator[Scenario]:
+        """Every first death, with the recovery from it to follow."""
         for name, fault in FAULTS.items():
-            deaths: list[Death | None] = [None]
             if fault.full:
-                deaths = [Death(FULL, fault.full)]
-            else:
-                deaths += [Death(p, n) for p in CRASH_POINTS if not p.startswith("recover") for n in (1, 2)]
-            for death in deaths:
-                if number % shards == shard:
-                    yield Scenario(name, death, None)
-                number += 1
+                yield Scenario(name, Death(FULL, fault.full), None)
+                continue
+            yield Scenario(name, None, None)
+            for point in CRASH_POINTS:
+                if not point.startswith("recover"):
+                    yield from (s for s in (Scenario(name, Death(point, n), None) for n in (1, 2)) if self._taken(s))
+
+    def _taken(self, scenario: Scenario) -> bool:
+        """Every first passing; of the second ones a share where the scale is small."""
+        first = scenario.first is None or scenario.first.n == 1
+        return first or self._scale != 1 or not weight(str(scenario)) % SECONDS_SHARE
 
     def group(self, scenario: Scenario) -> Steps:
         """A first death: its recovery, and then its recovery with deaths in it."""
         passed = yield from self.play(scenario)
-        second = [Death(p, n) for p, count in Counter(passed).items() for n in range(1, count + 1)]
+        second = [Death(p, n) for p, count in Counter(passed).items() for n in range(1, min(count, MOST_PASSINGS) + 1)]
         second.sort(key=lambda d: (not d.point.startswith("recover"), weight(f"{scenario}{d}")))
-        for death in second[: self._each or None]:
+        for death in second[: self._scale or None]:
             finish = FINISHES[weight(f"{scenario}{death}finish") % len(FINISHES)]
             yield from self.play(Scenario(scenario.fault, scenario.first, death, finish))
+
+    def alone(self, scenario: Scenario) -> Steps:
+        """One scenario."""
+        yield from self.play(scenario)
 
     def play(self, scenario: Scenario) -> Generator[Order, Ran, list[str]]:
         """One scenario to its end; returns what the recovery passed, where the first run died as planned."""
@@ -400,32 +413,31 @@ def prepare() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="ID")
-    parser.add_argument("--shard", default="0/1")
-    parser.add_argument("--each", type=int, default=2)
-    parser.add_argument("--abreast", type=int, default=4)
-    parser.add_argument("--fault", action="append", default=[])
-    parser.add_argument("--double", type=int, default=0, metavar="PORT")
+    parser.add_argument("--only", action="append", default=[], metavar="ID", help="this scenario alone")
+    parser.add_argument("--fault", action="append", default=[], help="scenarios with this fault alone")
+    parser.add_argument("--shard", default="0/1", metavar="I/N")
+    parser.add_argument("--scale", type=int, default=1, help="how wide; 0 for everything")
+    parser.add_argument("--abreast", type=int, default=3, help="scenarios at a time")
+    parser.add_argument("--double", type=int, default=0, metavar="PORT", help="a double that is there already")
+    parser.add_argument("--mutant", choices=MUTANTS, help="break the program first")
     options = parser.parse_args()
     prepare()
-    double = Double(options.double) if options.double else Double.start()
+    if options.mutant:
+        MUTANTS[options.mutant].breaks()
     shard, _, shards = options.shard.partition("/")
-    with tempfile.TemporaryDirectory(prefix="batchrunner-crash-") as folder:
-        driver = Driver(double, Path(folder), abreast=options.abreast, each=options.each)
-        steps: Iterable[Steps]
+    double = Double(options.double) if options.double else Double.start()
+    with double, tempfile.TemporaryDirectory(prefix="batchrunner-crash-") as folder:
+        driver = Driver(double, Path(folder), abreast=options.abreast, scale=options.scale)
+        steps: list[Steps]
         if options.only:
-            steps = (_alone(driver, Scenario.parse(text)) for text in options.only)
+            steps = [driver.alone(Scenario.parse(text)) for text in options.only]
         else:
-            groups = driver.groups(int(shard), int(shards))
-            steps = (driver.group(g) for g in groups if not options.fault or g.fault in options.fault)
+            groups = [g for g in driver.groups() if not options.fault or g.fault in options.fault]
+            steps = [driver.group(g) for g in groups[int(shard) :: int(shards)]]
+            steps += [driver.alone(SPOOL)] if not options.fault else []
         report = driver.run(steps)
-    double.stop()
-    print(json.dumps({name: getattr(report, name) for name in Report.__slots__}, indent=1))
+    print(json.dumps(asdict(report), indent=1))
     return 1 if report.violations else 0
-
-
-def _alone(driver: Driver, scenario: Scenario) -> Steps:
-    yield from driver.play(scenario)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def test_nothing_heavy_is_imported_for_a_look(arguments: list[str], there: bool,
         f"assert main({arguments!r}) == 0\n"
         f"sys.stderr.write(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
     assert [m for m in HEAVY if m in ran.stderr.split()] == []
 
 
@@ -76,7 +78,9 @@ def test_batches_and_jobs_complete() -> None:
     assert "unconfirmed" in complete("jobs", "--state", "un")
 
 
-def test_completion_reads_the_ledger_that_is_named(ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_reads_the_ledger_that_is_named(
+    ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.chdir(other)

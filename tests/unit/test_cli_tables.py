@@ -36,14 +36,16 @@ def test_an_empty_table_is_its_header() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "columns", "clipped"), [("dog", 3, "dog"), ("dogs", 3, "do…"), ("犬犬", 3, "犬…"), ("a\u0301b", 2, "a\u0301b")]
+    ("text", "columns", "clipped"),
+    [("dog", 3, "dog"), ("dogs", 3, "do…"), ("犬犬", 3, "犬…"), ("a\u0301b", 2, "a\u0301b")],
 )
 def test_clipping_counts_columns(text: str, columns: int, clipped: str) -> None:
     assert tables.clip(text, columns) == clipped
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(-3, "0 s"), (45.4, "45 s"), (89, "89 s"), (90, "2 min"), (3599, "60 min"), (11100, "3 h 05 min")]
+    ("seconds", "text"),
+    [(-3, "0 s"), (45.4, "45 s"), (89, "89 s"), (90, "2 min"), (3599, "60 min"), (11100, "3 h 05 min")],
 )
 def test_spans(seconds: float, text: str) -> None:
     assert tables.span(seconds) == text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -265,8 +266,10 @@ async def test_a_refusal_lets_the_lock_go_and_leaves_no_thread(path: Path) -> No
 
 async def test_the_thread_database_says_what_its_opener_said(path: Path) -> None:
     path.write_bytes(b"garbage" * 1000)
+    threads = set(threading.enumerate())
     with pytest.raises(LedgerUnusable, match="not a usable ledger"):
         await ThreadDatabase.open(partial(open_writer, path))
+    assert set(threading.enumerate()) <= threads  # none that could still speak to a closed loop
 
 
 # --- Reading ---------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import getpass
 import json
 import os
-import signal
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -22,10 +21,12 @@ from .core.selection import Selection
 from .engine.clock import Clock, Dice, SystemClock, local_now
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.download import EXTENSIONS
-from .engine.files import precheck, target_path
+from .engine.files import target_path
+from .engine.ground import Site, clear
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
 from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
+from .engine.signals import on_signals
 from .engine.spool import Spool
 from .exits import (
     EXIT_FAILED,
@@ -243,13 +244,22 @@ class _Night:
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
         rows = await self._ledger.query(lambda c: queries.unsent_outputs(c, work.ids, work.selection))
-        taken = await asyncio.get_running_loop().run_in_executor(None, _taken, rows)
+        renamed: list[tuple[int, str]] = []
+        look = partial(
+            clear,
+            [_site(row) for row in rows],
+            simulate=self._options.simulate,
+            rename=lambda job_id, output: renamed.append((job_id, output)),
+        )
+        taken = await asyncio.get_running_loop().run_in_executor(None, look)
         if taken:
             more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
             raise UsageError(
                 f"{taken[0]}{more}; this ledger did not write it, and it is never overwritten: "
                 "move it away, or change output.dir or output.name"
             )
+        if renamed:
+            await self._ledger.rename_outputs(renamed)
 
     # --- The run itself ----------------------------------------------------------------------------------
 
@@ -271,6 +281,7 @@ class _Night:
             fetcher=fetcher,
             dice=dice,
             output_kind=lambda model: models()[model].output,
+            simulated=options.simulate,
         )
         settings = replace(
             options.settings,
@@ -287,7 +298,7 @@ class _Night:
         runner = self._runner = Runner(deps, control, settings, work, latencies)
         self._watcher.attach(control.halt)
         self._watcher.begin(names, tally)
-        _on_signals(control)
+        on_signals(control)
         return await runner.run()
 
     def _stopped(self, reason: Stop, message: str) -> None:
@@ -378,35 +389,11 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
 
 
-def _on_signals(control: Control) -> None:
-    """The first signal stops submitting and ends the run when POSTs on the wire are recorded; the second ends the
-    process at once (what was on the wire is found as unconfirmed by the next run)."""
-    loop = asyncio.get_running_loop()
-    seen = 0
-
-    def caught(reason: Stop, code: int) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
-            os._exit(code)
-        control.halt(reason, "finishing the submissions on the wire; a second signal stops at once")
-
-    loop.add_signal_handler(signal.SIGINT, caught, Stop.INTERRUPTED, EXIT_SIGINT)
-    loop.add_signal_handler(signal.SIGTERM, caught, Stop.TERMINATED, EXIT_SIGTERM)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was closed; nohup means: go on
-        loop.add_signal_handler(signal.SIGHUP, caught, Stop.TERMINATED, EXIT_SIGTERM)
-
-
-def _taken(rows: Sequence[sqlite3.Row]) -> list[str]:
-    """What stands in the way of outputs that are yet to be paid for."""
-    found = []
-    for row in rows:
-        extension = EXTENSIONS[models()[row["model"]].output]
-        target = target_path(Path(row["output_dir"]), row["output"], named=bool(row["named"]), extension=extension)
-        problem = precheck(target, json.loads(row["task_ids"]))
-        if problem is not None:
-            found.append(problem)
-    return found
+def _site(row: sqlite3.Row) -> Site:
+    root = Path(row["output_dir"])
+    extension = EXTENSIONS[models()[row["model"]].output]
+    target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
+    return Site(row["id"], root, target, json.loads(row["task_ids"]))
 
 
 def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:

@@ -47,7 +47,7 @@ def call(*arguments: str | Path) -> Ran:
     words = [str(a) for a in arguments]
     with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["batchrunner", *words]):
         code = errors.main(words)
-    return Ran(code, *(s.buffer.getvalue().decode() for s in (out, err)))  # type: ignore[attr-defined]
+    return Ran(code, *(s.buffer.getvalue().decode() for s in (out, err)))
 
 
 def make_ledger(

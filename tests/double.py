@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -153,6 +154,8 @@ class Account:
     """Answers that a `hold` keeps back now."""
     followed: int = 0
     """POSTs to where a redirect led."""
+    calls: list[tuple[float, str]] = field(default_factory=list)
+    """Monotonic seconds and `post`, `poll` or `media` of every call, in order."""
     size: int = 600
 
     def of(self, label: str) -> list[Task]:
@@ -192,7 +195,9 @@ class _Open:
     released: asyncio.Event
     server: asyncio.Server | None = None
     connections: int = 0
-    polled: int = 0
+
+    def called(self, kind: str) -> None:
+        self.account.calls.append((time.monotonic(), kind))
 
     def rule(self, on: str, count: int, task: int = 0) -> Rule | None:
         for rule in self.plan.rules:
@@ -291,11 +296,13 @@ class _Server:
             return _error(401, 10003, "API key is invalid")
         match method, parts[2:]:
             case "POST", ["videos", "generations"]:
+                opened.called("post")
                 return await self._post(opened, headers.get("x-batchrunner-job", ""), body)
             case "POST", ["elsewhere"]:
                 opened.account.followed += 1
                 return _error(404, 40001, "nothing here")
             case "GET", ["tasks", task_id]:
+                opened.called("poll")
                 return await self._poll(opened, task_id)
             case "GET", ["balance"]:
                 return _answer(200, {"balance": 10_000_000})
@@ -467,6 +474,7 @@ class _Server:
             task = next((t for t in opened.account.tasks if t.id == task_id), None)
         if opened is None or task is None:
             return _answer(404, b"")
+        opened.called("media")
         version = int(urllib.parse.parse_qs(query)["v"][0])
         task.downloads += 1
         rule = opened.rule("media", task.downloads, task.number)
@@ -570,7 +578,14 @@ class Double:
 
 def _account(words: dict[str, Any]) -> Account:
     return Account(
-        **(words | {"posts": [Post(**p) for p in words["posts"]], "tasks": [Task(**t) for t in words["tasks"]]})
+        **(
+            words
+            | {
+                "posts": [Post(**p) for p in words["posts"]],
+                "tasks": [Task(**t) for t in words["tasks"]],
+                "calls": [(at, kind) for at, kind in words["calls"]],
+            }
+        )
     )
 
 

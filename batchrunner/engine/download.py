@@ -174,7 +174,7 @@ class Downloader:
             "bytes": fetched.size,
             "container": fetched.container,
             "fetched_at": self._deps.clock.wall(),
-        }
+        } | ({"simulated": True} if self._deps.simulated else {})
 
 
 def _describe(error: Exception) -> str:

@@ -116,6 +116,24 @@ def precheck(target: Path, ours: Collection[str] = ()) -> str | None:
     return None
 
 
+def find_simulated(target: Path) -> bool:
+    """Whether the simulator made what stands at `target`: its sidecar says so, and names these very bytes."""
+    facts = _read_sidecar(sidecar_path(target))
+    if facts is None or facts.get("simulated") is not True:
+        return False
+    return not os.path.lexists(target) or _digest(target)[0] == facts.get("sha256")
+
+
+def free_name(target: Path, word: str) -> Path:
+    """A name beside `target` that is free, such as `name.word.mp4` or `name.word2.mp4`."""
+    number = 1
+    while True:
+        name = target.with_name(f"{target.stem}.{word}{number if number > 1 else ''}{target.suffix}")
+        if not os.path.lexists(name) and not os.path.lexists(sidecar_path(name)):
+            return name
+        number += 1
+
+
 def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
     """The output of `task_id` where it is complete under its final name from an earlier try; None where not.
 
@@ -338,7 +356,9 @@ __all__ = [
     "Placed",
     "UnsafePath",
     "find_placed",
+    "find_simulated",
     "free_bytes",
+    "free_name",
     "give_name",
     "part_path",
     "place",

@@ -140,6 +140,8 @@ class Deps(Books):
     dice: Dice
     output_kind: Callable[[str], str]
     """Model name to `video`, `image` or `audio`."""
+    simulated: bool = False
+    """Whether the provider is the built-in simulator: sidecars say so."""
 
 
 def _details(event: e.Event) -> dict[str, Any]:

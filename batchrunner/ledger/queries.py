@@ -199,12 +199,12 @@ def selected_states(
 
 
 def unsent_outputs(connection: sqlite3.Connection, batches: Sequence[int], selection: Selection) -> list[sqlite3.Row]:
-    """Current selected jobs that may be sent: key, planned output, whether it is a full name, model, folder, and
+    """Current selected jobs that may be sent: row id, planned output, whether it is a full name, model, folder, and
     every task id that its key has had (JSON)."""
     condition, values = where(selection)
     marks = ", ".join("?" * len(batches))
     return connection.execute(
-        "SELECT job.key, job.output, job.named, job.model, batch.output_dir, "
+        "SELECT job.id, job.output, job.named, job.model, batch.output_dir, "
         "(SELECT json_group_array(a.task_id) FROM attempt a JOIN job o ON o.id = a.job_id "
         " WHERE o.batch_id = job.batch_id AND o.key = job.key AND a.task_id IS NOT NULL) AS task_ids "
         "FROM job JOIN batch ON batch.id = batch_id "

@@ -98,6 +98,13 @@ GROUP BY j.id
 """
 
 
+# A name that any batch has planned in the same folder.
+_TAKEN = """
+SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id
+WHERE job.output = ? AND batch.output_dir = (SELECT output_dir FROM batch WHERE id = ?)
+"""
+
+
 def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobSpec], now: float) -> int:
     """Write a manifest into the ledger, inside the caller's transaction.
 
@@ -186,7 +193,7 @@ def _free_name(connection: sqlite3.Connection, batch_id: int, output: str, named
     number = 2
     while True:
         name = f"{stem}.r{number}{suffix}"
-        taken = connection.execute("SELECT 1 FROM job WHERE batch_id = ? AND output = ?", (batch_id, name)).fetchone()
+        taken = connection.execute(_TAKEN, (name, batch_id)).fetchone()
         if taken is None:
             return name
         number += 1

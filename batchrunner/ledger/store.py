@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,12 +114,19 @@ class Ledger:
 
     async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
         """Write a manifest; see `record.record`. Returns the batch's id."""
+        if isinstance(jobs, Iterator):
+            jobs = list(jobs)  # an operation may be run twice
         return await self._writer.put(partial(_record, batch, jobs, self._now()))
 
     async def cap(self, names: Sequence[str], max_credits: int) -> None:
         """Lower the cap of batches to `max_credits`; a lower one stays."""
         sql = "UPDATE batch SET max_credits = min(coalesce(max_credits, ?1), ?1) WHERE name = ?2"
         await self._writer.put(lambda c: c.executemany(sql, [(max_credits, name) for name in names]))
+
+    async def rename_outputs(self, outputs: Sequence[tuple[int, str]]) -> None:
+        """Plan other files for jobs that are not sent yet: (row id, full name relative to the output folder)."""
+        sql = "UPDATE job SET output = ?2, named = 1 WHERE id = ?1 AND state = 'pending'"
+        await self._writer.put(lambda c: c.executemany(sql, outputs))
 
     # --- What is there -----------------------------------------------------------------------------------
 
@@ -289,14 +296,14 @@ def _pending(
     due = f"batch_id IN ({_marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
     rows = _rows(
         connection,
-        f"SELECT {JOB_COLUMNS} FROM job INDEXED BY job_due WHERE {due} AND NOT (not_before BETWEEN ? AND ?) "
+        f"SELECT {JOB_COLUMNS} FROM job INDEXED BY job_due WHERE {due} AND NOT (not_before > ? AND not_before <= ?) "
         "ORDER BY batch_id, position LIMIT ?",
         (*batches, *values, now, now + MAX_RETRY_AFTER, limit),
     )
     next_at = None
     if len(rows) < limit:
         next_at = connection.execute(
-            f"SELECT min(not_before) FROM job INDEXED BY job_due WHERE {due} AND not_before BETWEEN ? AND ?",
+            f"SELECT min(not_before) FROM job INDEXED BY job_due WHERE {due} AND not_before > ? AND not_before <= ?",
             (*batches, *values, now, now + MAX_RETRY_AFTER),
         ).fetchone()[0]
     return rows, next_at

@@ -22,6 +22,7 @@ _INSERT_HISTORY = (
 _INSERT_ATTEMPT = (
     "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at) VALUES (?, ?, ?, ?, 'reserved', ?)"
 )
+_UNMOVED = "SELECT 1 FROM job WHERE id = ? AND state = ? AND attempt = ?"
 _CONSENT = "UPDATE attempt SET consent = ? WHERE job_id = ? AND consent IS NULL AND money <> 'none'"
 _BUDGET = "SELECT max_credits - reserved - spent - at_risk, max_credits FROM batch WHERE id = ?"
 
@@ -50,9 +51,8 @@ class Change:
         else:
             self._settle(connection)
         values = (*fact_values(self.after), self.retries_used.provider, self.retries_used.moderated, self.now)
-        guard = (job.id, job.fact.state.value, job.fact.attempt)
-        if connection.execute(_UPDATE_JOB, values + guard).rowcount != 1:
-            raise Conflict(f"job {job.key} is no longer {job.fact.state.value} in attempt {job.fact.attempt}")
+        if connection.execute(_UPDATE_JOB, (*values, *self._guard)).rowcount != 1:
+            raise self._conflict()
         connection.execute(
             _INSERT_HISTORY,
             (
@@ -67,8 +67,19 @@ class Change:
             ),
         )
 
+    @property
+    def _guard(self) -> tuple[object, ...]:
+        """What the caller believes of the job."""
+        return self.job.id, self.job.fact.state.value, self.job.fact.attempt
+
+    def _conflict(self) -> Conflict:
+        job = self.job
+        return Conflict(f"job {job.key} is no longer {job.fact.state.value} in attempt {job.fact.attempt}")
+
     def _claim(self, connection: sqlite3.Connection) -> None:
         job = self.job
+        if connection.execute(_UNMOVED, self._guard).fetchone() is None:
+            raise self._conflict()  # before the attempt's own rules refuse it as if the disk had failed
         left, cap = connection.execute(_BUDGET, (job.batch_id,)).fetchone()
         if cap is not None and job.credits > left:
             raise BudgetExhausted(f"{job.key} needs {job.credits} credits and {max(left, 0)} of {cap} are left")

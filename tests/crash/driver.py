@@ -200,7 +200,7 @@ class Report:
     kills: int = 0
     not_fired: int = 0
     scenarios: int = 0
-    hits: Counter[str] = field(default_factory=Counter)
+    hits: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     seconds: float = 0.0
     slowest: list[tuple[float, str]] = field(default_factory=list)
@@ -355,7 +355,7 @@ class Driver:
         report.slowest = sorted([*report.slowest, (round(ran.seconds, 3), ran.stop or "")], reverse=True)[:5]
         if ran.killed:
             report.kills += 1
-            report.hits[ran.died] += 1
+            report.hits[ran.died] = report.hits.get(ran.died, 0) + 1
 
 
 class _Running:

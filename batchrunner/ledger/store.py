@@ -292,6 +292,8 @@ def _batches(names: tuple[str, ...], connection: sqlite3.Connection) -> list[Bat
 def _pending(
     batches: tuple[int, ...], selection: Selection, limit: int, now: float, connection: sqlite3.Connection
 ) -> tuple[list[sqlite3.Row], float | None]:
+    if not batches:
+        return [], None
     condition, values = where(selection)
     due = f"batch_id IN ({_marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
     rows = _rows(

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from batchrunner.simulator import Simulator, SimulatorSettings
+from batchrunner.simulator import SimulatorSettings
+from batchrunner.simulator.store import Store
+from batchrunner.simulator.world import World
 from tests.crash.checks import Books, check_end, check_now
 from tests.crash.command_line import CommandLine
-from tests.double import Account, Double, Plan, Rule, Task
+from tests.double import Account, Double, Plan, Rule
 
 JOBS = 70
 FAULTS = (
@@ -32,7 +34,7 @@ FAULTS = (
 
 def scenario(tmp_path: Path) -> str:
     """A name that no other test has."""
-    return re.sub(r"[^a-z0-9]+", "-", tmp_path.name.lower()) + f"-{abs(hash(tmp_path)) % 10**8}"
+    return re.sub(r"[^a-z0-9]+", "-", str(tmp_path).lower()).strip("-")
 
 
 def look(line: CommandLine, account: Account, code: int | None = None, stop: str | None = None) -> Books:
@@ -108,9 +110,6 @@ def test_a_simulated_night_that_is_killed(tmp_path: Path) -> None:
 
 def simulated(state: Path) -> list[dict[str, Any]]:
     """The tasks of a simulator that is not running."""
-    from batchrunner.simulator.store import Store
-    from batchrunner.simulator.world import World
-
     settings = SimulatorSettings(state=state)
     store = Store(state)
     try:
@@ -155,6 +154,3 @@ def test_the_lock_of_a_dead_runner_is_gone(double: Double, tmp_path: Path) -> No
     with closing(sqlite3.connect(line.db)) as connection:
         states = connection.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall()
     assert states == [("unconfirmed", 3)]
-
-
-__all__ = ["Simulator", "Task", "look", "scenario"]

@@ -25,6 +25,8 @@ EVENTS: dict[str, type[e.Event]] = {kind.__name__.lower(): kind for _, kind in T
 HARMLESS = frozenset({"throttle", "no_credit", "unauthorized"})
 """Answers to a POST after which it may be sent again: the service proved that it accepted nothing."""
 
+SIGNALS = {"interrupted": 130, "terminated": 143}
+
 ENDED = frozenset({"succeeded", "failed", "cancelled", "unconfirmed", "pending"})
 """States that a run may leave behind when it ends by itself (promise P4)."""
 
@@ -234,9 +236,10 @@ def check_history(books: Books) -> list[str]:
 def check_end(books: Books, account: Account, outputs: Path, code: int, stop: str | None) -> list[str]:
     """P4, and that everything that could come home did: for the end of a run that died of nothing."""
     wrong = check_code(books, code, stop)
+    early = stop in {"credentials refused", "unreachable", "ledger", "disk", *SIGNALS}
     tasks = {t.id: t for t in account.tasks}
     for job in books.jobs:
-        if job["state"] not in ENDED and stop not in {"credentials refused", "unreachable", "ledger", "disk"}:
+        if job["state"] not in ENDED and (not early or job["state"] == "submitting"):
             wrong.append(f"P4 {job['key']} was left {job['state']}")
         wrong += _check_outcome(job, tasks.get(job["task_id"]), account)
     if code == 4 and stop is None:
@@ -256,7 +259,9 @@ def check_end(books: Books, account: Account, outputs: Path, code: int, stop: st
 def check_code(books: Books, code: int, stop: str | None) -> list[str]:
     """P4: the exit code says what is left."""
     states = books.states()
-    if stop in {"credentials refused", "unreachable"}:
+    if stop in SIGNALS:
+        expected = SIGNALS[stop]
+    elif stop in {"credentials refused", "unreachable"}:
         expected = 6
     elif states.get("unconfirmed"):
         expected = 3

@@ -68,20 +68,23 @@ FINISHES = ("run", "resume", "word")
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """At the n-th passing of a crash point."""
+    """At the n-th passing of a crash point: by SIGKILL, or asked to end by SIGINT or SIGTERM."""
 
     point: str
     n: int = 1
+    by: signal.Signals = signal.SIGKILL
 
     def __str__(self) -> str:
-        return f"{self.point}.{self.n}"
+        return f"{self.point}.{self.n}" + ("" if self.by is signal.SIGKILL else f".{self.by.name}")
 
-
-def _death(text: str) -> Death | None:
-    if text == "-":
-        return None
-    point, _, n = text.rpartition(".")
-    return Death(point, int(n))
+    @classmethod
+    def parse(cls, text: str) -> Death | None:
+        """As it stands in a scenario's id."""
+        if text == "-":
+            return None
+        text, _, name = text.partition(".SIG")
+        point, _, n = text.rpartition(".")
+        return cls(point, int(n), signal.Signals["SIG" + (name or "KILL")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class Scenario:
     @classmethod
     def parse(cls, text: str) -> Scenario:
         fault, first, second, finish = text.split("/")
-        return cls(fault, _death(first), _death(second), finish)
+        return cls(fault, Death.parse(first), Death.parse(second), finish)
 
 
 SPOOL = Scenario("disk_full", Death(FULL), Death("recover.spool"))
@@ -147,7 +150,7 @@ def _child(order: Order, pipe: int) -> None:
             if death is None:
                 return
             if point == death.point and passed[point] == death.n:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), death.by)
             if death.point == FULL and point == "submit.answered" and passed[point] == death.n:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_AT, resource.RLIM_INFINITY))
 
@@ -175,9 +178,9 @@ class Ran:
     """How a run ended.
 
     Attributes:
-        killed: it died where it should.
+        killed: it was killed where it should.
         missed: it should have died, and never came there.
-        died: where, if it did.
+        died: where it was killed, or the signal that ended it.
         passed: the crash points that it passed, in order.
         code: exit code; -1 for a run that died.
         stop: why it stopped early; the traceback of a bug.
@@ -237,18 +240,22 @@ class Driver:
             yield Scenario(name, None, None)
             for point in CRASH_POINTS:
                 if not point.startswith("recover"):
+                    by = (signal.SIGINT, signal.SIGTERM)[weight(f"{name}{point}") % 2]
+                    yield from (s for s in [Scenario(name, Death(point, 1, by), None)] if self._taken(s))
                     yield from (s for s in (Scenario(name, Death(point, n), None) for n in (1, 2)) if self._taken(s))
 
     def _taken(self, scenario: Scenario) -> bool:
-        """Every first passing; of the second ones a share where the scale is small."""
-        first = scenario.first is None or scenario.first.n == 1
+        """Every kill at a first passing; of the second passings and the signals a share where the scale is small."""
+        first = scenario.first is None or (scenario.first.n == 1 and scenario.first.by is signal.SIGKILL)
         return first or self._scale != 1 or not weight(str(scenario)) % SECONDS_SHARE
 
     def group(self, scenario: Scenario) -> Steps:
-        """A first death: its recovery, and then its recovery with deaths in it."""
+        """A first death: its recovery, and then its recovery with deaths in it. After a signal, its recovery alone."""
         passed = yield from self.play(scenario)
         second = [Death(p, n) for p, count in Counter(passed).items() for n in range(1, min(count, MOST_PASSINGS) + 1)]
         second.sort(key=lambda d: (not d.point.startswith("recover"), weight(f"{scenario}{d}")))
+        if scenario.first is not None and scenario.first.by is not signal.SIGKILL:
+            return
         for death in second[: self._scale or None]:
             finish = FINISHES[weight(f"{scenario}{death}finish") % len(FINISHES)]
             yield from self.play(Scenario(scenario.fault, scenario.first, death, finish))
@@ -276,7 +283,7 @@ class Driver:
                 ran = yield Order(space, death, "run")
                 wrong += self._look(space, name, ran)
                 ended = ran.code in ENDS
-                if turn == 0 and not ran.killed:
+                if turn == 0 and ran.missed:
                     return []
                 if turn == 1:
                     passed = ran.passed
@@ -353,8 +360,8 @@ class Driver:
         report.runs += 1
         report.not_fired += ran.missed
         report.slowest = sorted([*report.slowest, (round(ran.seconds, 3), ran.stop or "")], reverse=True)[:5]
-        if ran.killed:
-            report.kills += 1
+        if ran.died:
+            report.kills += ran.killed
             report.hits[ran.died] = report.hits.get(ran.died, 0) + 1
 
 
@@ -391,11 +398,17 @@ class _Running:
         seconds = time.perf_counter() - self._began
         if told:
             words = json.loads(told)
-            return Ran(False, death is not None, "", passed, words["code"], words["stop"], seconds)
+            stopped = death is not None and words["code"] == 128 + death.by
+            missed = death is not None and not stopped
+            return Ran(
+                False, missed, death.by.name if death and stopped else "", passed, words["code"], words["stop"], seconds
+            )
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not self._hung
         if killed and death is not None:
             return Ran(True, False, death.point, passed, -1, None, seconds)
-        return Ran(False, False, "", passed, -1, f"hung after {passed[-3:]}" if self._hung else f"status {status}", seconds)
+        return Ran(
+            False, False, "", passed, -1, f"hung after {passed[-3:]}" if self._hung else f"status {status}", seconds
+        )
 
 
 def _quick(failures: int, fraction: float, base: float = 1.0, cap: float = 60.0) -> float:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .app import THIS_MACHINE, provider_settings
 from .core.events import Refused
 from .core.pricing import usd_text
 from .engine.clock import wall
 from .engine.ports import Settings
 from .engine.spool import read as read_spool
+from .environment import THIS_MACHINE, provider_settings
 from .exits import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, UsageError
 from .ledger import queries
 from .ledger.connection import MIN_SQLITE, open_reader

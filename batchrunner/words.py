@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .app import person
 from .core import events as e
 from .core.job import PAID_FAILURES, FailureKind, State
 from .engine.clock import Clock, SystemClock
 from .engine.ports import Books
 from .engine.recover import recover
 from .engine.spool import Spool
+from .environment import person
 from .exits import UsageError
 from .ledger import naming
 from .ledger.errors import DuplicateTask, LedgerBusy, LedgerUnusable

@@ -60,8 +60,8 @@ class Rule:
     """A fault, and on which occasions it happens.
 
     Attributes:
-        on: `post` (counted in the account), `task` (by the task's number), `poll` or `media` (counted for each task), or
-            `connect` (connections to the account's own port, closed before anything is read).
+        on: `post` (counted in the account), `task` (by the task's number), `poll` or `media` (counted for each task),
+            or `connect` (connections to the account's own port, closed before anything is read).
         what: see the tuples above.
         first, last: on the occasions first..last, 1-based.
         task: for `poll` and `media`: the number of the task that is meant; 0 for every task.

@@ -46,7 +46,7 @@ def spec(
     prompt: str | None = None,
     matrix: dict[str, Any] | None = None,
     tags: Sequence[str] = (),
-    credits: int | None = 630,
+    credits: int | None = 630,  # noqa: A002
     output: str | None = None,
     named: bool = True,
     provider: str = "reapi",
@@ -78,7 +78,7 @@ def batch(
     *,
     max_credits: int | None = None,
     output_dir: str = "/out/night",
-    retry: RetryBudget = RetryBudget(),
+    retry: RetryBudget = RetryBudget(),  # noqa: B008
     profile: str | None = None,
 ) -> BatchSpec:
     """What a manifest says of its batch."""

@@ -158,7 +158,7 @@ def _go(
     simulate: bool,
     limit: int | None,
     max_credits: int | None,
-    manifests: Sequence[Manifest] = (),
+    manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
 ) -> int:
     from .display import watcher_for
@@ -168,7 +168,7 @@ def _go(
         raise app.UsageError("--fault needs --simulate")
     options = app.RunOptions(
         db=db,
-        manifests=manifests,
+        manifests=[] if manifests is None else manifests,
         batches=batches,
         simulate=simulate,
         faults=faults,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..core import events as e
-from ..core.job import Job, State
+from ..core.job import Job, Problem, State
+from ..ledger.errors import DuplicateTask
 from .ports import Books, Work
 
 SPOOL = "spool"
@@ -26,18 +27,27 @@ async def recover(books: Books, every_batch: list[int]) -> None:
             job = submitting.get(spooled.job_id) or unconfirmed.get(spooled.job_id)
             if job is None or job.fact.attempt != spooled.attempt:
                 continue  # recorded after all
-            event: e.Event
-            if job.state is State.SUBMITTING:
-                event = e.Accepted(spooled.task_id)
-                del submitting[job.id]
-            else:
-                event = e.Identified(spooled.task_id, SPOOL, "received before the ledger could be written")
-            await books.advance(job, event)
+            submitting.pop(job.id, None)
+            unconfirmed.pop(job.id, None)
+            await _restore(books, job, spooled.task_id)
         books.crash("recover.spool")
         books.spool.clear()
     for job in submitting.values():
         await books.advance(job, e.Interrupted())
         books.crash("recover.interrupted")
+
+
+async def _restore(books: Books, job: Job, task_id: str) -> None:
+    """Record an id that was received for a job whose submission is not settled."""
+    event: e.Event = e.Identified(task_id, SPOOL, "received before the ledger could be written")
+    if job.state is State.SUBMITTING:
+        event = e.Accepted(task_id)
+    try:
+        await books.advance(job, event)
+    except DuplicateTask as duplicate:
+        if job.state is State.SUBMITTING:
+            problem = Problem(f"the provider's answer names {duplicate}", "duplicate_task_id")
+            await books.advance(job, e.Ambiguous(problem))
 
 
 async def consent(books: Books, work: Work, who: str) -> int:

@@ -198,9 +198,11 @@ def selected_states(
     return {State(s): n for s, n in current}, {State(s): n for s, n in old}
 
 
-def unsent_outputs(connection: sqlite3.Connection, batches: Sequence[int], selection: Selection) -> list[sqlite3.Row]:
-    """Current selected jobs that may be sent: row id, planned output, whether it is a full name, model, folder, and
-    every task id that its key has had (JSON)."""
+def unsent_outputs(
+    connection: sqlite3.Connection, batches: Sequence[int], selection: Selection, after: int, limit: int
+) -> list[sqlite3.Row]:
+    """Current selected jobs that may be sent, with row ids above `after`: row id, planned output, whether it is a full
+    name, model, folder, and every task id that its key has had (JSON)."""
     condition, values = where(selection)
     marks = ", ".join("?" * len(batches))
     return connection.execute(
@@ -208,8 +210,9 @@ def unsent_outputs(connection: sqlite3.Connection, batches: Sequence[int], selec
         "(SELECT json_group_array(a.task_id) FROM attempt a JOIN job o ON o.id = a.job_id "
         " WHERE o.batch_id = job.batch_id AND o.key = job.key AND a.task_id IS NOT NULL) AS task_ids "
         "FROM job JOIN batch ON batch.id = batch_id "
-        f"WHERE batch_id IN ({marks}) AND current = 1 AND state = 'pending' AND {condition}",
-        (*batches, *values),
+        f"WHERE batch_id IN ({marks}) AND current = 1 AND state = 'pending' AND {condition} AND job.id > ? "
+        "ORDER BY job.id LIMIT ?",
+        (*batches, *values, after, limit),
     ).fetchall()
 
 

@@ -157,8 +157,6 @@ class Writer:
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():
-        return
     if isinstance(result, sqlite3.Error):
         failed = WriteFailed(f"the ledger could not be written: {result}")
         failed.__cause__ = result

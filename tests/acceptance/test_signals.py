@@ -13,6 +13,7 @@ from batchrunner import app
 from batchrunner.core.job import RetryBudget, State
 from batchrunner.core.pacing import backoff
 from batchrunner.engine import control
+from batchrunner.engine.clock import Dice
 from batchrunner.engine.control import UNREACHABLE_AT_START, UNREACHABLE_LATER, Control, Stop
 from batchrunner.engine.ports import Settings
 from tests.crash.checks import Books, check_end, check_now
@@ -245,7 +246,7 @@ def test_credentials_that_die_while_polling(double: Double, tmp_path: Path, monk
 
 def _control() -> tuple[Control, FakeClock, list[Stop]]:
     clock, stops = FakeClock(), list[Stop]()
-    return Control(clock, lambda: 0.5, lambda stop, _message: stops.append(stop)), clock, stops
+    return Control(clock, Dice(1), lambda stop, _message: stops.append(stop)), clock, stops
 
 
 def test_nobody_there_at_the_start() -> None:

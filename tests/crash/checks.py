@@ -1,4 +1,4 @@
-"""The promise (CONTRACT.md, P1 to P5), checked from outside: the double's account against the ledger's file and the disk.
+"""The promise (CONTRACT.md, P1 to P5), checked from outside: the double's account against the ledger and the disk.
 
 Nothing of the engine is asked. Every function returns what is wrong, in words; an empty list is a kept promise.
 """

@@ -156,8 +156,8 @@ def _child(order: Order, pipe: int) -> None:
 
     options = app.RunOptions(
         db=space.db,
-        manifests=() if order.finish == "resume" else (space.manifest(),),
-        batches=(BATCH,) if order.finish == "resume" else (),
+        manifests=[] if order.finish == "resume" else [space.manifest()],
+        batches=[BATCH] if order.finish == "resume" else [],
         resubmit=order.finish == "word",
         settings=SETTINGS,
         crash=crash,
@@ -359,7 +359,7 @@ class Driver:
         report = self.report
         report.runs += 1
         report.not_fired += ran.missed
-        report.slowest = sorted([*report.slowest, (round(ran.seconds, 3), ran.stop or "")], reverse=True)[:5]
+        report.slowest = sorted([*report.slowest, (round(ran.seconds, 3), (ran.stop or "")[-60:])], reverse=True)[:5]
         if ran.died:
             report.kills += ran.killed
             report.hits[ran.died] = report.hits.get(ran.died, 0) + 1
@@ -417,7 +417,7 @@ def _quick(failures: int, fraction: float, base: float = 1.0, cap: float = 60.0)
 
 def prepare() -> None:
     """Warm what every child inherits."""
-    control.backoff = _quick  # type: ignore[attr-defined]  a server that is away is away for milliseconds
+    setattr(control, "backoff", _quick)  # noqa: B010  a server that is away is away for milliseconds
     catalogue.models()
     assert threading.active_count() == 1, "a process with threads must not fork"
     gc.collect()

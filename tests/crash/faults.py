@@ -19,9 +19,8 @@ class Fault:
         budget: `budget.max_credits`.
         in_flight: `limits.in_flight`.
         retry: `retry:`.
-        posts_lost: POSTs that the fault alone leaves in doubt: with a crash in the way there may be as many, not more.
-        full: `submit.answered` at whose n-th passing the disk of the ledger is full, for the first run: it dies when the
-            id is in the spool. 0 for never.
+        full: at this passing of `submit.answered` the ledger's disk is full, for the first run: it dies when the id is
+            in the spool. 0 for never.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -29,20 +28,15 @@ class Fault:
     budget: int | None = None
     in_flight: int = 50
     retry: RetryBudget = field(default_factory=RetryBudget)
-    posts_lost: int = 0
     full: int = 0
 
 
-def _post(what: str, last: int = 1, **more: int) -> Fault:
-    return Fault(Plan([Rule("post", what, last=last)]), **more)
+def _post(what: str, last: int = 1) -> Fault:
+    return Fault(Plan([Rule("post", what, last=last)]))
 
 
-def _lost(what: str) -> Fault:
-    return _post(what, posts_lost=1)
-
-
-def _rules(*rules: Rule, **more: int) -> Fault:
-    return Fault(Plan(rules), **more)
+def _rules(*rules: Rule) -> Fault:
+    return Fault(Plan(rules))
 
 
 FAULTS: dict[str, Fault] = {
@@ -57,19 +51,19 @@ FAULTS: dict[str, Fault] = {
     "connect_close": _rules(Rule("connect", "close")),
     "connect_reset": _rules(Rule("connect", "reset", last=2)),
     # POSTs that nobody can tell about.
-    "error500": _lost("error500"),
-    "reset_before": _lost("reset_before"),
-    "html": _lost("html"),
-    "bare400": _lost("bare400"),
-    "error500_after": _lost("error500_after"),
-    "reset_after": _lost("reset_after"),
-    "close_after": _lost("close_after"),
-    "no_id": _lost("no_id"),
-    "malformed": _lost("malformed"),
-    "redirect": _lost("redirect"),
-    "cut_answer": _lost("cut_answer"),
-    "duplicate_id": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), jobs=3, posts_lost=1),
-    "breaker": _post("reset_after", ALWAYS, jobs=4, in_flight=1, posts_lost=4),
+    "error500": _post("error500"),
+    "reset_before": _post("reset_before"),
+    "html": _post("html"),
+    "bare400": _post("bare400"),
+    "error500_after": _post("error500_after"),
+    "reset_after": _post("reset_after"),
+    "close_after": _post("close_after"),
+    "no_id": _post("no_id"),
+    "malformed": _post("malformed"),
+    "redirect": _post("redirect"),
+    "cut_answer": _post("cut_answer"),
+    "duplicate_id": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), jobs=3),
+    "breaker": Fault(Plan([Rule("post", "reset_after", last=ALWAYS)]), jobs=4, in_flight=1),
     "slow": _post("slow", 2),
     # Tasks.
     "fail": _rules(Rule("task", "fail")),
@@ -95,7 +89,7 @@ FAULTS: dict[str, Fault] = {
     "tight": Fault(jobs=3, budget=2 * CREDITS),
     "tight_narrow": Fault(jobs=3, budget=2 * CREDITS, in_flight=1),
     "tight_fail": Fault(Plan([Rule("task", "fail")]), jobs=3, budget=2 * CREDITS, retry=RetryBudget(provider=1)),
-    "tight_lost": Fault(Plan([Rule("post", "reset_after")]), jobs=3, budget=2 * CREDITS, posts_lost=1),
+    "tight_lost": Fault(Plan([Rule("post", "reset_after")]), jobs=3, budget=2 * CREDITS),
     "tight_throttle": Fault(Plan([Rule("post", "throttle", last=2)]), jobs=3, budget=2 * CREDITS, in_flight=1),
     # The ledger's own disk.
     "disk_full": Fault(full=1),

@@ -30,8 +30,8 @@ SETTINGS = Settings(
 class Jobs:
     """Job specs as a manifest has them."""
 
-    def __init__(self, number: int, credits: int) -> None:
-        self._jobs = [_job(f"shot{n}", credits) for n in range(number)]
+    def __init__(self, number: int, price: int) -> None:
+        self._jobs = [_job(f"shot{n}", price) for n in range(number)]
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -40,7 +40,7 @@ class Jobs:
         return iter(self._jobs)
 
 
-def _job(shot: str, credits: int) -> JobSpec:
+def _job(shot: str, price: int) -> JobSpec:
     request = {"model": MODEL, "prompt": f"a {shot}", "duration": 5}
     key = job_key(shot, {}, 1)
     return JobSpec(
@@ -53,7 +53,7 @@ def _job(shot: str, credits: int) -> JobSpec:
         provider="reapi",
         model=MODEL,
         request=request,
-        credits=credits,
+        credits=price,
         output=key,
         named=False,
         seconds=5,

@@ -226,7 +226,9 @@ class Lives(RuleBasedStateMachine):
         specs = [spec(name, credits=price) for name, price in PRICES.items()]
         self.do(self.ledger.record(batch(max_credits=CAP, retry=RetryBudget(1, 1)), specs))
         after = self.dump()
-        assert [line for line in after if 'INTO "batch"' not in line] == [line for line in before if 'INTO "batch"' not in line]
+        assert [line for line in after if 'INTO "batch"' not in line] == [
+            line for line in before if 'INTO "batch"' not in line
+        ]
 
     # --- What is always true -----------------------------------------------------------------------------
 
@@ -253,7 +255,10 @@ class Lives(RuleBasedStateMachine):
         """P1."""
         if not hasattr(self, "reader"):
             return
-        open_attempts = "SELECT max(n) FROM (SELECT count(*) AS n FROM attempt WHERE money <> 'none' AND consent IS NULL GROUP BY job_id)"
+        open_attempts = (
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM attempt "
+            "WHERE money <> 'none' AND consent IS NULL GROUP BY job_id)"
+        )
         assert (self.reader.execute(open_attempts).fetchone()[0] or 0) <= 1
         unsettled = (
             "SELECT count(*) FROM job JOIN attempt a ON a.job_id = job.id "

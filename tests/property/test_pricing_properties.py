@@ -26,7 +26,7 @@ def test_flat(usd: object) -> None:
 
 
 @given(st.integers(0, 10**9))
-def test_dollars_are_exact(credits: int) -> None:
+def test_dollars_are_exact(credits: int) -> None:  # noqa: A002
     text = usd_text(credits)
     assert Fraction(text) == Fraction(credits, 1000)
     assert len(text.partition(".")[2]) in {2, 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import jsonschema
@@ -41,7 +42,7 @@ def test_every_model_has_a_dated_price_for_its_defaults(name: str) -> None:
     assert model.price is not None
     assert model.price.as_of
     assert model.price.source
-    credits = model.price.credits({}, model.defaults)
+    credits = model.price.credits({}, model.defaults)  # noqa: A001
     assert credits is not None
     assert credits > 0
 
@@ -64,7 +65,7 @@ def test_the_packaged_schemas_come_first(tmp_path: Path, monkeypatch: pytest.Mon
     beside = schema_folder()
     assert (Path(str(beside)) / "manifest.schema.json").is_file()
     (tmp_path / "schemas").mkdir()
-    monkeypatch.setattr(catalogue.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     assert schema_folder() == tmp_path / "schemas"
 
 

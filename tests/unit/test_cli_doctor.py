@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from batchrunner import doctor
-from batchrunner.app import THIS_MACHINE
+from batchrunner.environment import THIS_MACHINE
 from batchrunner.core.job import State
 from batchrunner.doctor import Check, Level, clock_check, exit_code, open_files_check, sqlite_check
 from batchrunner.engine.spool import Spool, Spooled

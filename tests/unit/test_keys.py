@@ -26,7 +26,23 @@ def test_readable(shot: str, matrix: dict[str, object], take: int, key: str) -> 
 @pytest.mark.parametrize(
     "value",
     [
-        *("16:9", "a b", "", ".", "..", ".hidden", "-x", "a--b", "x" * (MAX_VALUE + 1), "犬", "a/b", "a+b", "a=b", "a@b", "$(rm)"),
+        *(
+            "16:9",
+            "a b",
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "-x",
+            "a--b",
+            "x" * (MAX_VALUE + 1),
+            "犬",
+            "a/b",
+            "a+b",
+            "a=b",
+            "a@b",
+            "$(rm)",
+        ),
         *("5", "true", "null", "0.5", "NaN", "1e5", [1, 2], {"a": 1}, -5, 1e22),
     ],
 )

@@ -40,7 +40,9 @@ async def ledger(path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
         yield opened
 
 
-async def due(ledger: Ledger, selection: Selection = ALL, limit: int = 100, now: float = START, batches: Any = (1,)) -> list[str]:
+async def due(
+    ledger: Ledger, selection: Selection = ALL, limit: int = 100, now: float = START, batches: Any = (1,)
+) -> list[str]:
     return [job.key for job in (await ledger.pending(batches, selection, limit, now))[0]]
 
 
@@ -98,7 +100,7 @@ async def test_held_back_until_its_time(ledger: Ledger, clock: FakeClock) -> Non
 
 
 async def test_at_its_time_it_is_due(ledger: Ledger) -> None:
-    """"Not before T" means that at T it may go; else a runner on a clock that stands still would ask for ever."""
+    """ "Not before T" means that at T it may go; else a runner on a clock that stands still would ask for ever."""
     (job,) = await with_jobs(ledger, [spec()])
     await held(ledger, job, START + 5)
     assert await ledger.pending([1], ALL, 10, START + 4.999) == ([], START + 5)
@@ -233,7 +235,9 @@ async def test_the_account(ledger: Ledger, path: Path) -> None:
     await written_behind(ledger)
     assert await ledger.hold_until("reapi") == START + 9
     assert await ledger.hold_until("other") == 0.0
-    with pytest.raises(LedgerUnusable, match=r"belongs to https://reapi\.ai, and the run would use https://evil\.example"):
+    with pytest.raises(
+        LedgerUnusable, match=r"belongs to https://reapi\.ai, and the run would use https://evil\.example"
+    ):
         await ledger.bind_origin("reapi", "https://evil.example")
     assert await ledger.query(lambda c: queries.bound_origin(c, "reapi")) == "https://reapi.ai"
     assert await ledger.query(lambda c: queries.bound_origin(c, "none")) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -42,7 +43,15 @@ def ledger(path: Path) -> Path:
 
 async def test_the_settings_that_the_promise_rests_on(path: Path) -> None:
     """Read back on the very connection that writes, in its own thread."""
-    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema", "application_id", "user_version")
+    names = (
+        "journal_mode",
+        "synchronous",
+        "foreign_keys",
+        "busy_timeout",
+        "trusted_schema",
+        "application_id",
+        "user_version",
+    )
     async with open_ledger(path, FakeClock()) as ledger:
         found = await ledger.query(lambda c: {name: c.execute(f"PRAGMA {name}").fetchone()[0] for name in names})
         isolation = await ledger.query(lambda c: c.isolation_level)
@@ -142,7 +151,7 @@ def test_a_path_below_a_file(tmp_path: Path, opener: object) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(LedgerUnusable, match="can't create .*No such file or directory"):
+    with pytest.raises(LedgerUnusable, match=r"can't create .*No such file or directory"):
         open_writer(tmp_path / "nowhere" / "l.db")
     assert open_reader(tmp_path / "nowhere" / "l.db") is None
 
@@ -250,7 +259,7 @@ def test_what_sqlite_cannot_open(ledger: Path, monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(sqlite3, "connect", refuse)
     assert callable(opener)
-    with pytest.raises(LedgerUnusable, match="can't open .*unable to open database file"):
+    with pytest.raises(LedgerUnusable, match=r"can't open .*unable to open database file"):
         opener(ledger)
 
 
@@ -319,7 +328,9 @@ async def test_readers_beside_a_writer(path: Path) -> None:
 async def test_one_runner_at_a_time(path: Path) -> None:
     clock = FakeClock()
     async with open_ledger(path, clock):
-        with pytest.raises(LedgerBusy, match=f"another batchrunner \\(process {os.getpid()}\\) holds .*batchrunner.db;"):
+        with pytest.raises(
+            LedgerBusy, match=f"another batchrunner \\(process {os.getpid()}\\) holds .*batchrunner.db;"
+        ):
             await Ledger.open(path, clock.wall)
     async with open_ledger(path, clock):
         pass
@@ -348,7 +359,7 @@ def test_a_holder_that_did_not_say_who_it_is(path: Path) -> None:
     first, second = RunLock(path), RunLock(path)
     first.acquire()
     first.path.write_bytes(b"\xff\xfe\x1b[31m")
-    with pytest.raises(LedgerBusy, match="^another batchrunner holds "):
+    with pytest.raises(LedgerBusy, match=r"^another batchrunner holds "):
         second.acquire()
     first.release()
     second.acquire()
@@ -358,7 +369,7 @@ def test_a_holder_that_did_not_say_who_it_is(path: Path) -> None:
 def test_a_lock_that_is_a_symlink(path: Path, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     RunLock(path).path.symlink_to(tmp_path / "precious")
-    with pytest.raises(LedgerUnusable, match="can't open .*lock"):
+    with pytest.raises(LedgerUnusable, match=r"can't open .*lock"):
         RunLock(path).acquire()
     assert (tmp_path / "precious").read_text() == "mine"
 
@@ -367,8 +378,8 @@ def test_a_filesystem_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch)
     def refuse(fd: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
-    with pytest.raises(LedgerUnusable, match="can't lock .*Operation not supported"):
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LedgerUnusable, match=r"can't lock .*Operation not supported"):
         RunLock(path).acquire()
 
 

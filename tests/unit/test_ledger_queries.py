@@ -96,9 +96,25 @@ async def test_status_counts_current_jobs_and_all_money(ledger: Ledger, ask: Ask
 
 # --- jobs ------------------------------------------------------------------------------------------------
 
-KEYS = (
-    "job batch shot take matrix tags model request state task_id attempts credits error output sha256 bytes current"
-).split()
+KEYS = [
+    "job",
+    "batch",
+    "shot",
+    "take",
+    "matrix",
+    "tags",
+    "model",
+    "request",
+    "state",
+    "task_id",
+    "attempts",
+    "credits",
+    "error",
+    "output",
+    "sha256",
+    "bytes",
+    "current",
+]
 
 
 async def test_jobs_have_the_keys_of_the_contract(ledger: Ledger, ask: Ask) -> None:
@@ -129,8 +145,12 @@ COSTS: list[tuple[tuple[e.Event, ...], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("events", "credits"), COSTS, ids=lambda v: "-".join(type(x).__name__ for x in v) if isinstance(v, tuple) else str(v))
-async def test_what_a_job_has_cost(ledger: Ledger, ask: Ask, events: tuple[e.Event, ...], credits: int) -> None:
+@pytest.mark.parametrize(
+    ("events", "credits"),
+    COSTS,
+    ids=lambda v: "-".join(type(x).__name__ for x in v) if isinstance(v, tuple) else str(v),
+)
+async def test_what_a_job_has_cost(ledger: Ledger, ask: Ask, events: tuple[e.Event, ...], credits: int) -> None:  # noqa: A002
     (job,) = await with_jobs(ledger, [spec()])
     job = await drive(ledger, job, *events)
     (found,) = ask(queries.jobs)
@@ -169,7 +189,11 @@ async def test_jobs_in_order_old_revisions_last_and_filters(ledger: Ledger, ask:
     assert keys() == [("b-1", 1, True), ("a-1", 2, True), ("a-1", 1, False), ("c-1", 1, True)]
     assert keys("other") == [("c-1", 1, True)]
     assert keys("night", ["running"]) == [("a-1", 1, False)]
-    assert keys(None, ["running", "pending"], Selection(only=("a", "c*"))) == [("a-1", 2, True), ("a-1", 1, False), ("c-1", 1, True)]
+    assert keys(None, ["running", "pending"], Selection(only=("a", "c*"))) == [
+        ("a-1", 2, True),
+        ("a-1", 1, False),
+        ("c-1", 1, True),
+    ]
     assert keys(None, (), Selection(tags=("x",))) == [("b-1", 1, True)]
     assert keys("none") == []
 
@@ -198,7 +222,10 @@ async def test_show(ledger: Ledger, ask: Ask) -> None:
         ("pending", "submitting", "claimed", ""),
         ("submitting", "running", "accepted", ""),
     ]
-    assert [(h["attempt"], h["reason"]) for h in found["history"]][2:4] == [(1, "reset; code reset; HTTP 502; request req_7"), (1, "go")]
+    assert [(h["attempt"], h["reason"]) for h in found["history"]][2:4] == [
+        (1, "reset; code reset; HTTP 502; request req_7"),
+        (1, "go"),
+    ]
     assert found["revisions"] == [
         {"revision": 1, "state": "running", "current": False},
         {"revision": 2, "state": "pending", "current": True},
@@ -225,16 +252,25 @@ async def test_selected_states(ledger: Ledger, ask: Ask) -> None:
 async def test_unsent_outputs(ledger: Ledger, ask: Ask) -> None:
     one, two = await with_jobs(ledger, [spec("a", tags=["x"]), spec("b", named=False, output="b")])
     one = await drive(ledger, one, e.Claimed(), e.Accepted("t1"), e.TaskFailed(SEEN, again=True))
-    rows = {r["id"]: r for r in ask(queries.unsent_outputs, [1], Selection())}
+    rows = {r["id"]: r for r in ask(queries.unsent_outputs, [1], Selection(), 0, 99)}
     assert set(rows) == {one.id, two.id}
     assert (rows[one.id]["output"], rows[one.id]["named"], rows[one.id]["output_dir"]) == ("a-1.mp4", 1, "/out/night")
     assert json.loads(rows[one.id]["task_ids"]) == ["t1"]
     assert (rows[two.id]["output"], rows[two.id]["named"], json.loads(rows[two.id]["task_ids"])) == ("b", 0, [])
-    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(tags=("x",)))] == [one.id]
+    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(tags=("x",)), 0, 99)] == [one.id]
     await drive(ledger, one, e.Claimed())
-    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection())] == [two.id]
+    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(), 0, 99)] == [two.id]
     await with_jobs(ledger, [])
-    assert ask(queries.unsent_outputs, [1], Selection()) == []
+    assert ask(queries.unsent_outputs, [1], Selection(), 0, 99) == []
+
+
+async def test_unsent_outputs_a_page_at_a_time(ledger: Ledger, ask: Ask) -> None:
+    await with_jobs(ledger, [spec(f"s{n}") for n in range(7)])
+    found: list[int] = []
+    while page := ask(queries.unsent_outputs, [1], Selection(), found[-1] if found else 0, 3):
+        assert len(page) <= 3
+        found += [r["id"] for r in page]
+    assert found == [1, 2, 3, 4, 5, 6, 7]
 
 
 async def test_known_jobs_and_folders(ledger: Ledger, ask: Ask) -> None:
@@ -242,7 +278,10 @@ async def test_known_jobs_and_folders(ledger: Ledger, ask: Ask) -> None:
     await with_jobs(ledger, [spec("a", prompt="new")])
     await with_jobs(ledger, [spec("c")], name="other", output_dir="/o")
     found = ask(queries.known_jobs, "night")
-    assert {k: [(r["revision"], r["current"]) for r in v] for k, v in found.items()} == {"a-1": [(1, 0), (2, 1)], "b-1": [(1, 0)]}
+    assert {k: [(r["revision"], r["current"]) for r in v] for k, v in found.items()} == {
+        "a-1": [(1, 0), (2, 1)],
+        "b-1": [(1, 0)],
+    }
     assert ask(queries.known_jobs, "none") == {}
     assert ask(queries.output_folders, 10) == ["/o", "/out/night"]
     assert ask(queries.output_folders, 1) == ["/o"]
@@ -269,7 +308,17 @@ async def _two_batches(ledger: Ledger) -> None:
         ("night/a-1", [("night/a-1", 2)]),
         ("other/a-1", [("other/a-1", 1)]),
         ("only-1", [("night/only-1", 1)]),
-        ("*-1", [("night/b-1", 1), ("night/x-1", 1), ("night/a-1", 2), ("night/only-1", 1), ("other/a-1", 1), ("other/z-1", 1)]),
+        (
+            "*-1",
+            [
+                ("night/b-1", 1),
+                ("night/x-1", 1),
+                ("night/a-1", 2),
+                ("night/only-1", 1),
+                ("other/a-1", 1),
+                ("other/z-1", 1),
+            ],
+        ),
         ("other/*", [("other/a-1", 1), ("other/z-1", 1)]),
         ("n*/[ab]-?", [("night/b-1", 1), ("night/a-1", 2)]),
     ],
@@ -309,7 +358,10 @@ async def test_a_key_whose_position_changed_names_the_current_revision(ledger: L
 async def test_find_named(ledger: Ledger, ask: Ask) -> None:
     await _two_batches(ledger)
     found = ask(naming.find_named, "night")
-    assert (keys(found.rows), found.exact) == ([("night/b-1", 1), ("night/x-1", 1), ("night/a-1", 2), ("night/only-1", 1)], False)
+    assert (keys(found.rows), found.exact) == (
+        [("night/b-1", 1), ("night/x-1", 1), ("night/a-1", 2), ("night/only-1", 1)],
+        False,
+    )
     assert (keys(ask(naming.find_named, "z-1").rows), ask(naming.find_named, "z-1").exact) == ([("other/z-1", 1)], True)
     assert ask(naming.find_named, "z*").exact is False
     with pytest.raises(naming.Unknown, match=r"^no batch or job nihgt; did you mean the batch night\?$"):
@@ -317,7 +369,7 @@ async def test_find_named(ledger: Ledger, ask: Ask) -> None:
     with pytest.raises(naming.Unknown, match=r"^no batch and no job qqqqqq"):
         ask(naming.find_named, "qqqqqq")
     await with_jobs(ledger, [spec("q")], name="z-1", output_dir="/q")
-    with pytest.raises(naming.Unknown, match="^z-1 is both a batch and a job"):
+    with pytest.raises(naming.Unknown, match=r"^z-1 is both a batch and a job"):
         ask(naming.find_named, "z-1")
 
 
@@ -332,26 +384,26 @@ async def test_find_unconfirmed(ledger: Ledger, ask: Ask) -> None:
         ask(naming.find_unconfirmed, "a-1")
     assert keys(ask(naming.find_unconfirmed, "a-1", 1)) == [("night/a-1", 1)]
     assert keys(ask(naming.find_unconfirmed, "a*")) == [("night/a-1", 1), ("night/a-1", 2)]
-    with pytest.raises(naming.Unknown, match="^b-1 is pending, not unconfirmed; "):
+    with pytest.raises(naming.Unknown, match=r"^b-1 is pending, not unconfirmed; "):
         ask(naming.find_unconfirmed, "b-1")
-    with pytest.raises(naming.Unknown, match="^b\\* names no unconfirmed job; "):
+    with pytest.raises(naming.Unknown, match=r"^b\* names no unconfirmed job; "):
         ask(naming.find_unconfirmed, "b*")
-    with pytest.raises(naming.Unknown, match="^no job c-1"):
+    with pytest.raises(naming.Unknown, match=r"^no job c-1"):
         ask(naming.find_unconfirmed, "c-1")
     (other,) = await with_jobs(ledger, [spec("a")], name="other", output_dir="/o")
     await drive(ledger, other, *path_to(State.UNCONFIRMED))
-    with pytest.raises(naming.Unknown, match="a-1 stands in several batches; say which: night/a-1, other/a-1$"):
+    with pytest.raises(naming.Unknown, match=r"a-1 stands in several batches; say which: night/a-1, other/a-1$"):
         ask(naming.find_unconfirmed, "a-1")
     assert keys(ask(naming.find_unconfirmed, "other/a-1")) == [("other/a-1", 1)]
     assert keys(ask(naming.find_unconfirmed, "o*/a*")) == [("other/a-1", 1)]
 
 
 async def test_find_batch(ledger: Ledger, ask: Ask) -> None:
-    with pytest.raises(naming.Unknown, match="^no batch night$"):
+    with pytest.raises(naming.Unknown, match=r"^no batch night$"):
         await ledger.query(lambda c: naming.find_batch(c, "night"))
     await _two_batches(ledger)
     assert ask(naming.find_batch, "night")["id"] == 1
     with pytest.raises(naming.Unknown, match=r"^no batch nigth; did you mean night\?$"):
         ask(naming.find_batch, "nigth")
-    with pytest.raises(naming.Unknown, match="^no batch qqqq; there are: night, other$"):
+    with pytest.raises(naming.Unknown, match=r"^no batch qqqq; there are: night, other$"):
         ask(naming.find_batch, "qqqq")

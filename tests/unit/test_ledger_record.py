@@ -48,7 +48,9 @@ async def record(ledger: Ledger, *specs: JobSpec, **of_batch: Any) -> list[Job]:
 
 async def test_new_jobs(ledger: Ledger) -> None:
     matrix = {"place": "beach", "on": True, "n": None, "ü": 1.5}
-    await record(ledger, spec("a", tags=["hero", "ü"], matrix=matrix), spec("b", 2, credits=None, seconds=None, named=False))
+    await record(
+        ledger, spec("a", tags=["hero", "ü"], matrix=matrix), spec("b", 2, credits=None, seconds=None, named=False)
+    )
     found = await ledger.query(lambda c: [dict(r) for r in c.execute("SELECT * FROM job ORDER BY id")])
     first, second = found
     assert json.loads(first["matrix"]) == matrix
@@ -56,8 +58,16 @@ async def test_new_jobs(ledger: Ledger) -> None:
     assert json.loads(first["request"]) == {"model": "kling-3-0-turbo", "prompt": "a a", "duration": 5}
     assert (first["position"], first["revision"], first["current"], first["state"]) == (0, 1, 1, "pending")
     assert (first["created_at"], first["updated_at"]) == (START, START)
-    assert (second["shot"], second["take"], second["credits"], second["seconds"], second["named"]) == ("b", 2, None, None, 0)
-    history = await ledger.query(lambda c: [tuple(r) for r in c.execute("SELECT job_id, to_state, event, reason FROM history")])
+    assert (second["shot"], second["take"], second["credits"], second["seconds"], second["named"]) == (
+        "b",
+        2,
+        None,
+        None,
+        0,
+    )
+    history = await ledger.query(
+        lambda c: [tuple(r) for r in c.execute("SELECT job_id, to_state, event, reason FROM history")]
+    )
     assert history == [(1, "pending", "recorded", "revision 1"), (2, "pending", "recorded", "revision 1")]
 
 
@@ -74,14 +84,21 @@ async def test_a_second_record_changes_nothing(ledger: Ledger) -> None:
 async def test_the_batch_is_refreshed(ledger: Ledger, clock: FakeClock) -> None:
     await record(ledger, spec(), max_credits=10)
     clock.forward(60)
-    changed = replace(batch(retry=RetryBudget(2, 1), profile="final"), submits_per_minute=6.0, in_flight=3, provider="other")
+    changed = replace(
+        batch(retry=RetryBudget(2, 1), profile="final"), submits_per_minute=6.0, in_flight=3, provider="other"
+    )
     assert await ledger.record(changed, [spec()]) == 1
     (found,) = await ledger.query(lambda c: [dict(r) for r in c.execute("SELECT * FROM batch")])
     assert (found["max_credits"], found["profile"], found["provider"]) == (None, "final", "other")
     assert (found["submits_per_minute"], found["in_flight"]) == (6.0, 3)
     assert (found["created_at"], found["updated_at"]) == (START, START + 60)
     (read,) = await ledger.batches(["night"])
-    assert (read.submits_per_minute, read.in_flight, read.retry, read.output_dir) == (6.0, 3, RetryBudget(2, 1), Path("/out/night"))
+    assert (read.submits_per_minute, read.in_flight, read.retry, read.output_dir) == (
+        6.0,
+        3,
+        RetryBudget(2, 1),
+        Path("/out/night"),
+    )
     assert await ledger.batches(["another"]) == []
 
 
@@ -94,7 +111,9 @@ async def test_a_changed_request_is_a_new_revision(ledger: Ledger) -> None:
         ("dog-1", 1, 0, "running", "dog-1.mp4"),
         ("dog-1", 2, 1, "pending", "dog-1.r2.mp4"),
     ]
-    assert history == await ledger.query(lambda c: [tuple(r) for r in c.execute("SELECT * FROM history WHERE job_id = 1")])
+    assert history == await ledger.query(
+        lambda c: [tuple(r) for r in c.execute("SELECT * FROM history WHERE job_id = 1")]
+    )
     assert await ledger.query(lambda c: c.execute("SELECT reserved FROM batch").fetchone()[0]) == 630
 
 
@@ -232,20 +251,27 @@ async def test_another_folder_does_not_matter(ledger: Ledger) -> None:
     assert (await rows(ledger))[-1][4] == "dog-1.r2.mp4"
 
 
+async def test_other_files_can_be_planned_for_what_is_not_sent(ledger: Ledger) -> None:
+    one, two = await record(ledger, spec("a", named=False, output="a"), spec("b"))
+    await drive(ledger, two, *path_to(State.RUNNING))
+    await ledger.rename_outputs([(one.id, "a.2.mp4"), (two.id, "b.2.mp4")])
+    assert await rows(ledger, "output, named") == [("a.2.mp4", 1), ("b-1.mp4", 1)]
+
+
 # --- All or nothing --------------------------------------------------------------------------------------
 
 
 async def test_two_jobs_of_one_key_are_refused_whole(ledger: Ledger) -> None:
     await record(ledger, spec())
     before = await state_of(ledger)
-    with pytest.raises(WriteFailed, match="UNIQUE constraint failed: incoming.key"):
+    with pytest.raises(WriteFailed, match=r"UNIQUE constraint failed: incoming.key"):
         await record(ledger, spec("new"), spec("dog"), spec("dog", prompt="2"))
     assert await state_of(ledger) == before
     await record(ledger, spec("new"), spec("dog"))
 
 
 async def test_jobs_that_can_be_walked_only_once(ledger: Ledger) -> None:
-    """The group of a failing neighbour is run again, operation by operation: the second time the jobs must be there too."""
+    """A failing neighbour makes the whole group run again: the second time the jobs must be there too."""
     (job,) = await record(ledger, spec("a"))
     stale = await ledger.advance(job, e.Claimed())
     await ledger.advance(stale, e.NotSent(_problem()))

@@ -22,7 +22,8 @@ S = State
 _JOB = (
     "INSERT INTO job (id, batch_id, key, revision, fingerprint, position, shot, take, matrix, tags, provider, model, "
     "request, credits, output, named, created_at, updated_at{more}) "
-    "VALUES ({id}, 1, '{key}', {revision}, '{fingerprint}', 0, 's', 1, '{{}}', '[]', 'p', 'm', '{{}}', 400, 'o', 1, 0, 0{values})"
+    "VALUES ({id}, 1, '{key}', {revision}, '{fingerprint}', 0, 's', 1, '{{}}', '[]', 'p', 'm', '{{}}', 400, 'o', 1, "
+    "0, 0{values})"
 )
 
 FACTS = {
@@ -35,7 +36,9 @@ FACTS = {
     S.FAILED: "error_kind = 'rejected', error_message = 'x'",
     S.CANCELLED: "not_before = 0",
 }
-NOTHING = "task_id = NULL, urls = NULL, error_kind = NULL, error_message = NULL, file = NULL, sha256 = NULL, bytes = NULL"
+NOTHING = (
+    "task_id = NULL, urls = NULL, error_kind = NULL, error_message = NULL, file = NULL, sha256 = NULL, bytes = NULL"
+)
 WAY = {
     S.PENDING: (),
     S.CANCELLED: (S.CANCELLED,),
@@ -48,11 +51,18 @@ WAY = {
 }
 
 
-def _job(id: int = 1, key: str = "k", revision: int = 1, fingerprint: str = "f", more: str = "", values: str = "") -> str:
-    return _JOB.format(id=id, key=key, revision=revision, fingerprint=fingerprint, more=more, values=values)
+def _job(
+    number: int = 1,
+    key: str = "k",
+    revision: int = 1,
+    fingerprint: str = "f",
+    more: str = "",
+    values: str = "",
+) -> str:
+    return _JOB.format(id=number, key=key, revision=revision, fingerprint=fingerprint, more=more, values=values)
 
 
-def _attempt(number: int = 1, *, job: int = 1, credits: int = 400, money: str = "reserved", task: str = "NULL") -> str:
+def _attempt(number: int = 1, *, job: int = 1, credits: int = 400, money: str = "reserved", task: str = "NULL") -> str:  # noqa: A002
     return (
         "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at, task_id) "
         f"VALUES ({job}, {number}, 1, {credits}, '{money}', 0, {task})"
@@ -109,7 +119,9 @@ def _words_after(sql: str, start: str) -> set[str]:
 
 
 def test_lists_in_checks_are_the_enums(db: sqlite3.Connection) -> None:
-    job, attempt = (db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (n,)).fetchone()[0] for n in ("job", "attempt"))
+    job, attempt = (
+        db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (n,)).fetchone()[0] for n in ("job", "attempt")
+    )
     assert _words_after(job, "CHECK (state IN") == {s.value for s in State}
     assert _words_after(job, "state <> 'failed' OR error_kind IN") == {k.value for k in FailureKind}
     assert _words_after(attempt, "CHECK (money IN") == {m.value for m in Money}
@@ -127,7 +139,7 @@ def test_every_move(db: sqlite3.Connection, start: State, to: State) -> None:
         _move(db, to)
         assert db.execute("SELECT state FROM job").fetchone()[0] == to.value
     else:
-        with pytest.raises(sqlite3.IntegrityError, match="^illegal transition$"):
+        with pytest.raises(sqlite3.IntegrityError, match=r"^illegal transition$"):
             _move(db, to)
         assert db.execute("SELECT state FROM job").fetchone()[0] == start.value
 
@@ -161,7 +173,15 @@ def test_attempt_number(db: sqlite3.Connection) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["batch_id = 1", "key = 'x'", "revision = 2", "fingerprint = 'x'", "request = '{\"a\":1}'", "model = 'x'", "provider = 'x'"],
+    [
+        "batch_id = 1",
+        "key = 'x'",
+        "revision = 2",
+        "fingerprint = 'x'",
+        "request = '{\"a\":1}'",
+        "model = 'x'",
+        "provider = 'x'",
+    ],
 )
 def test_what_a_job_asks_for_never_changes(db: sqlite3.Connection, change: str) -> None:
     refuses(db, f"UPDATE job SET {change}", "^what a job asks for never changes; a change is a new revision$")
@@ -345,9 +365,7 @@ def test_strangers(db: sqlite3.Connection) -> None:
 # --- Migrations ------------------------------------------------------------------------------------------
 
 SNAPSHOT = {
-    "account": (
-        "provider:TEXT! origin:TEXT! hold_until:REAL!=0",
-    ),
+    "account": ("provider:TEXT! origin:TEXT! hold_until:REAL!=0",),
     "attempt": (
         "job_id:INTEGER! number:INTEGER! batch_id:INTEGER! credits:INTEGER! money:TEXT! consent:TEXT",
         "intent_at:REAL! answered_at:REAL ended_at:REAL outcome:TEXT task_id:TEXT request_id:TEXT",
@@ -371,12 +389,8 @@ SNAPSHOT = {
         "bytes:INTEGER retries_provider:INTEGER!=0 retries_moderated:INTEGER!=0 next_poll_at:REAL",
         "polls:INTEGER!=0 created_at:REAL! updated_at:REAL!",
     ),
-    "latency": (
-        "id:INTEGER model:TEXT! seconds:INTEGER took:REAL!",
-    ),
-    "legal": (
-        "from_state:TEXT! to_state:TEXT!",
-    ),
+    "latency": ("id:INTEGER model:TEXT! seconds:INTEGER took:REAL!",),
+    "legal": ("from_state:TEXT! to_state:TEXT!",),
     "run": (
         "id:INTEGER started_at:REAL! ended_at:REAL heartbeat_at:REAL! pid:INTEGER! host:TEXT! batches:TEXT!",
         "progress:TEXT!='{}' stop:TEXT exit_code:INTEGER",

@@ -13,9 +13,11 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.job import Failed, FailureKind, Job, Output, Pending, Problem, RetryBudget, Running, State
 from batchrunner.core.lifecycle import IllegalTransition
+from batchrunner.ledger.connection import open_writer
 from batchrunner.ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.transitions import reason_of
+from batchrunner.ledger.writer import InlineDatabase
 from tests.support import START, FakeClock, drive, dump, money, open_ledger, path_to, spec, with_jobs
 
 SEEN = Problem("reset", "reset", 502, "req_7")
@@ -83,7 +85,9 @@ async def test_the_whole_way(path: Path, clock: FakeClock) -> None:
             "task_id": "task_1",
             "request_id": "req_1",
         }
-        assert [(h["at"] - START, h["attempt"], h["from_state"], h["to_state"], h["event"], h["reason"]) for h in history] == [
+        assert [
+            (h["at"] - START, h["attempt"], h["from_state"], h["to_state"], h["event"], h["reason"]) for h in history
+        ] == [
             (0, 0, None, "pending", "recorded", "revision 1"),
             (10, 1, "pending", "submitting", "claimed", "intent recorded"),
             (20, 1, "submitting", "running", "accepted", "task task_1"),
@@ -205,7 +209,7 @@ async def test_budget_exactly_at_the_boundary(path: Path, clock: FakeClock) -> N
         await ledger.advance(a, e.Claimed())
         await ledger.advance(b, e.Claimed())
         before = await everything(ledger)
-        with pytest.raises(BudgetExhausted, match="^c-1 needs 1 credits and 0 of 1260 are left$"):
+        with pytest.raises(BudgetExhausted, match=r"^c-1 needs 1 credits and 0 of 1260 are left$"):
             await ledger.advance(c, e.Claimed())
         assert await everything(ledger) == before
         assert await money(ledger) == (0, 1260, 0)
@@ -295,6 +299,17 @@ async def test_the_cap_can_be_lowered_only(path: Path, clock: FakeClock) -> None
         assert (await rows(ledger, "SELECT max_credits FROM batch WHERE name = 'free'"))[0]["max_credits"] == 50
 
 
+async def test_money_of_several_batches(path: Path, clock: FakeClock) -> None:
+    async with open_ledger(path, clock) as ledger:
+        (one,) = await with_jobs(ledger, [spec("a")])
+        (two,) = await with_jobs(ledger, [spec("b", credits=5)], name="other", output_dir="/o")
+        await drive(ledger, one, e.Claimed(), e.Accepted("t"), e.Completed(()))
+        await drive(ledger, two, e.Claimed(), e.Ambiguous(SEEN))
+        assert await ledger.money([1, 2]) == {"spent": 630, "reserved": 0, "at_risk": 5}
+        assert await ledger.money([2]) == {"spent": 0, "reserved": 0, "at_risk": 5}
+        assert await ledger.money([]) == {"spent": 0, "reserved": 0, "at_risk": 0}
+
+
 # --- Consent and retries ---------------------------------------------------------------------------------
 
 
@@ -305,7 +320,14 @@ async def test_the_cap_can_be_lowered_only(path: Path, clock: FakeClock) -> None
         (e.Claimed(), e.Ambiguous(SEEN), e.Abandoned("me"), e.Retried("me", "why not")),
         (e.Claimed(), e.Accepted("t"), e.Vanished(SEEN), e.Retried("me", "why not")),
         (
-            *(e.Claimed(), e.Accepted("t"), e.Completed(("u",)), e.LinkDied(SEEN), e.Completed(("u",)), e.LinkDied(SEEN)),
+            *(
+                e.Claimed(),
+                e.Accepted("t"),
+                e.Completed(("u",)),
+                e.LinkDied(SEEN),
+                e.Completed(("u",)),
+                e.LinkDied(SEEN),
+            ),
             e.Retried("me", "why not"),
         ),
     ],
@@ -329,7 +351,10 @@ async def test_a_refunded_attempt_gets_no_consent(path: Path, clock: FakeClock) 
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, *path_to(State.FAILED), e.Retried("me"))
-        assert (await rows(ledger, "SELECT consent, outcome FROM attempt"))[0] == {"consent": None, "outcome": "rejected"}
+        assert (await rows(ledger, "SELECT consent, outcome FROM attempt"))[0] == {
+            "consent": None,
+            "outcome": "rejected",
+        }
         await ledger.advance(job, e.Claimed())
 
 
@@ -405,6 +430,15 @@ async def test_a_failure_that_nobody_waits_for_is_silent(path: Path, clock: Fake
         ledger.save_latency(job, 3.0)
         await ledger.advance(job, e.Claimed())
         assert await ledger.latencies() == [("kling-3-0-turbo", 5, 3.0)]
+
+
+async def test_a_ledger_without_a_thread_or_a_lock(path: Path, clock: FakeClock) -> None:
+    """As tests on virtual time use it."""
+    ledger = Ledger(InlineDatabase(open_writer(path)), clock.wall)
+    (job,) = await with_jobs(ledger, [spec()])
+    job = await drive(ledger, job, *path_to(State.SUCCEEDED))
+    assert await stored(ledger, job) == job
+    await ledger.close()
 
 
 # --- The history's words ---------------------------------------------------------------------------------

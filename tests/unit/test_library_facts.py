@@ -107,6 +107,10 @@ async def test_close_ends_the_thread(tmp_path: Path) -> None:
 # --- sqlite3 ---------------------------------------------------------------------------------------------
 
 
+def _open_transaction(connection: sqlite3.Connection) -> bool:
+    return connection.in_transaction
+
+
 def _plain(path: Path) -> sqlite3.Connection:
     connection = _opener(path)
     connection.execute("PRAGMA journal_mode = wal")
@@ -118,12 +122,12 @@ def test_isolation_level_none_opens_no_transaction_by_itself(tmp_path: Path) -> 
     connection = _plain(tmp_path / "x")
     connection.execute("CREATE TABLE t (a)")
     connection.execute("INSERT INTO t VALUES (1)")
-    assert not connection.in_transaction
+    assert not _open_transaction(connection)
     connection.close()
 
 
 def test_commit_returns_after_the_wal_holds_the_transaction(tmp_path: Path) -> None:
-    """When COMMIT has returned, a copy of the files as they stand has the row, and a crash of this process loses nothing."""
+    """When COMMIT has returned, a copy of the files as they stand has the row: a crash here loses nothing."""
     connection = _plain(tmp_path / "x")
     connection.execute("CREATE TABLE t (a)")
     connection.execute("BEGIN IMMEDIATE")
@@ -161,9 +165,9 @@ def test_a_failed_statement_leaves_its_transaction_open_and_a_full_disk_may_not(
     connection.execute("INSERT INTO t VALUES (1)")
     with pytest.raises(sqlite3.IntegrityError):
         connection.execute("INSERT INTO t VALUES (1)")
-    assert connection.in_transaction
+    assert _open_transaction(connection)
     connection.execute("ROLLBACK")
-    assert not connection.in_transaction
+    assert not _open_transaction(connection)
     with pytest.raises(sqlite3.OperationalError, match="no transaction is active"):
         connection.execute("ROLLBACK")
     connection.close()
@@ -173,7 +177,7 @@ def test_executescript_runs_what_it_is_given_and_stops_at_the_first_error(tmp_pa
     connection = _plain(tmp_path / "x")
     with pytest.raises(sqlite3.OperationalError):
         connection.executescript("BEGIN IMMEDIATE; CREATE TABLE a (x); nonsense; COMMIT;")
-    assert connection.in_transaction
+    assert _open_transaction(connection)
     connection.close()
     connection = _plain(tmp_path / "x")
     assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0

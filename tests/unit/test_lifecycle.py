@@ -132,7 +132,9 @@ def test_every_pair(state: State, event: e.Event) -> None:
     fact = FACTS[state]
     expected = AFTER.get((state, type(event)))
     if expected is None:
-        with pytest.raises(IllegalTransition, match=f"{_name(event)} can't happen to a job that is {state.value}") as raised:
+        with pytest.raises(
+            IllegalTransition, match=f"{_name(event)} can't happen to a job that is {state.value}"
+        ) as raised:
             advance(fact, event)
         assert raised.value.state is state
         assert raised.value.event is event
@@ -187,11 +189,11 @@ def test_money(event: e.Event) -> None:
 
 def test_a_thing_that_is_no_event_or_fact_is_a_bug() -> None:
     with pytest.raises(AssertionError):
-        money_after(cast(Any, e.StillRunning()))
+        money_after(cast("Any", e.StillRunning()))
     with pytest.raises(AssertionError):
-        advance(cast(Any, NEW), e.Claimed())
+        advance(cast("Any", NEW), e.Claimed())
     with pytest.raises(IllegalTransition):
-        advance(Running(1, "t"), cast(Any, e.StillRunning()))
+        advance(Running(1, "t"), cast("Any", e.StillRunning()))
 
 
 def test_groups_of_states() -> None:
@@ -207,4 +209,4 @@ def test_the_module_exports_what_it_checks_with() -> None:
         state = State.PENDING
 
     with pytest.raises(AssertionError):
-        lifecycle.advance(cast(Any, Stranger()), e.Claimed())
+        lifecycle.advance(cast("Any", Stranger()), e.Claimed())

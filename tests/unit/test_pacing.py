@@ -136,7 +136,16 @@ def test_backoff_grows_and_is_capped() -> None:
 
 @pytest.mark.parametrize(
     ("said", "held"),
-    [(None, 7.0), (math.nan, 7.0), (0.0, 0.0), (-5.0, 0.0), (2.5, 2.5), (3600.0, 3600.0), (1e12, 3600.0), (math.inf, 3600.0)],
+    [
+        (None, 7.0),
+        (math.nan, 7.0),
+        (0.0, 0.0),
+        (-5.0, 0.0),
+        (2.5, 2.5),
+        (3600.0, 3600.0),
+        (1e12, 3600.0),
+        (math.inf, 3600.0),
+    ],
 )
 def test_clamp_retry_after(said: float | None, held: float) -> None:
     assert clamp_retry_after(said, 7.0) == held

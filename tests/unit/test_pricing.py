@@ -22,7 +22,7 @@ def _kling(**request: Any) -> int | None:
     ("duration", "resolution", "credits"),
     [(5, "720p", 630), (5, "1080p", 788), (15, "720p", 1888), (15, "1080p", 2363), (3, "720p", 378), (3, "1080p", 473)],
 )
-def test_documented_figures(duration: int, resolution: str, credits: int) -> None:
+def test_documented_figures(duration: int, resolution: str, credits: int) -> None:  # noqa: A002
     assert _kling(duration=duration, resolution=resolution) == credits
 
 
@@ -77,5 +77,5 @@ def test_the_first_rate_that_applies_wins_and_types_matter() -> None:
     ("credits", "text"),
     [(0, "0.00"), (1, "0.001"), (10, "0.01"), (630, "0.63"), (788, "0.788"), (1000, "1.00"), (1234567, "1234.567")],
 )
-def test_usd_text(credits: int, text: str) -> None:
+def test_usd_text(credits: int, text: str) -> None:  # noqa: A002
     assert usd_text(credits) == text

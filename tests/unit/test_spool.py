@@ -1,4 +1,4 @@
-"""The last resort for a received task id: whatever happens to its file, no intact record is lost, no torn one is read."""
+"""The last resort for a received task id: no intact record is lost, no torn one is read."""
 
 from __future__ import annotations
 
@@ -172,7 +172,9 @@ def line(value: object) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-@pytest.mark.parametrize("value", [5, None, "x", [], [1, 2], [1, 2, 3, 4], {}, ["a", 1, "t"], [1, None, "t"], [[1], 1, "t"]])
+@pytest.mark.parametrize(
+    "value", [5, None, "x", [], [1, 2], [1, 2, 3, 4], {}, ["a", 1, "t"], [1, None, "t"], [[1], 1, "t"]]
+)
 def test_a_line_of_another_shape(value: object) -> None:
     assert read(line(value) + line([7, 1, "t"])) == [Spooled(7, 1, "t")]
 
@@ -182,7 +184,9 @@ def test_garbage(data: bytes) -> None:
     assert read(data) == []
 
 
-records = st.builds(Spooled, st.integers(1, 2**40), st.integers(1, 99), st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True))
+records = st.builds(
+    Spooled, st.integers(1, 2**40), st.integers(1, 99), st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True)
+)
 
 
 @given(st.lists(records, max_size=6), st.binary(max_size=30))

@@ -140,7 +140,9 @@ async def test_a_late_comer_joins_the_next_group(database: Counted) -> None:
 # --- Failing alone ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [Conflict("no"), sqlite3.IntegrityError("no"), KeyError("a bug")], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error", [Conflict("no"), sqlite3.IntegrityError("no"), KeyError("a bug")], ids=lambda e: type(e).__name__
+)
 async def test_one_bad_operation_fails_alone(database: Counted, path: Path, error: Exception) -> None:
     writer = Writer(database)
     waits = [writer.put(insert(1)), writer.put(fail(error)), writer.put(insert(2)), writer.put(insert(3))]

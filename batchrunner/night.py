@@ -1,0 +1,369 @@
+"""One run, from the open ledger to the exit code: where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .catalogue import models
+from .core.job import Job, State
+from .core.polling import Latencies
+from .core.selection import Selection
+from .engine.clock import Clock, Dice
+from .engine.control import AT_ONCE, Control, Stop
+from .engine.download import EXTENSIONS
+from .engine.files import target_path
+from .engine.ground import Site, clear
+from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
+from .engine.recover import consent, recover
+from .engine.runner import Outcome, Runner
+from .engine.signals import on_signals
+from .engine.spool import Spool
+from .environment import THIS_MACHINE, person, provider_settings
+from .exits import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    EXIT_STOPPED,
+    EXIT_UNCONFIRMED,
+    UsageError,
+)
+from .ledger import queries
+from .ledger.errors import WriteFailed
+from .ledger.record import BatchSpec
+from .ledger.store import Ledger
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+    from .providers.fetch import Fetcher
+    from .providers.reapi import ReApi, ReApiSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `run` and `resume` were asked for.
+
+    Attributes:
+        db: path of the ledger.
+        manifests: valid manifests; empty for `resume`. The list is emptied when they are recorded, so that memory
+            does not grow with the manifest for the rest of the night.
+        batches: batches to resume, by name; with no manifests and no names: every unfinished one.
+        simulate: against the built-in simulator.
+        faults: faults of that simulator.
+        selection: `--only`, `--tag`.
+        limit: most new submissions, None for no limit.
+        max_credits: `--max-credits`; the smaller of it and the manifest's budget holds.
+        resubmit: `--on-unconfirmed resubmit`.
+        until: seconds from now after which nothing more is submitted.
+        wait_lock: seconds to wait for another runner to leave.
+        settings: how the engine behaves, except for what the options and the batches say.
+        crash: called with the name of every durable step; for tests.
+    """
+
+    db: Path
+    manifests: list[Manifest] = field(default_factory=list)
+    batches: Sequence[str] = ()
+    simulate: bool = False
+    faults: Sequence[str] = ()
+    selection: Selection = field(default_factory=Selection)
+    limit: int | None = None
+    max_credits: int | None = None
+    resubmit: bool = False
+    until: float | None = None
+    wait_lock: float = 0.0
+    settings: Settings = field(default_factory=Settings)
+    crash: Crash = no_crash
+
+
+SITES = 1000
+"""Outputs looked at together before a run."""
+
+
+class Watcher:
+    """Is told what happens in a run; the command line's displays derive from it."""
+
+    def begin(self, batches: Sequence[str], tally: Tally) -> None:
+        """The work is known and starts now."""
+
+    def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
+        """Something happened."""
+
+    def attach(self, stop: Callable[[Stop, str], None]) -> None:
+        """What the watcher may call to stop the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: the exit code, the status of its batches, and why it stopped early, if it did."""
+
+    exit_code: int
+    batches: list[dict[str, Any]]
+    stop: Stop | None
+    message: str
+
+
+class Night:
+    """One run, from the open ledger to the exit code."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        watcher: Watcher,
+        clock: Clock,
+        ledger: Ledger,
+        spool: Spool,
+        stack: AsyncExitStack,
+    ) -> None:
+        self._options = options
+        self._watcher = watcher
+        self._clock = clock
+        self._ledger = ledger
+        self._spool = spool
+        self._stack = stack
+        self._runner: Runner | None = None
+
+    async def run(self) -> RunResult:
+        every = await self._ledger.batches()
+        books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock, crash=self._options.crash)
+        await recover(books, [b.id for b in every])
+        names = await self._record()
+        batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
+        work = Work(batches, self._options.selection)
+        if batches and self._options.resubmit:
+            await consent(books, work, person())
+        tally = Tally(await self._states(work, everything=True))
+        await self._check_selection(work, names)
+        if not self._has_work(tally, await self._states(work)):
+            return await self._result(work, None)
+        await self._check_outputs(work)
+        outcome = await self._engine(work, tally)
+        return await self._result(work, outcome)
+
+    # --- Before ------------------------------------------------------------------------------------------
+
+    async def _record(self) -> list[str]:
+        options = self._options
+        if not options.manifests:
+            return await self._names_to_resume()
+        names = [m.batch for m in options.manifests]
+        for manifest in options.manifests:
+            if names.count(manifest.batch) > 1:
+                raise UsageError(f"two manifests name the batch {manifest.batch}; give each a name of its own")
+        for manifest in options.manifests:
+            await self._ledger.record(batch_spec(manifest, options.max_credits), manifest.jobs)
+        options.manifests.clear()
+        return names
+
+    async def _names_to_resume(self) -> list[str]:
+        known = await self._ledger.query(queries.batch_names)
+        if not self._options.batches:
+            return list(known)
+        for name in self._options.batches:
+            try:
+                await self._ledger.query(partial(queries.find_batch, name=name))
+            except queries.Unknown as unknown:
+                raise UsageError(str(unknown)) from None
+        if self._options.max_credits is not None:
+            await self._ledger.cap(self._options.batches, self._options.max_credits)
+        return list(self._options.batches)
+
+    async def _states(self, work: Work, everything: bool = False) -> dict[State, int]:
+        if not work.batches:
+            return {}
+        selection = Selection() if everything else work.selection
+        current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, selection))
+        return {s: current.get(s, 0) + old.get(s, 0) for s in {*current, *old}}
+
+    def _has_work(self, every: dict[State, int] | Tally, selected: dict[State, int]) -> bool:
+        states = every.states if isinstance(every, Tally) else every
+        return bool(selected.get(State.PENDING) or states.get(State.RUNNING) or states.get(State.DOWNLOADING))
+
+    async def _check_selection(self, work: Work, names: Sequence[str]) -> None:
+        if work.selection and not await self._states(work):
+            chosen = " ".join(
+                [f"--only {o}" for o in work.selection.only] + [f"--tag {t}" for t in work.selection.tags]
+            )
+            raise UsageError(f"{chosen} selects no job of {', '.join(names)}; `batchrunner jobs` lists them")
+
+    async def _check_outputs(self, work: Work) -> None:
+        """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
+        renamed: list[tuple[int, str]] = []
+        taken: list[str] = []
+        sites: list[Site] = []
+        ask = partial(queries.unsent_outputs, batches=work.ids, selection=work.selection, limit=SITES)
+        while rows := await self._ledger.query(partial(ask, after=sites[-1].job_id if sites else 0)):
+            sites = [_site(row) for row in rows]
+            look = partial(
+                clear,
+                sites,
+                simulate=self._options.simulate,
+                rename=lambda job_id, output: renamed.append((job_id, output)),
+            )
+            taken += await asyncio.get_running_loop().run_in_executor(None, look)
+        if taken:
+            more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+            raise UsageError(
+                f"{taken[0]}{more}; this ledger did not write it, and it is never overwritten: "
+                "move it away, or change output.dir or output.name"
+            )
+        if renamed:
+            await self._ledger.rename_outputs(renamed)
+
+    # --- The run itself ----------------------------------------------------------------------------------
+
+    async def _engine(self, work: Work, tally: Tally) -> Outcome:
+        options = self._options
+        provider, fetcher = await self._connect()
+        now = self._clock.wall()
+        hold = min(max(0.0, await self._ledger.hold_until(provider.name) - now), 3600.0)
+        dice = Dice()
+        control = Control(self._clock, dice, self._stopped, hold)
+        deps = Deps(
+            ledger=self._ledger,
+            spool=self._spool,
+            clock=self._clock,
+            observe=self._observe,
+            crash=options.crash,
+            tally=tally,
+            provider=provider,
+            fetcher=fetcher,
+            dice=dice,
+            output_kind=lambda model: models()[model].output,
+            simulated=options.simulate,
+        )
+        settings = replace(
+            options.settings,
+            submits_per_minute=min(b.submits_per_minute for b in work.batches),
+            in_flight=min(b.in_flight for b in work.batches),
+            max_submissions=options.limit,
+            deadline=None if options.until is None else self._clock.monotonic() + options.until,
+        )
+        latencies = Latencies()
+        for model, seconds, took in await self._ledger.latencies():
+            latencies.add(model, seconds, took)
+        names = [b.name for b in work.batches]
+        self._run_id = await self._ledger.start_run(names)
+        runner = self._runner = Runner(deps, control, settings, work, latencies)
+        self._watcher.attach(control.halt)
+        self._watcher.begin(names, tally)
+        on_signals(control)
+        return await runner.run()
+
+    def _stopped(self, reason: Stop, message: str) -> None:
+        self._tell("stopping", reason=reason.value, message=message)
+
+    def _observe(self, event: str, job: Job | None = None, /, **data: Any) -> None:
+        if job is not None and job.state in {State.SUCCEEDED, State.FAILED} and self._runner is not None:
+            self._runner.finished()
+        if event == "progress":
+            self._ledger.beat(self._run_id, data)
+        self._tell(event, job, **data)
+
+    def _tell(self, event: str, job: Job | None = None, /, **data: Any) -> None:
+        """Tell the watcher. One who has gone (a closed pipe, a full disk under the log) does not stop the work."""
+        try:
+            self._watcher.event(event, job, **data)
+        except OSError:
+            self._watcher = Watcher()
+
+    async def _connect(self) -> tuple[ReApi, Fetcher]:
+        from .providers.fetch import Fetcher
+        from .providers.reapi import ReApi
+
+        settings = await self._provider_settings()
+        provider = ReApi(settings, self._clock.wall)
+        self._stack.push_async_callback(provider.aclose)
+        await self._ledger.bind_origin(provider.name, self._origin(provider))
+        fetcher = Fetcher(loopback=provider.loopback, user_agent=settings.user_agent, clock=self._clock.wall)
+        self._stack.push_async_callback(fetcher.aclose)
+        return provider, fetcher
+
+    def _origin(self, provider: ReApi) -> str:
+        """What the ledger is bound to. A loopback server may come back on another port."""
+        if self._options.simulate:
+            return "the simulator"
+        return THIS_MACHINE if provider.loopback else provider.origin
+
+    async def _provider_settings(self) -> ReApiSettings:
+        from .providers.reapi import ReApiSettings
+
+        if self._options.simulate:
+            return ReApiSettings(base_url=await self._simulator(), key="rk_simulated")
+        return provider_settings()
+
+    async def _simulator(self) -> str:
+        from .simulator import Simulator, SimulatorSettings, parse_faults
+
+        state = self._options.db.with_name(self._options.db.name + ".account")
+        settings = SimulatorSettings(
+            state=state, faults=parse_faults(list(self._options.faults)), median_seconds=4.0, balance=1_000_000_000
+        )
+        simulator = Simulator(settings)
+        base: str = await simulator.start()
+        self._stack.push_async_callback(simulator.stop)
+        return base
+
+    # --- After -------------------------------------------------------------------------------------------
+
+    async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
+        stop = outcome.stop if outcome else None
+        current, old = (
+            await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
+            if work.batches
+            else ({}, {})
+        )
+        code = exit_code(stop, current, old)
+        if outcome is not None:
+            with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
+                await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
+        wall = self._clock.wall()
+        found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
+        return RunResult(code, found, stop, outcome.message if outcome else "")
+
+
+def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int]) -> int:
+    """The exit code of CONTRACT.md for how a run stopped and what it leaves."""
+    if stop is Stop.INTERRUPTED:
+        return EXIT_SIGINT
+    if stop is Stop.TERMINATED:
+        return EXIT_SIGTERM
+    if stop in AT_ONCE:
+        return EXIT_REFUSED
+    if current.get(State.UNCONFIRMED) or old.get(State.UNCONFIRMED):
+        return EXIT_UNCONFIRMED
+    left = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
+    if any(current.get(s) for s in left):
+        return EXIT_STOPPED
+    return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
+
+
+def _site(row: sqlite3.Row) -> Site:
+    root = Path(row["output_dir"])
+    extension = EXTENSIONS[models()[row["model"]].output]
+    target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
+    return Site(row["id"], root, target, json.loads(row["task_ids"]))
+
+
+def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
+    """What the ledger records of a manifest. The smaller of the manifest's budget and `--max-credits` is the cap."""
+    caps = [c for c in (manifest.max_credits, max_credits) if c is not None]
+    return BatchSpec(
+        name=manifest.batch,
+        provider=manifest.provider,
+        manifest=str(manifest.file),
+        profile=manifest.profile,
+        output_dir=str(manifest.output_dir),
+        max_credits=min(caps) if caps else None,
+        submits_per_minute=manifest.submits_per_minute,
+        in_flight=manifest.in_flight,
+        retry=manifest.retry,
+    )

@@ -67,3 +67,10 @@ def pause(seconds: float) -> None:
 def local_now() -> datetime.datetime:
     """Now, in the machine's own time zone."""
     return datetime.datetime.now().astimezone()
+
+
+def iso(at: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC, to the millisecond; None stays None."""
+    if at is None:
+        return None
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,6 +13,7 @@ from ..core.job import Downloading, Job, Output, Problem, Running
 from ..core.pacing import backoff
 from ..ledger.errors import WriteFailed
 from ..providers.fetch import BadContent, Fetched, LinkDead, Transient
+from .clock import iso
 from .control import Control, Stop
 from .files import Occupied, Placed, UnsafePath, find_placed, place, target_path
 from .ports import Deps, Settings, Work
@@ -143,7 +144,7 @@ class Downloader:
             fetched = await self._deps.fetcher.fetch(fact.urls[0], part, root=folder, kind=kind)
             self._deps.crash("download.fetched")
             target = target_path(folder, job.output, named=job.named, extension=fetched.extension)
-            placed = await self._place(job, part, target, self._sidecar(job, fact, fetched))
+            placed = await self._place(job, part, target, await self._sidecar(job, fact, fetched))
         return Output(str(folder / placed.path), placed.sha256, placed.size)
 
     async def _place(self, job: Job, part: Path, target: Path, sidecar: dict[str, Any]) -> Placed:
@@ -160,8 +161,10 @@ class Downloader:
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
-    def _sidecar(self, job: Job, fact: Downloading, fetched: Fetched) -> dict[str, Any]:
-        return {
+    async def _sidecar(self, job: Job, fact: Downloading, fetched: Fetched) -> dict[str, Any]:
+        """The facts that stand beside the file: times in ISO 8601, UTC."""
+        attempt = await self._deps.ledger.attempt(job)
+        facts = {
             "job": job.key,
             "batch": self._work.name(job),
             "provider": job.provider,
@@ -169,12 +172,16 @@ class Downloader:
             "request": job.request,
             "task_id": fact.task_id,
             "attempt": fact.attempt,
-            "credits": job.credits,
+            "credits": attempt.credits,
+            "submitted_at": iso(attempt.intent_at),
+            "accepted_at": iso(attempt.answered_at),
+            "completed_at": iso(attempt.ended_at),
+            "downloaded_at": iso(self._deps.clock.wall()),
             "sha256": fetched.sha256,
             "bytes": fetched.size,
             "container": fetched.container,
-            "fetched_at": self._deps.clock.wall(),
-        } | ({"simulated": True} if self._deps.simulated else {})
+        }
+        return {**facts, "simulated": True} if self._deps.simulated else facts
 
 
 def _describe(error: Exception) -> str:

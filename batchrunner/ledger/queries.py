@@ -18,7 +18,7 @@ EVERYTHING = Selection()
 ALIVE_WITHIN = 15.0
 """Seconds since its last heartbeat within which a run that has not ended counts as alive."""
 
-_ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1 AND state <> 'cancelled'"
+_ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
 
 
 def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:

@@ -46,6 +46,17 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A submission: what it cost in credits, and when (unix seconds) its intent was committed, its answer read, and its
+    end seen."""
+
+    credits: int
+    intent_at: float
+    answered_at: float | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """When a running task is looked at next (unix seconds), and how often it was."""
 
@@ -171,6 +182,12 @@ class Ledger:
         )
         rows = await self._writer.read(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
         return [row[0] for row in rows]
+
+    async def attempt(self, job: Job) -> Attempt:
+        """What the job's current attempt cost, and when its steps were."""
+        sql = "SELECT credits, intent_at, answered_at, ended_at FROM attempt WHERE job_id = ? AND number = ?"
+        values = (job.id, job.fact.attempt)
+        return Attempt(*await self._writer.read(lambda c: c.execute(sql, values).fetchone()))
 
     async def money(self, batches: Sequence[int]) -> dict[str, int]:
         """Credits spent, reserved and at risk in the batches together."""

@@ -41,7 +41,7 @@ from batchrunner.core.pacing import backoff
 from batchrunner.engine import control
 from batchrunner.engine.ports import CRASH_POINTS
 from tests.crash.checks import Books, check_end, check_now
-from tests.crash.faults import FAULTS
+from tests.crash.faults import FAULTS, Fault
 from tests.crash.mutants import MUTANTS
 from tests.crash.workspace import BATCH, SETTINGS, Workspace
 from tests.double import Double
@@ -50,6 +50,11 @@ IMPORTED = (aiohttp.client, uvloop, batchrunner.providers.fetch, batchrunner.pro
 
 FULL = "disk.full"
 """A death that is no crash point: the ledger's disk is full when an id arrives, which is then in the spool."""
+THAWED = signal.SIGCONT
+"""Of a full disk nobody dies where room is made in time."""
+MOMENT = "moment"
+"""A death at no named point: n milliseconds after the start, wherever the run is then."""
+MOMENTS = 32
 FULL_AT = 64 * 1024
 """No file of the run grows beyond this: less than the ledger's log has by then, and just enough for the spool."""
 
@@ -60,7 +65,7 @@ RUN_SECONDS = 60.0
 """A run that takes longer hangs."""
 MOST_FINALS = 4
 MOST_PASSINGS = 3
-SECONDS_SHARE = 4
+SECONDS_SHARE = 8
 ENDS = frozenset({0, 1, 3})
 """Exit codes after which another run would find nothing to do."""
 FINISHES = ("run", "resume", "word")
@@ -68,7 +73,7 @@ FINISHES = ("run", "resume", "word")
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """At the n-th passing of a crash point: by SIGKILL, or asked to end by SIGINT or SIGTERM."""
+    """At the n-th passing of a crash point (or see FULL, MOMENT): by SIGKILL, or asked to end by SIGINT or SIGTERM."""
 
     point: str
     n: int = 1
@@ -109,6 +114,11 @@ SPOOL = Scenario("disk_full", Death(FULL), Death("recover.spool"))
 """Played in every shard: nothing else passes that point."""
 
 
+def _full(fault: Fault) -> Iterator[Death]:
+    yield Death(FULL, fault.full)
+    yield Death(FULL, fault.full, THAWED)
+
+
 def weight(text: str) -> int:
     """A number that decides about a scenario, the same in every process."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
@@ -124,7 +134,11 @@ class _Speaker(app.Watcher):
         self._death = death
 
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
-        if name == "unrecorded" and self._death is not None and self._death.point == FULL:
+        if name != "unrecorded" or self._death is None or self._death.point != FULL:
+            return
+        if self._death.by is THAWED:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        else:
             os.kill(os.getpid(), signal.SIGKILL if data["spooled"] else signal.SIGABRT)
 
 
@@ -162,6 +176,8 @@ def _child(order: Order, pipe: int) -> None:
         settings=SETTINGS,
         crash=crash,
     )
+    if death is not None and death.point == MOMENT:
+        signal.setitimer(signal.ITIMER_REAL, death.n / 1000)  # nobody handles SIGALRM: it ends the process as it stands
     try:
         result = app.run(options, _Speaker(death))
         told = {"code": result.exit_code, "stop": result.stop.value if result.stop else None}
@@ -220,7 +236,7 @@ class Driver:
         double: the running double.
         folder: on the disk to test.
         abreast: scenarios at a time.
-        scale: second deaths that are tried for each first one; 0 for all.
+        scale: second deaths that are tried for each first one, and how much of the rest; 0 for all.
         """
         self.report = Report()
         self._double = double
@@ -234,28 +250,32 @@ class Driver:
     def groups(self) -> Iterator[Scenario]:
         """Every first death, with the recovery from it to follow."""
         for name, fault in FAULTS.items():
-            if fault.full:
-                yield Scenario(name, Death(FULL, fault.full), None)
-                continue
-            yield Scenario(name, None, None)
-            for point in CRASH_POINTS:
-                if not point.startswith("recover"):
-                    by = (signal.SIGINT, signal.SIGTERM)[weight(f"{name}{point}") % 2]
-                    yield from (s for s in [Scenario(name, Death(point, 1, by), None)] if self._taken(s))
-                    yield from (s for s in (Scenario(name, Death(point, n), None) for n in (1, 2)) if self._taken(s))
+            for death in _full(fault) if fault.full else self._deaths(name):
+                yield Scenario(name, death, None)
 
-    def _taken(self, scenario: Scenario) -> bool:
-        """Every kill at a first passing; of the second passings and the signals a share where the scale is small."""
-        first = scenario.first is None or (scenario.first.n == 1 and scenario.first.by is signal.SIGKILL)
-        return first or self._scale != 1 or not weight(str(scenario)) % SECONDS_SHARE
+    def _deaths(self, name: str) -> Iterator[Death | None]:
+        """Every kill at a first passing; of the second passings, the signals and the mere moments a share."""
+        yield None
+        for point in CRASH_POINTS:
+            if point.startswith("recover"):
+                continue
+            yield Death(point)
+            by = (signal.SIGINT, signal.SIGTERM)[weight(f"{name}{point}") % 2]
+            yield from (d for d in (Death(point, 2), Death(point, 1, by)) if self._taken(f"{name}{d}", SECONDS_SHARE))
+        moments = range(1, MOMENTS + 1)
+        yield from (Death(MOMENT, n) for n in moments if self._taken(f"{name}{n}", MOMENTS // 2))
+
+    def _taken(self, what: str, share: int) -> bool:
+        """One in `share` at scale 1, two at scale 2, everything at scale 0."""
+        return not self._scale or weight(what) % share < self._scale
 
     def group(self, scenario: Scenario) -> Steps:
         """A first death: its recovery, and then its recovery with deaths in it. After a signal, its recovery alone."""
         passed = yield from self.play(scenario)
-        second = [Death(p, n) for p, count in Counter(passed).items() for n in range(1, min(count, MOST_PASSINGS) + 1)]
-        second.sort(key=lambda d: (not d.point.startswith("recover"), weight(f"{scenario}{d}")))
         if scenario.first is not None and scenario.first.by is not signal.SIGKILL:
             return
+        second = [Death(p, n) for p, count in Counter(passed).items() for n in range(1, min(count, MOST_PASSINGS) + 1)]
+        second.sort(key=lambda d: (not d.point.startswith("recover"), weight(f"{scenario}{d}")))
         for death in second[: self._scale or None]:
             finish = FINISHES[weight(f"{scenario}{death}finish") % len(FINISHES)]
             yield from self.play(Scenario(scenario.fault, scenario.first, death, finish))
@@ -280,7 +300,7 @@ class Driver:
             for turn, death in enumerate((scenario.first, scenario.second)):
                 if death is None and turn == 0:
                     continue
-                ran = yield Order(space, death, "run")
+                ran = yield Order(space, death, self._way(space, scenario.finish) if turn else "run")
                 wrong += self._look(space, name, ran)
                 ended = ran.code in ENDS
                 if turn == 0 and ran.missed:
@@ -300,17 +320,24 @@ class Driver:
         """Runs that die of nothing, until there is nothing that another could do."""
         wrong: list[str] = []
         for _ in range(MOST_FINALS):
-            ran = yield Order(space, None, finish if (space.db.exists() or finish != "resume") else "run")
+            ran = yield Order(space, None, self._way(space, finish))
             wrong += self._look(space, name, ran)
             if ran.code in ENDS or ran.stop == "budget":
                 return wrong
         return [*wrong, f"{MOST_FINALS} runs and no end: exit code {ran.code} ({ran.stop})"]
 
+    def _way(self, space: Workspace, finish: str) -> str:
+        """How the next run is started: what was never recorded can't be resumed."""
+        return "run" if finish == "resume" and not self._books(space).batches else finish
+
+    def _books(self, space: Workspace) -> Books:
+        return Books(space.db, COPIES / space.folder.name if COPIES.is_dir() else space.folder / "copy")
+
     def _look(self, space: Workspace, name: str, ran: Ran) -> list[str]:
         if ran.code == 70 or (ran.code == -1 and not ran.killed):
             return [f"the run broke: {ran.stop}"]
         account = self._double.account(name)
-        books = Books(space.db, COPIES / name if COPIES.is_dir() else space.folder / "copy")
+        books = self._books(space)
         wrong = check_now(books, account, space.outputs, space.fault.budget)
         if not ran.killed:
             wrong += check_end(books, account, space.outputs, ran.code, ran.stop)
@@ -398,12 +425,13 @@ class _Running:
         seconds = time.perf_counter() - self._began
         if told:
             words = json.loads(told)
-            stopped = death is not None and words["code"] == 128 + death.by
+            stopped = death is not None and (words["code"] == 128 + death.by or death.by is THAWED)
             missed = death is not None and not stopped
             return Ran(
                 False, missed, death.by.name if death and stopped else "", passed, words["code"], words["stop"], seconds
             )
-        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not self._hung
+        deadly = {signal.SIGKILL, signal.SIGALRM}
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in deadly and not self._hung
         if killed and death is not None:
             return Ran(True, False, death.point, passed, -1, None, seconds)
         return Ran(

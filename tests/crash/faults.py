@@ -93,6 +93,7 @@ FAULTS: dict[str, Fault] = {
     "tight_throttle": Fault(Plan([Rule("post", "throttle", last=2)]), jobs=3, budget=2 * CREDITS, in_flight=1),
     # The ledger's own disk.
     "disk_full": Fault(full=1),
+    "disk_full_duplicate": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), in_flight=1, full=2),
     "disk_full_later": Fault(jobs=3, full=2, in_flight=1),
 }
 """Every situation by name."""

@@ -26,6 +26,7 @@ tags = st.lists(st.sampled_from(["a", "b", "hero", "ü", "'", '"']), max_size=3)
 @example("a", "b", [], ["[b-a]"], [])
 def test_both_say_the_same(key: str, shot: str, own: list[str], only: list[str], wanted: list[str]) -> None:
     selection = Selection(tuple(only), tuple(wanted))
+    assert bool(selection) is bool(only or wanted)
     condition, values = where(selection)
     connection = sqlite3.connect(":memory:")
     try:

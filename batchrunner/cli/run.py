@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .. import app
 from ..core.selection import Selection
+from ..exits import EXIT_SIGTERM
 from .options import (
     Duration,
     F,
@@ -179,6 +181,7 @@ def _go(
         until=_deadline(until, duration),
         wait_lock=wait_lock,
     )
+    signal.signal(signal.SIGTERM, _terminated)  # until the run has its own way of ending
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:
         result = app.run(options, watcher)
         try:
@@ -186,6 +189,11 @@ def _go(
         except BrokenPipeError:
             drop_stdout()  # nobody reads; the exit code still says how it went
     return result.exit_code
+
+
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM before anything is under way: leave as at a keyboard interrupt, with the code for it."""
+    raise SystemExit(EXIT_SIGTERM)
 
 
 def _deadline(until: str | None, duration: float | None) -> float | None:

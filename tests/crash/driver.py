@@ -128,13 +128,17 @@ def weight(text: str) -> int:
 
 
 class _Speaker(app.Watcher):
-    """Dies, where it should, of a full disk: at the moment when an id stands in the spool alone."""
+    """Dies, where it should, of a full disk: at the moment when so many ids stand in the spool alone."""
 
-    def __init__(self, death: Death | None) -> None:
+    def __init__(self, death: Death | None, ids: int) -> None:
         self._death = death
+        self._ids = ids
 
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
         if name != "unrecorded" or self._death is None or self._death.point != FULL:
+            return
+        self._ids -= 1
+        if self._ids:
             return
         if self._death.by is THAWED:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -179,7 +183,7 @@ def _child(order: Order, pipe: int) -> None:
     if death is not None and death.point == MOMENT:
         signal.setitimer(signal.ITIMER_REAL, death.n / 1000)  # nobody handles SIGALRM: it ends the process as it stands
     try:
-        result = app.run(options, _Speaker(death))
+        result = app.run(options, _Speaker(death, space.fault.spooled))
         told = {"code": result.exit_code, "stop": result.stop.value if result.stop else None}
     except Exception:  # noqa: BLE001  it is told
         told = {"code": 70, "stop": traceback.format_exc()}
@@ -247,11 +251,13 @@ class Driver:
 
     # --- Scenarios ---------------------------------------------------------------------------------------
 
-    def groups(self) -> Iterator[Scenario]:
-        """Every first death, with the recovery from it to follow."""
-        for name, fault in FAULTS.items():
+    def groups(self, shard: int, shards: int) -> Iterator[Scenario]:
+        """Every first death, with the recovery from it to follow. Every shard has every point, with some faults."""
+        for number, (name, fault) in enumerate(FAULTS.items()):
             for death in _full(fault) if fault.full else self._deaths(name):
-                yield Scenario(name, death, None)
+                point = CRASH_POINTS.index(death.point) if death and death.point in CRASH_POINTS else 0
+                if (number + point) % shards == shard:
+                    yield Scenario(name, death, None)
 
     def _deaths(self, name: str) -> Iterator[Death | None]:
         """Every kill at a first passing; of the second passings, the signals and the mere moments a share."""
@@ -266,7 +272,7 @@ class Driver:
         yield from (Death(MOMENT, n) for n in moments if self._taken(f"{name}{n}", MOMENTS // 2))
 
     def _taken(self, what: str, share: int) -> bool:
-        """One in `share` at scale 1, two at scale 2, everything at scale 0."""
+        """One in `share` at scale 1, twice as many at scale 2, everything at scale 0."""
         return not self._scale or weight(what) % share < self._scale
 
     def group(self, scenario: Scenario) -> Steps:
@@ -277,6 +283,8 @@ class Driver:
         second = [Death(p, n) for p, count in Counter(passed).items() for n in range(1, min(count, MOST_PASSINGS) + 1)]
         second.sort(key=lambda d: (not d.point.startswith("recover"), weight(f"{scenario}{d}")))
         for death in second[: self._scale or None]:
+            if not self._taken(f"{scenario}{death}second", 2) and not death.point.startswith("recover"):
+                continue
             finish = FINISHES[weight(f"{scenario}{death}finish") % len(FINISHES)]
             yield from self.play(Scenario(scenario.fault, scenario.first, death, finish))
 
@@ -473,8 +481,8 @@ def main() -> int:
         if options.only:
             steps = [driver.alone(Scenario.parse(text)) for text in options.only]
         else:
-            groups = [g for g in driver.groups() if not options.fault or g.fault in options.fault]
-            steps = [driver.group(g) for g in groups[int(shard) :: int(shards)]]
+            groups = driver.groups(int(shard), int(shards))
+            steps = [driver.group(g) for g in groups if not options.fault or g.fault in options.fault]
             steps += [driver.alone(SPOOL)] if not options.fault else []
         report = driver.run(steps)
     print(json.dumps(asdict(report), indent=1))

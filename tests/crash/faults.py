@@ -19,8 +19,8 @@ class Fault:
         budget: `budget.max_credits`.
         in_flight: `limits.in_flight`.
         retry: `retry:`.
-        full: at this passing of `submit.answered` the ledger's disk is full, for the first run: it dies when the id is
-            in the spool. 0 for never.
+        full: at this passing of `submit.answered` the ledger's disk is full, for the first run; 0 for never.
+        spooled: it dies when so many ids are in the spool.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -29,6 +29,7 @@ class Fault:
     in_flight: int = 50
     retry: RetryBudget = field(default_factory=RetryBudget)
     full: int = 0
+    spooled: int = 1
 
 
 def _post(what: str, last: int = 1) -> Fault:
@@ -93,7 +94,8 @@ FAULTS: dict[str, Fault] = {
     "tight_throttle": Fault(Plan([Rule("post", "throttle", last=2)]), jobs=3, budget=2 * CREDITS, in_flight=1),
     # The ledger's own disk.
     "disk_full": Fault(full=1),
-    "disk_full_duplicate": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), in_flight=1, full=2),
+    "disk_full_twice": Fault(full=1, spooled=2),
+    "disk_full_duplicate": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), full=1, spooled=2),
     "disk_full_later": Fault(jobs=3, full=2, in_flight=1),
 }
 """Every situation by name."""

@@ -21,7 +21,7 @@ from batchrunner.engine.ports import CRASH_POINTS
 from tests.crash.mutants import MUTANTS
 from tests.double import Double
 
-SHARDS = 16
+SHARDS = 8
 SCALE = int(os.environ.get("BATCHRUNNER_CRASH_SCALE", "1"))
 RUNS = {0: 20_000, 1: 2_400, 2: 6_400, 3: 10_000}.get(SCALE, 10_000)
 """Runs (forked processes) that the shards together are held to, at least."""

@@ -67,7 +67,7 @@ async def test_status(ledger: Ledger, ask: Ask) -> None:
         "jobs": 8,
         "states": dict.fromkeys((s.value for s in State), 1),
         # submitting and running are reserved; downloading and succeeded spent; unconfirmed at risk; rejected refunded
-        "credits": {"spent": 1260, "reserved": 1260, "at_risk": 630, "estimated": 7 * 630, "max": 9999},
+        "credits": {"spent": 1260, "reserved": 1260, "at_risk": 630, "estimated": 8 * 630, "max": 9999},
         "old": {},
         "output_dir": "/out/night",
         "run": None,

@@ -258,6 +258,8 @@ async def test_a_refund_gives_budget_back_and_a_doubt_does_not(
         one, two = await with_jobs(ledger, [spec("a"), spec("b", credits=left + 1)], max_credits=630)
         await drive(ledger, one, *events)
         assert sum(await money(ledger)) == 630 - left
+        (attempt,) = await rows(ledger, "SELECT money, ended_at FROM attempt")
+        assert (attempt["ended_at"] == START) is (attempt["money"] in {"spent", "none"})
         with pytest.raises(BudgetExhausted, match=f"{left} of 630 are left"):
             await ledger.advance(two, e.Claimed())
         await ledger.advance(replace(two, credits=left), e.Claimed())

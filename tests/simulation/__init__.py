@@ -1,0 +1,1 @@
+"""Deterministic simulation: the whole runner on virtual time, one seed = one trace."""

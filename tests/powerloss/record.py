@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,20 +204,21 @@ class Tape:
     _base: float = 0.0
 
     def add(self, log: Path) -> None:
-        """Add the log of another run."""
+        """Add the log of another run. To be called before anything else changes the folder."""
         self._nodes.setdefault(self.folder, ROOT_NODE)
         reader = _Reader(self)
         timeline: list[tuple[float, int, Call, bool]] = []
-        last = 0
-        for order, call in enumerate(calls(log)):
-            timeline.append((call.began, order, call, True))
+        found = list(calls(log))
+        last = 1 + max(int(c.began if c.result is None else c.ended) for c in found)
+        for order, call in enumerate(found):
             if call.result is not None:
-                timeline.append((call.ended, order, call, False))
-                last = max(last, int(call.ended))
+                timeline += [(call.began, order, call, True), (call.ended, order, call, False)]
+            elif reader.was_done(call):
+                timeline.append((call.began, order, replace(call, ended=last), True))
         for _, _, call, begins in sorted(timeline, key=lambda t: (t[0], not t[3], t[1])):
             (reader.begin if begins else reader.end)(call)
         self.steps.sort(key=lambda s: s.at)
-        self._base += last + 1
+        self._base += last + 1.0
 
     def _inside(self, path: str) -> bool:
         return (path == self.folder or path.startswith(self.folder + "/")) and not path.endswith(VOLATILE)
@@ -252,6 +253,30 @@ class _Reader:
     def _new(self) -> int:
         self._tape._next += 1
         return self._tape._next - 1
+
+    def was_done(self, call: Call) -> bool:
+        """Whether a call that a kill cut short had its effect: only the folder knows."""
+        words = strings(call.words)
+        match call.name:
+            case "pwrite64":
+                place = int(call.words.rsplit(",", 1)[1])
+                with open(descriptor(call.words)[1], "rb") as file:
+                    file.seek(place)
+                    return file.read(len(words[0])) == words[0]
+            case "write" | "sendto" | "sendmsg" | "writev":
+                path = descriptor(call.words)[1]
+                if not self._tape._inside(path):
+                    return True  # a byte may have left
+                assert Path(path).read_bytes().endswith(words[0]), f"half a write to {path}"
+                return True
+            case "unlink" | "unlinkat" | "rmdir":
+                return not os.path.lexists(self._path(words[0]))
+            case "mkdir" | "link" | "linkat" | "rename" | "renameat" | "renameat2":
+                return os.path.lexists(self._path(words[-1]))
+            case "openat" | "open" | "creat":
+                made = "O_CREAT" in call.words and self._tape._inside(path := self._path(words[0]))
+                assert not made or path in self._tape._nodes or not os.path.lexists(path), f"{path} was half made"
+        return False
 
     # --- Where a call begins: what may be on the disk from now on ----------------------------------------
 

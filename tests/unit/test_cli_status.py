@@ -71,7 +71,7 @@ def test_status_json_has_the_keys_of_the_contract() -> None:
     assert found["states"] == {s.value: 1 for s in State}
     # submitting, running, downloading and the old revision; unconfirmed; succeeded
     money = {k: found["credits"][k] for k in ("spent", "reserved", "at_risk", "estimated")}
-    assert money == {"spent": 2 * 630, "reserved": 3 * 630, "at_risk": 630, "estimated": 7 * 630}
+    assert money == {"spent": 2 * 630, "reserved": 3 * 630, "at_risk": 630, "estimated": 8 * 630}
     assert found["old"] == {"running": 1}
     assert call("status", "--json").json == {"batches": [found]}
 

@@ -341,7 +341,7 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     if current.get(State.UNCONFIRMED) or old.get(State.UNCONFIRMED):
         return EXIT_UNCONFIRMED
     left = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-    if any(current.get(s) for s in left):
+    if any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
         return EXIT_STOPPED
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
 

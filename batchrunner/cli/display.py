@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import click
 from ..app import RunResult, Watcher
 from ..core.job import Job, State
 from ..core.text import visible
-from .tables import money, number, span
+from .tables import echo_bytes, json_text, money, number, span
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -132,13 +131,12 @@ class BarDisplay(LineDisplay):
         self._live.start()
 
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
+        QuietDisplay.event(self, name, job, **data)
         if self._live is None:
             return
-        if name == "unrecorded" or (name not in BAR_EVENTS and event_line(name, job, data) is not None):
-            line = f"UNRECORDED {data.get('task_id')}" if name == "unrecorded" else event_line(name, job, data)
-            self._live.console.print(
-                line, markup=False, highlight=False, no_wrap=name != "unrecorded", overflow="ellipsis"
-            )
+        line = None if name in BAR_EVENTS else event_line(name, job, data)
+        if line is not None:
+            self._live.console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
         if name == "progress":
             self._facts = data
 
@@ -184,7 +182,7 @@ class JsonDisplay(QuietDisplay):
         self._print("summary", **one, exit_code=result.exit_code, stop=stop, message=result.message)
 
     def _print(self, event: str, **data: Any) -> None:
-        click.echo(json.dumps({"ts": round(self._clock(), 3), "event": event, **data}, ensure_ascii=False))
+        echo_bytes(json_text({"ts": round(self._clock(), 3), "event": event, **data}, indent=None))
 
 
 def counts_text(tally: Tally, *, short: bool = False) -> str:

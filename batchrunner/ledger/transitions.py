@@ -93,7 +93,7 @@ class Change:
             return  # what became of the last attempt stays as it was
         sets = ["outcome = ?"]
         values: list[object] = [type(event).__name__.lower()]
-        money = money_after(event)
+        money = money_after(event, job.fact)
         if money is not None:
             sets.append("money = ?")
             values.append(money.value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 import sqlite3
-from contextlib import closing
+import subprocess
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from batchrunner.simulator import SimulatorSettings
 from batchrunner.simulator.store import Store
 from batchrunner.simulator.world import World
 from tests.crash.checks import Books, check_end, check_now
-from tests.crash.command_line import CommandLine
+from tests.crash.command_line import PATIENCE, CommandLine
 from tests.double import Account, Double, Plan, Rule
 
 JOBS = 70
@@ -138,6 +140,21 @@ def test_a_second_runner_leaves_and_readers_work_beside(double: Double, tmp_path
     double.release(name)
     assert first.end() == 0
     assert patient.end() == 0
+    assert len(double.account(name).posts) == 2
+
+
+def test_of_many_runners_at_once_one_runs(double: Double, tmp_path: Path) -> None:
+    name = scenario(tmp_path)
+    line = CommandLine.at(tmp_path, double.open(name, Plan([Rule("post", "hold", last=2)], polls=1)))
+    line.write(2)
+    runs = [line.start("run", "night.yaml") for _ in range(4)]
+    end = time.monotonic() + PATIENCE
+    while sum(run.process.poll() is not None for run in runs) < 3 and time.monotonic() < end:
+        with suppress(subprocess.TimeoutExpired):
+            next(run for run in runs if run.process.poll() is None).process.wait(0.05)
+    double.release(name)
+
+    assert sorted(run.end() for run in runs) == [0, 5, 5, 5]
     assert len(double.account(name).posts) == 2
 
 

@@ -92,8 +92,12 @@ def _no_media_check() -> None:
 def _free_doubts() -> None:
     """A doubtful submission counts as free."""
 
-    def free(event: e.Event) -> lifecycle.Money | None:
-        return lifecycle.Money.NONE if isinstance(event, e.Ambiguous | e.Interrupted) else lifecycle.money_after(event)
+    def free(event: e.Event, before: Any = None) -> lifecycle.Money | None:
+        return (
+            lifecycle.Money.NONE
+            if isinstance(event, e.Ambiguous | e.Interrupted)
+            else lifecycle.money_after(event, before)
+        )
 
     transitions.money_after = free  # type: ignore[attr-defined]
 

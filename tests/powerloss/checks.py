@@ -32,7 +32,6 @@ from tests.powerloss.record import Said, Sent, Step
 from tests.support import FakeClock
 
 DB = "batchrunner.db"
-OUT = "out"
 
 
 @dataclass(slots=True)
@@ -106,7 +105,7 @@ def write(image: Image, folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def check(folder: Path, told: Told, account: Account, home: str) -> list[str]:
+def check(folder: Path, told: Told, account: Account, home: str, out: str) -> list[str]:
     """Open an image as the next run would, and say what is wrong with it.
 
     Args:
@@ -114,9 +113,10 @@ def check(folder: Path, told: Told, account: Account, home: str) -> list[str]:
         told: what had been told before the cut.
         account: the provider's own, at the end of the night.
         home: the folder that was recorded.
+        out: the output folder in it.
     """
     db = folder / DB
-    wrong = check_files(folder / OUT, account)
+    wrong = check_files(folder / out, account)
     try:
         connection = open_writer(db)
     except LedgerError as error:
@@ -126,7 +126,7 @@ def check(folder: Path, told: Told, account: Account, home: str) -> list[str]:
         connection.row_factory = sqlite3.Row
         seen = _Seen(connection)
         wrong += [] if seen.sound == "ok" else [f"the ledger is damaged: {seen.sound}"]
-        wrong += check_told(seen, told) + check_books(seen) + check_outputs(seen, folder, home, account)
+        wrong += check_told(seen, told) + check_books(seen) + check_outputs(seen, folder, home, out, account)
     except (LedgerError, sqlite3.Error) as error:
         wrong.append(f"recovery fails: {error}")
     finally:
@@ -253,7 +253,7 @@ def _check_sidecar(path: Path, clips: dict[str, bytes]) -> list[str]:
     return [] if good else [f"P3 {path.name} is not complete"]
 
 
-def check_outputs(seen: _Seen, folder: Path, home: str, account: Account) -> list[str]:
+def check_outputs(seen: _Seen, folder: Path, home: str, out: str, account: Account) -> list[str]:
     """What has succeeded is there, with its sidecar; what is to be fetched can be placed under its own name."""
     wrong = []
     for job in seen.jobs:
@@ -265,7 +265,7 @@ def check_outputs(seen: _Seen, folder: Path, home: str, account: Account) -> lis
             elif not sidecar_path(file).is_file():
                 wrong.append(f"lost: {key} has succeeded, and its sidecar is not there")
         if job["state"] == "downloading":
-            wrong += _fetch_again(folder / OUT, key, job["task_id"], account, sorted(seen.ids(key)))
+            wrong += _fetch_again(folder / out, key, job["task_id"], account, sorted(seen.ids(key)))
     return wrong
 
 
@@ -275,7 +275,7 @@ def _fetch_again(out: Path, key: str, task: str, account: Account, ids: Sequence
     digest = hashlib.sha256(data).hexdigest()
     placed = find_placed(target, out, task)
     if placed is None:
-        out.mkdir(exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         part_path(target).write_bytes(data)
         try:
             placed = place(

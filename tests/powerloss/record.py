@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ _BYTES = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _FD = re.compile(r"(-?\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
 
 
-def calls(log: Path) -> Iterator[Call]:
+def calls(log: Path) -> list[Call]:
     """The calls of a log that did something, by the line where they began."""
     found: list[Call] = []
     open_calls: dict[str, tuple[str, str, int]] = {}
@@ -105,9 +105,10 @@ def calls(log: Path) -> Iterator[Call]:
                 found.append(Call(name, words, result, number, number))
             else:
                 assert "---" in line or "+++" in line or "resumed" in line, f"not understood: {line[:200]}"
-    found += [Call(name, words, None, began, math.inf) for name, words, began in open_calls.values()]
-    found = [c for c in found if c.result is None or not c.result.startswith(("-", "?"))]
-    return iter(sorted(found, key=lambda c: c.began))
+    found += [Call(name, words, "?", began, math.inf) for name, words, began in open_calls.values()]
+    cut = [Call(c.name, c.words, None, c.began, math.inf) for c in found if str(c.result).startswith("?")]
+    done = [c for c in found if not str(c.result).startswith(("-", "?"))]
+    return sorted(done + cut, key=lambda c: c.began)
 
 
 def _text(escaped: str) -> bytes:
@@ -208,7 +209,7 @@ class Tape:
         self._nodes.setdefault(self.folder, ROOT_NODE)
         reader = _Reader(self)
         timeline: list[tuple[float, int, Call, bool]] = []
-        found = list(calls(log))
+        found = calls(log)
         last = 1 + max(int(c.began if c.result is None else c.ended) for c in found)
         for order, call in enumerate(found):
             if call.result is not None:

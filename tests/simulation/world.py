@@ -474,7 +474,7 @@ class World:
         """The header of a 429; the hold begins when it is read."""
         kind = self.rng.choice(["none", "seconds", "seconds", "date", "nonsense", "zero"])
         seconds = self.rng.choice([1, 2, 5, 20])
-        self._next_hold = {"seconds": float(seconds), "date": seconds - 1.0, "zero": 0.0}.get(kind, 1.0)
+        self._next_hold = {"seconds": float(seconds), "date": float(seconds), "zero": 0.0}.get(kind, 1.0)
         match kind:
             case "seconds":
                 return [f"Retry-After: {seconds}"]

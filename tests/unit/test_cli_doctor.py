@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from batchrunner import doctor
-from batchrunner.environment import THIS_MACHINE
 from batchrunner.core.job import State
 from batchrunner.doctor import Check, Level, clock_check, exit_code, open_files_check, sqlite_check
 from batchrunner.engine.spool import Spool, Spooled
+from batchrunner.environment import THIS_MACHINE
 from batchrunner.ledger.files import RunLock
 from tests.cli_support import Ran, call, make_ledger
 from tests.support import FakeClock, open_ledger, path_to, spec

@@ -65,3 +65,9 @@ def test_codes_are_never_wrong_about_success() -> None:
         for states in itertools.combinations(State, n):
             code = exit_code(None, dict.fromkeys(states, 1), {})
             assert (code == 0) is (not ({S.FAILED, S.PENDING} | LIVE) & set(states))
+
+
+def test_an_old_revision_that_is_still_to_come_home_is_work_left() -> None:
+    for state in (State.SUBMITTING, State.RUNNING, State.DOWNLOADING):
+        assert exit_code(None, {State.SUCCEEDED: 1}, {state: 1}) == 4
+    assert exit_code(None, {State.SUCCEEDED: 1}, {State.PENDING: 1}) == 0

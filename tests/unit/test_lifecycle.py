@@ -210,3 +210,9 @@ def test_the_module_exports_what_it_checks_with() -> None:
 
     with pytest.raises(AssertionError):
         lifecycle.advance(cast("Any", Stranger()), e.Claimed())
+
+
+def test_a_task_that_was_complete_once_stays_paid_for_whatever_the_provider_says_later() -> None:
+    failed = e.TaskFailed(Problem("it failed after all", 80001))
+    assert money_after(failed, Running(1, "task_1")) is Money.NONE
+    assert money_after(failed, Running(1, "task_1", renewals=1)) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from batchrunner.core import retry
@@ -42,3 +44,8 @@ def test_count() -> None:
     used = retry.count(RetryBudget(), FAILED)
     assert used == RetryBudget(provider=1)
     assert retry.count(used, MODERATED) == RetryBudget(provider=1, moderated=1)
+
+
+def test_what_was_complete_once_is_never_submitted_again_by_itself() -> None:
+    job = replace(_job(RetryBudget(provider=9), RetryBudget()), fact=Running(1, "t", renewals=1))
+    assert retry.decide(job, FAILED, 100.0, 2.5) == FAILED

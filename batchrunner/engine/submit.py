@@ -59,6 +59,7 @@ class Submitter:
         self._stale = False
         self._busy: set[int] = set()
         self._broke: dict[int, str] = {}
+        self._refunds = 0
         self._posts: set[asyncio.Task[None]] = set()
         self._disk_checked = -math.inf
         self._disk_full = ""
@@ -73,6 +74,7 @@ class Submitter:
     def requeued(self) -> None:
         """A job went back to pending, or a task ended and its money may have come back: look again."""
         self._look_again()
+        self._refunds += 1
         self._broke.clear()
         self.wake.notify()
 
@@ -128,7 +130,9 @@ class Submitter:
         if self._page or self._stale:
             return 0.0  # stale: something went back to pending while the page was being read
         if self._exhausted_until == 0.0:
-            return math.inf  # all that is pending is on the wire; its end notifies
+            # All that is pending was on the wire when the page was read. What still is will notify at its end; what
+            # has ended since has done so while nobody was waiting.
+            return math.inf if self._busy else 0.0
         if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
             self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
         return self._exhausted_until - now
@@ -183,12 +187,14 @@ class Submitter:
     def _sent(self, task: asyncio.Task[None], job: Job) -> None:
         self._posts.discard(task)
         self._busy.discard(job.id)
+        self._stale = True  # a page that is being read was asked for while this job was on the wire
         if not task.cancelled() and (error := task.exception()) is not None:
             self._control.bug(error)
         self.wake.notify()
 
     async def _submit(self, job: Job, place: float) -> None:
         claimed: Job | None = None
+        refunds = self._refunds
 
         async def before_send() -> None:
             nonlocal claimed
@@ -199,7 +205,7 @@ class Submitter:
         try:
             answer = await self._deps.provider.submit(job.model, job.request, before_send, label=job.key)
         except (BudgetExhausted, Conflict, WriteFailed) as refused:
-            self._not_claimed(job, refused, place)
+            self._not_claimed(job, refused, place, money_came_back=refunds != self._refunds)
             return
         self._deps.crash("submit.answered")
         if claimed is None:
@@ -221,9 +227,11 @@ class Submitter:
         self._stale = True
         self.idle = False  # not known until it has looked: the run must not end on the strength of an old answer
 
-    def _not_claimed(self, job: Job, refused: Exception, place: float) -> None:
+    def _not_claimed(self, job: Job, refused: Exception, place: float, *, money_came_back: bool) -> None:
         self._not_sent(place)
         match refused:
+            case BudgetExhausted() if money_came_back:
+                pass  # the answer is older than the money: ask again
             case BudgetExhausted():
                 self._broke[job.batch_id] = str(refused)
                 self._page = deque(j for j in self._page if j.batch_id != job.batch_id)

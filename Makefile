@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= auto
+SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check bench clean
+.PHONY: help setup demo test lint type check crash-long seeds-long bench clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("batchrunner needs Python 3.11 or newer; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -35,6 +36,12 @@ type: $(STAMP) ## mypy, strict, tests too
 	$(BIN)/mypy
 
 check: lint type test ## all of the above
+
+crash-long: $(STAMP) ## the crash enumeration, three times as wide (minutes)
+	BATCHRUNNER_CRASH_SCALE=3 $(BIN)/python -m pytest -n $(JOBS) tests/crash
+
+seeds-long: $(STAMP) ## the deterministic simulation over SEEDS seeds
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 bench: $(STAMP) ## measure, and print ratios
 	$(BIN)/python -m benchmarks

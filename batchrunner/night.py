@@ -38,7 +38,7 @@ from .exits import (
     UsageError,
 )
 from .ledger import queries
-from .ledger.errors import WriteFailed
+from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.record import BatchSpec
 from .ledger.store import Ledger
 
@@ -237,7 +237,7 @@ class Night:
             provider=provider,
             fetcher=fetcher,
             dice=dice,
-            output_kind=lambda model: models()[model].output,
+            output_kind=_output_kind,
             simulated=options.simulate,
         )
         settings = replace(
@@ -346,9 +346,16 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
 
 
+def _output_kind(model: str) -> str:
+    known = models().get(model)
+    if known is None:
+        raise LedgerUnusable(f"the ledger names the model {model}, which this batchrunner does not know; upgrade it")
+    return known.output
+
+
 def _site(row: sqlite3.Row) -> Site:
     root = Path(row["output_dir"])
-    extension = EXTENSIONS[models()[row["model"]].output]
+    extension = EXTENSIONS[_output_kind(row["model"])]
     target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
     return Site(row["id"], root, target, json.loads(row["task_ids"]))
 

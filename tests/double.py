@@ -44,7 +44,7 @@ POST_FAULTS = (
     "malformed",
     "redirect",
     "cut_answer",  # half of the JSON, then the end
-    "duplicate_id",  # the answer names the account's first task
+    "duplicate_id",  # the answer names the account's first task, where that was polled: its id is known then
     "slow",  # answered after `delay` seconds
     "hold",  # answered when `Double.release` is called
     "hold_before",  # read, and neither created nor answered until the release
@@ -419,7 +419,7 @@ class _Server:
                 return _answer(307, b"", "Location: /api/v1/elsewhere")
             case "cut_answer":
                 raise _Cut(_answer(200, body)[:-40], reset=False)
-            case "duplicate_id":
+            case "duplicate_id" if account.tasks[0].polls:
                 return _answer(200, body | {"id": account.tasks[0].id})
         return _answer(200, body)
 

@@ -15,7 +15,7 @@ from ..ledger.errors import WriteFailed
 from ..providers.fetch import BadContent, Fetched, LinkDead, Transient
 from .clock import iso
 from .control import Control, Stop
-from .files import Occupied, Placed, UnsafePath, find_placed, place, target_path
+from .files import Occupied, Placed, UnsafePath, find_placed, place, sweep, target_path
 from .ports import Deps, Settings, Work
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ class Downloader:
         self._deps.observe("left_behind", job, error={"code": problem.code, "message": problem.message})
 
     async def _link_died(self, job: Job, problem: Problem) -> None:
+        await self._thread(sweep, self._usual(job), self._work.folder(job), await self._deps.ledger.task_ids(job))
         after = await self._deps.advance(job, e.LinkDied(problem))
         if isinstance(after.fact, Running):
             self._on_renewal(after)
@@ -137,7 +138,7 @@ class Downloader:
         fact = job.fact
         assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
         folder, kind = self._work.folder(job), self._deps.output_kind(job.model)
-        usual = target_path(folder, job.output, named=job.named, extension=EXTENSIONS[kind])
+        usual = self._usual(job)
         placed = await self._thread(find_placed, usual, folder, fact.task_id)
         if placed is None:
             part = usual.with_name(usual.name + ".part")
@@ -146,6 +147,11 @@ class Downloader:
             target = target_path(folder, job.output, named=job.named, extension=fetched.extension)
             placed = await self._place(job, part, target, await self._sidecar(job, fact, fetched))
         return Output(str(folder / placed.path), placed.sha256, placed.size)
+
+    def _usual(self, job: Job) -> Path:
+        """The final name, so far as it is known before anything came."""
+        extension = EXTENSIONS[self._deps.output_kind(job.model)]
+        return target_path(self._work.folder(job), job.output, named=job.named, extension=extension)
 
     async def _place(self, job: Job, part: Path, target: Path, sidecar: dict[str, Any]) -> Placed:
         folder = self._work.folder(job)

@@ -212,6 +212,26 @@ def place(
     return done
 
 
+def sweep(target: Path, root: Path, ours: Collection[str]) -> None:
+    """Remove what a run that died while it placed `target` has left of the sidecar, where the file itself is not
+    there and may never come. Raises nothing: what can't be removed harms nobody.
+
+    Args:
+        target: the final name.
+        root: the batch's output folder.
+        ours: the task ids of this job.
+    """
+    sidecar = sidecar_path(target)
+    if os.path.lexists(target) or not any(os.path.lexists(p) for p in (sidecar, _temporary(sidecar))):
+        return
+    with contextlib.suppress(OSError, UnsafePath):
+        folder = ensure_folder(target.parent, root)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_temporary(folder / sidecar.name))
+        if _task_of(folder / sidecar.name) in ours:
+            os.unlink(folder / sidecar.name)
+
+
 def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Placed:
     """The file is there, byte for byte, without a sidecar of ours: a power cut may have taken that one."""
     digest, size = _digest(target)
@@ -275,12 +295,16 @@ def _task_of(path: Path) -> str | None:
     return task if isinstance(task, str) else None
 
 
+def _temporary(path: Path) -> Path:
+    """A name that is short enough whatever the output is called, and that nobody else would choose."""
+    return path.with_name(f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
+
+
 def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> None:
     exists = os.path.lexists(path)
     if exists and _task_of(path) not in ours:
         raise Occupied(path, "it does not name this job's task")
-    # A name that is short enough whatever the output is called, and that nobody else would choose.
-    temporary = path.with_name(f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
+    temporary = _temporary(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -364,5 +388,6 @@ __all__ = [
     "place",
     "precheck",
     "sidecar_path",
+    "sweep",
     "target_path",
 ]

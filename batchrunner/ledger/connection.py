@@ -46,7 +46,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         raise LedgerUnusable(f"can't open {path}: {error}") from None
     try:
         _prepare(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the second: SQLite quotes a damaged schema
         connection.close()
         raise LedgerUnusable(_damaged(path, error)) from None
     except BaseException:
@@ -121,7 +121,7 @@ def open_reader(path: Path) -> sqlite3.Connection | None:
         _pragma(connection, "busy_timeout", BUSY_TIMEOUT_MS)
         version = _check_header(connection, path)
         connection.row_factory = sqlite3.Row
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()
         raise LedgerUnusable(_damaged(path, error)) from None
     except BaseException:

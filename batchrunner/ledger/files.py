@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -100,8 +101,9 @@ class RunLock:
                     f"another batchrunner{who} holds {self.path.with_suffix('')}; wait for it with --wait-lock 10m"
                 ) from None
             raise LedgerUnusable(f"can't lock {self.path}: {error.strerror}") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: who holds it is a convenience, holding it is not
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
 
     def release(self) -> None:

@@ -203,7 +203,10 @@ class Ledger:
         return await self._writer.read(partial(_with_rows, function))
 
     def _job(self, row: sqlite3.Row) -> Job:
-        return job_of(row, self._retry.get(row["batch_id"], RetryBudget()))
+        try:
+            return job_of(row, self._retry.get(row["batch_id"], RetryBudget()))
+        except (ValueError, TypeError) as error:
+            raise LedgerUnusable(f"job {row['id']} in the ledger is damaged ({error}); restore a copy") from error
 
     # --- Learned, and for the morning --------------------------------------------------------------------
 

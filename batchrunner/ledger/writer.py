@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 
-from .errors import WriteFailed
+from .errors import LedgerUnusable, WriteFailed
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -127,8 +127,15 @@ class Writer:
         return asyncio.shield(future)
 
     async def read(self, query: Operation[T]) -> T:
-        """Run a query on the writing connection: it sees everything that is committed."""
-        return await self._database.run(query)
+        """Run a query on the writing connection: it sees everything that is committed.
+
+        Raises:
+            LedgerUnusable: SQLite could not read it, or what it read makes no sense: the file is damaged.
+        """
+        try:
+            return await self._database.run(query)
+        except (sqlite3.Error, ValueError, IndexError) as error:
+            raise LedgerUnusable(f"the ledger can't be read ({error}); keep it, and restore a copy") from error
 
     async def close(self) -> None:
         """Commit what is queued, then close the connection."""
@@ -157,7 +164,7 @@ class Writer:
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if isinstance(result, sqlite3.Error):
+    if isinstance(result, sqlite3.Error | UnicodeDecodeError):  # the second: SQLite quotes a damaged schema
         failed = WriteFailed(f"the ledger could not be written: {result}")
         failed.__cause__ = result
         result = failed

@@ -201,9 +201,14 @@ class Fetcher:
                         continue
                     self._check_status(response)
                     return await self._save(response, part, root, kind)
+            problem = Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects")
         except ForbiddenUrl as refused:
-            raise LinkDead(Problem(f"the output can't be fetched: {refused}", "forbidden_url")) from None
-        raise LinkDead(Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects"))
+            problem = Problem(f"the output can't be fetched: {refused}", "forbidden_url")
+        except FetchError:
+            await self._run(partial(_remove, part, root))
+            raise
+        await self._run(partial(_remove, part, root))
+        raise LinkDead(problem)
 
     @contextlib.asynccontextmanager
     async def _get(self, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -317,6 +322,13 @@ class Fetcher:
             await self._session.close()
             self._session = None
         self._pool.shutdown(wait=False)
+
+
+def _remove(part: Path, root: Path) -> None:
+    """Remove what an earlier process left of a download that it died in, where this one comes to nothing."""
+    if os.path.lexists(part):
+        with contextlib.suppress(OSError, UnsafePath):
+            os.unlink(ensure_folder(part.parent, root) / part.name)
 
 
 def _noticed(done: asyncio.Future[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,18 +24,27 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_durable: set[Path] = set()
+"""Folders whose names, up to the root, this process has made durable."""
+
+
 def _make(folder: Path) -> None:
-    """`mkdir -p`, each new folder durable in its parent."""
+    """`mkdir -p`, every folder on the way durable in its parent. One that is there already may be the work of a run
+    that died before it could sync the parent: it is made durable too, once in this process."""
     missing: list[Path] = []
     while not os.path.lexists(folder):
         missing.append(folder)
         folder = folder.parent
+    if folder not in _durable:
+        for above in Path(os.path.realpath(folder)).parents:
+            with contextlib.suppress(PermissionError):  # where we may not look, we have made nothing
+                sync_folder(above)
+        _durable.add(folder)
     for each in reversed(missing):
-        try:
+        with contextlib.suppress(FileExistsError):
             each.mkdir()
-        except FileExistsError:
-            continue
         sync_folder(each.parent)
+        _durable.add(each)
 
 
 def ensure_folder(folder: Path, root: Path) -> Path:

@@ -63,7 +63,7 @@ FAULTS: dict[str, Fault] = {
     "malformed": _post("malformed"),
     "redirect": _post("redirect"),
     "cut_answer": _post("cut_answer"),
-    "duplicate_id": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), jobs=3),
+    "duplicate_id": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), jobs=3, in_flight=1),
     "breaker": Fault(Plan([Rule("post", "reset_after", last=ALWAYS)]), jobs=4, in_flight=1),
     "slow": _post("slow", 2),
     # Tasks.
@@ -95,7 +95,6 @@ FAULTS: dict[str, Fault] = {
     # The ledger's own disk.
     "disk_full": Fault(full=1),
     "disk_full_twice": Fault(full=1, spooled=2),
-    "disk_full_duplicate": Fault(Plan([Rule("post", "duplicate_id", first=2, last=2)]), full=1, spooled=2),
     "disk_full_later": Fault(jobs=3, full=2, in_flight=1),
 }
 """Every situation by name."""

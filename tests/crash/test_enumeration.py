@@ -23,7 +23,7 @@ from tests.double import Double
 
 SHARDS = 8
 SCALE = int(os.environ.get("BATCHRUNNER_CRASH_SCALE", "1"))
-RUNS = {0: 20_000, 1: 2_400, 2: 6_400, 3: 10_000}.get(SCALE, 10_000)
+RUNS = {0: 20_000, 1: 2_400, 2: 6_000}.get(SCALE, 10_000)
 """Runs (forked processes) that the shards together are held to, at least."""
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -108,7 +108,7 @@ class Disk:
     @property
     def settled(self) -> bool:
         """Whether everything is durable: then there is one image only."""
-        return not any(n.pending for n in (*self._files.values(), *self._folders.values()))
+        return not any(f.pending for f in self._files.values()) and not any(f.pending for f in self._folders.values())
 
     def image(self, luck: Luck) -> Image:
         """The disk as a cut leaves it now."""

@@ -1,4 +1,4 @@
-"""The real command line, with something changed first: `python -m tests.powerloss.launcher CHANGE... -- run night.yaml`.
+"""The real command line, with something changed first: `python -m tests.powerloss.launcher CHANGE... -- run ...`.
 
 A change is a mutant that the harness must catch, a death at a crash point (`kill:place.renamed:2`), or a setting that
 makes a short run do what a long one does (`checkpoints`).
@@ -20,7 +20,8 @@ from typing import Any
 
 from batchrunner import app
 from batchrunner.engine import files, spool
-from batchrunner.ledger import connection
+from batchrunner.ledger import connection, writer
+from batchrunner.ledger.transitions import Change
 from batchrunner.providers import fetch, folders
 from tests.crash.mutants import MUTANTS
 
@@ -35,7 +36,7 @@ def _pragma(name: str, value: int) -> None:
     def set_pragma(ledger: sqlite3.Connection, asked: str, usual: int | str) -> None:
         real(ledger, asked, value if asked == name else usual)
 
-    connection._pragma = set_pragma
+    setattr(connection, "_pragma", set_pragma)  # noqa: B010
 
 
 def _normal() -> None:
@@ -109,6 +110,22 @@ def _die_at_sync(n: int) -> None:
     folders.sync_folder = sync
 
 
+def _die_unsynced(event: str) -> None:
+    """When the commit of that event stands in the log, and no sync has covered it."""
+    real = writer._commit
+
+    def commit(operations: list[writer.Operation[Any]], ledger: sqlite3.Connection) -> list[Any]:
+        last = any(isinstance(o, Change) and type(o.event).__name__.lower() == event for o in operations)
+        if last:
+            ledger.execute("PRAGMA synchronous = 0")
+        results = real(operations, ledger)
+        if last:
+            _die()
+        return results
+
+    setattr(writer, "_commit", commit)  # noqa: B010
+
+
 def _options(deaths: list[tuple[str, int]], full: int) -> None:
     """Have the run die at the n-th passing of a point; have its disk full when the n-th answer arrives, until the id
     stands in the spool."""
@@ -148,6 +165,8 @@ def main() -> int:
             deaths.append((rest[0], int(rest[1])))
         elif kind == "kill_at_sync":
             _die_at_sync(int(rest[0]))
+        elif kind == "die_unsynced":
+            _die_unsynced(rest[0])
         elif kind == "full":
             full = int(rest[0])
         else:

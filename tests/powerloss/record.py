@@ -68,8 +68,7 @@ def record(command: Sequence[str], folder: Path, environment: Mapping[str, str],
         cwd=folder,
         env=ours | home | dict(environment),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         check=False,
     )
     if done.returncode in {1, 70} or b"strace:" in done.stderr:
@@ -249,7 +248,9 @@ class _Reader:
             else:
                 tape._nodes[path] = node
         folder = tape._nodes[folders.pop()]
-        tape.steps.append(Entered(*self._times(call), folder, {os.path.basename(p): n for p, n in changes.items()}, makes))
+        tape.steps.append(
+            Entered(*self._times(call), folder, {os.path.basename(p): n for p, n in changes.items()}, makes)
+        )
 
     def _new(self) -> int:
         self._tape._next += 1
@@ -288,22 +289,8 @@ class _Reader:
                 self._begin_write(call)
             case "close":
                 self._files.pop(descriptor(call.words)[0], None)
-            case "mkdir":
-                path = self._path(strings(call.words)[0])
-                if tape._inside(path):
-                    self._enter(call, {path: self._new()}, makes=True)
-            case "unlink" | "unlinkat" | "rmdir":
-                path = self._path(strings(call.words)[0])
-                if path in tape._nodes:
-                    self._enter(call, {path: None})
-            case "link" | "linkat":
-                old, new = (self._path(s) for s in strings(call.words))
-                if tape._inside(new):
-                    self._enter(call, {new: tape._nodes[old]})
-            case "rename" | "renameat" | "renameat2":
-                old, new = (self._path(s) for s in strings(call.words))
-                if tape._inside(new):
-                    self._enter(call, {old: None, new: tape._nodes[old]})
+            case "mkdir" | "unlink" | "unlinkat" | "rmdir" | "link" | "linkat" | "rename" | "renameat" | "renameat2":
+                self._begin_naming(call)
             case "ftruncate":
                 file = self._files.get(descriptor(call.words)[0])
                 if file is not None:
@@ -312,6 +299,19 @@ class _Reader:
                 pass
             case _:
                 self._not_modelled(call)
+
+    def _begin_naming(self, call: Call) -> None:
+        tape = self._tape
+        first, *more = (self._path(s) for s in strings(call.words))
+        match call.name:
+            case "mkdir" if tape._inside(first):
+                self._enter(call, {first: self._new()}, makes=True)
+            case "unlink" | "unlinkat" | "rmdir" if first in tape._nodes:
+                self._enter(call, {first: None})
+            case "link" | "linkat" if tape._inside(more[0]):
+                self._enter(call, {more[0]: tape._nodes[first]})
+            case "rename" | "renameat" | "renameat2" if tape._inside(more[0]):
+                self._enter(call, {first: None, more[0]: tape._nodes[first]})
 
     def _not_modelled(self, call: Call) -> None:
         touched = [descriptor(call.words)[1], *(self._path(s) for s in strings(call.words) if b"\0" not in s)]

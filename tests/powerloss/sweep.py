@@ -36,7 +36,7 @@ class Scenario:
     """Runs after each other on one ledger, and what the provider does.
 
     Attributes:
-        runs: the changes of each run (see `launcher`); none for the real command line as it is.
+        runs: the changes of each run (see `launcher`); none for the real command line as it is. `resume` for that verb.
         jobs: of the batch.
         plan: the double's.
         more: of the manifest.
@@ -80,10 +80,12 @@ SCENARIOS: dict[str, Scenario] = {
         plan=Plan([Rule("post", "hold", first=4, last=4)], polls=1),
     ),
     "spooled": Scenario([["full:2"], []], [0, 0], jobs=3),
-    # New folders whose names nobody had made durable when their maker died.
-    "folders": Scenario(
-        [["kill_at_sync:1"], ["kill_at_sync:1"], []], [KILLED, KILLED, 0], jobs=2, out="films/night"
+    # A commit that its runner did not live to sync: the next one reads it, and must not act upon it, nor tell it.
+    "unsynced": Scenario(
+        [["die_unsynced:accepted"], ["die_unsynced:stored"], ["resume"], []], [KILLED, KILLED, 0, 0], jobs=1
     ),
+    # New folders whose names nobody had made durable when their maker died.
+    "folders": Scenario([["kill_at_sync:1"], ["kill_at_sync:1"], []], [KILLED, KILLED, 0], jobs=2, out="films/night"),
 }
 
 
@@ -133,12 +135,11 @@ def play(double: Double, name: str, mutant: str | None = None) -> Recording:
         (home / "night.yaml").write_text(text.replace("dir: out", f"dir: {scenario.out}"))
         tape = Tape(str(home))
         for changes, code in zip(scenario.runs, scenario.codes, strict=True):
-            changed = [*changes, *([mutant] if mutant else [])]
+            words = ["resume"] if "resume" in changes else ["run", "night.yaml"]
+            changed = [c for c in (*changes, mutant) if c and c != "resume"]
             module = ["tests.powerloss.launcher", *changed, "--"] if changed else ["batchrunner"]
             log = Path(made) / "log"
-            got = record(
-                [sys.executable, "-m", *module, "run", "night.yaml", "--json"], home, door.environment, log
-            )
+            got = record([sys.executable, "-m", *module, *words, "--json"], home, door.environment, log)
             assert got == code or mutant, f"{name}: exit code {got}, expected {code}"
             tape.add(log)
             check_recording(tape, home)
@@ -158,7 +159,9 @@ def check_recording(tape: Tape, home: Path) -> None:
     for name, data in here.items():
         if data != (model := image.files[name]):
             first = next((i for i, (a, b) in enumerate(zip(data, model, strict=False)) if a != b), -1)
-            raise AssertionError(f"{name} has {len(data)} bytes, the model {len(model)}; the first other one at {first}")
+            raise AssertionError(
+                f"{name} has {len(data)} bytes, the model {len(model)}; the first other one at {first}"
+            )
 
 
 def sweep(recording: Recording, each: int, share: tuple[int, int] = (0, 1), seed: int = 1) -> Report:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.simulation.run import play, record
+from tests.simulation.run import collected, play, record
 
 
 def main() -> int:
@@ -21,7 +21,8 @@ def main() -> int:
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the result here, as JSON")
     options = parser.parse_args()
     if options.seed is not None:
-        verdict = play(options.seed)
+        with collected():
+            verdict = play(options.seed)
         if not options.quiet:
             print("\n".join(verdict.trace))
         print(f"{verdict}\n{verdict.digest}")

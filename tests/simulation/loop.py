@@ -327,7 +327,7 @@ class SimLoop(base_events.BaseEventLoop):
     def _run_once(self) -> None:
         timeline, ready, scheduled = self._timeline, self._ready, self._scheduled
         if not ready:
-            while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+            while scheduled and scheduled[0]._cancelled:
                 heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
             then = min(scheduled[0].when() if scheduled else float("inf"), timeline.next)
             if then > self._until:
@@ -341,8 +341,8 @@ class SimLoop(base_events.BaseEventLoop):
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:  # type: ignore[attr-defined]
-                handle._run()  # type: ignore[attr-defined]
+            if not handle._cancelled:
+                handle._run()
                 if self.life.dead:
                     raise Died
         timeline.now += TICK
@@ -375,12 +375,13 @@ class SimLoop(base_events.BaseEventLoop):
         self,
         coro: Any,
         *,
-        name: str | None = None,
+        name: object = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Task[Any]:
-        if name is not None and not self.life.dead:
-            self._host.began(name)
-        task = SimTask(next(self._numbers), coro, loop=self, name=name, context=context)
+        label = None if name is None else str(name)
+        if label is not None and not self.life.dead:
+            self._host.began(label)
+        task = SimTask(next(self._numbers), coro, loop=self, name=label, context=context)
         self.tasks[task] = None
         task.add_done_callback(self._forget)
         return task
@@ -417,7 +418,7 @@ class SimLoop(base_events.BaseEventLoop):
         self.call_later(self._host.rng.random() * 0.004, work)
         return future
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:  # type: ignore[override]
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
         seconds, addresses = self._host.resolve(str(host))
         await self._pause(seconds)
         if addresses is None:
@@ -470,8 +471,8 @@ class SimLoop(base_events.BaseEventLoop):
             coroutine = task.get_coro()
             for _ in range(20):
                 try:
-                    coroutine.close()  # type: ignore[union-attr]
-                except BaseException:  # noqa: BLE001, S112  a dead process says nothing
+                    coroutine.close()
+                except BaseException:  # noqa: BLE001  a dead process says nothing
                     continue
                 break
         self.close()

@@ -105,7 +105,9 @@ def _known(books: Books, world: World) -> list[str]:
             unknown.setdefault(task.label, []).append(task.id)
     for job in books.jobs:
         for attempt in books.of[job["id"]]:
-            if attempt["task_id"] and (attempt["task_id"] not in tasks or tasks[attempt["task_id"]].label != job["key"]):
+            if attempt["task_id"] and (
+                attempt["task_id"] not in tasks or tasks[attempt["task_id"]].label != job["key"]
+            ):
                 wrong.append(f"P2 {job['key']}: the ledger names {attempt['task_id']}, which is another's")
         lost = unknown.get(job["key"], [])
         doubts = [a for a in books.of[job["id"]] if a["task_id"] is None and a["money"] in {"at_risk", "reserved"}]
@@ -152,7 +154,9 @@ def _files(books: Books, world: World, outputs: Path) -> list[str]:
         seen.add(str(path))
         if job is not None and (job["sha256"] != digest or job["task_id"] != task.id or job["key"] != task.label):
             wrong.append(f"P3 {name} is recorded as something else")
-    wrong += [f"P3 {job['key']} has succeeded, and its file is not there" for f, job in recorded.items() if f not in seen]
+    wrong += [
+        f"P3 {job['key']} has succeeded, and its file is not there" for f, job in recorded.items() if f not in seen
+    ]
     return wrong
 
 
@@ -168,7 +172,8 @@ def _money(books: Books, world: World, budget: int | None) -> list[str]:
             continue
         if attempt["money"] == "none" and not task.refunded:
             wrong.append(f"P5 {task.label}: {task.id} was charged, and counts as free")
-        if attempt["money"] == "spent" and (task.fate in {"fail", "moderate"} or attempt["credits"] != task.credits):
+        refunded = task.fate in {"fail", "moderate"} and attempt["outcome"] != "vanished"  # then nobody could tell
+        if attempt["money"] == "spent" and (refunded or attempt["credits"] != task.credits):
             wrong.append(f"P5 {task.label}: {task.id} counts as {attempt['credits']} spent")
     for name in ("spent", "reserved", "at_risk"):
         told = sum(b[name] for b in books.batches)
@@ -231,7 +236,7 @@ def judge_end(
         for path in sorted(outputs.iterdir()):
             if path.name.endswith(".part") or path.name.startswith(".batchrunner-"):
                 wrong.append(f"left behind: {path.name}")
-            elif path.suffix == ".mp4" and str(path) not in names:
+            elif str(path).removesuffix(".json") not in names:
                 wrong.append(f"nobody's: {path.name}")
     return wrong
 

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import sqlite3
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +51,7 @@ from batchrunner.providers.fetch import Fetcher
 from batchrunner.providers.reapi import ReApi, ReApiSettings
 from tests.simulation.loop import Died, Life, SimLoop, Stuck
 from tests.simulation.oracle import Books, judge, judge_end, judge_times
-from tests.simulation.world import BASE_URL, KEY, Hold, Post, World
+from tests.simulation.world import BASE_URL, KEY, Hold, Post, Weather, World
 
 MODEL = "kling-3-0-turbo"
 BATCH = "night"
@@ -113,8 +112,9 @@ class Plan:
     until: float | None = None
 
     @classmethod
-    def draw(cls, rng: random.Random, jobs: int | None = None) -> Plan:
-        jobs = jobs or rng.choice([rng.randint(3, 12), rng.randint(6, 24), rng.randint(12, 40)])
+    def draw(cls, rng: random.Random) -> Plan:
+        few, some, lots = rng.randint(2, 8), rng.randint(6, 16), rng.randint(20, 60)
+        jobs = rng.choices([few, some, lots], [13, 6, 1])[0]
         in_flight = rng.choice([1, 2, 4, 8, 16, 50])
         deaths = [_death(rng) for _ in range(rng.randint(0, 4))]
         return cls(
@@ -374,7 +374,7 @@ class Verdict:
 class Simulation:
     """Plays one seed in a folder of its own."""
 
-    def __init__(self, seed: int, folder: Path, plan: Plan | None = None) -> None:
+    def __init__(self, seed: int, folder: Path, plan: Plan | None = None, weather: Weather | None = None) -> None:
         self._seed = seed
         self._rng = random.Random(f"plan {seed}")
         self._plan = plan or Plan.draw(self._rng)
@@ -387,6 +387,7 @@ class Simulation:
             prices={s.key: s.credits or 0 for s in self._specs},
             budget=self._plan.budget,
             in_flight=self._plan.in_flight,
+            weather=weather,
         )
         self._clock = SimClock(self.world, self._plan.jumps)
         self._killer = Killer(self.world, self.world.life, None)
@@ -421,7 +422,7 @@ class Simulation:
             self._run(death, limit=plan.limit, until=plan.until)
             if self.world.wrong:
                 return
-            self.world.timeline.advance(rng.choice([0.2, rng.expovariate(1 / 60.0), rng.uniform(0, 1500.0)]))
+            self.world.timeline.advance(rng.choice([0.2, 0.2, rng.expovariate(1 / 30.0), rng.uniform(0, 900.0)]))
         self.world.calm = True
         self.world.note("calm")
         for turn in range(MOST_CLEAN):
@@ -449,6 +450,7 @@ class Simulation:
         world, plan, rng = self.world, self._plan, self._rng
         self.runs += 1
         life = world.life = Life(self.runs)
+        batchrunner.providers.folders._durable.clear()  # a new process knows of nothing
         killer = self._killer = Killer(world, life, death)
         loop = SimLoop(world.timeline, world, life, patience=PATIENCE)
         word = word or (not clean and rng.random() < plan.word)
@@ -611,15 +613,11 @@ class Simulation:
             for part in made:
                 _forget_sessions(part)
             for spool in spools:
-                try:
+                with suppress(OSError):
                     os.close(spool._fd)
-                except OSError:
-                    pass
             for database in opened:
-                try:
+                with suppress(sqlite3.Error):
                     database.connection.close()
-                except sqlite3.Error:
-                    pass
             for lock in locks:
                 lock.release()
 
@@ -686,18 +684,33 @@ def _patched(world: World, killer: Callable[[], Killer]) -> Iterator[None]:
     for module in WATCHED:
         change(module, "os", guarded)
     logging.disable(logging.CRITICAL)
-    collecting = gc.isenabled()
-    gc.disable()  # what a dead run leaves is collected where nobody hears of it
     try:
         yield
     finally:
-        with _silence():
-            gc.collect()
-        if collecting:
-            gc.enable()
         logging.disable(logging.NOTSET)
         for place, name, value in reversed(changed):
             setattr(place, name, value)
+
+
+@contextmanager
+def collected() -> Iterator[Callable[[], None]]:
+    """What dead runs leave is collected when this says so, where nobody hears of it, and never by itself."""
+
+    def collect() -> None:
+        with _silence():
+            gc.collect()
+
+    on = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield collect
+    finally:
+        collect()
+        gc.unfreeze()
+        if on:
+            gc.enable()
 
 
 def scratch() -> Path:
@@ -706,11 +719,11 @@ def scratch() -> Path:
     return memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def play(seed: int, plan: Plan | None = None) -> Verdict:
-    """One seed."""
+def play(seed: int, plan: Plan | None = None, weather: Weather | None = None) -> Verdict:
+    """One seed. Call it inside `collected`."""
     catalogue.models()
     with tempfile.TemporaryDirectory(prefix="batchrunner-sim-", dir=scratch()) as folder:
-        return Simulation(seed, Path(folder), plan).play()
+        return Simulation(seed, Path(folder), plan, weather).play()
 
 
 # --- Many ------------------------------------------------------------------------------------------------
@@ -759,13 +772,11 @@ def many(seeds: range) -> Total:
     """Play seeds, one after another."""
     total = Total()
     began = time.process_time()
-    gc.collect()
-    gc.freeze()
-    try:
+    with collected() as collect:
         for seed in seeds:
             total.add(play(seed))
-    finally:
-        gc.unfreeze()
+            if seed % 20 == 0:
+                collect()
     total.seconds = time.process_time() - began
     return total
 
@@ -787,9 +798,3 @@ def record(seeds: int, first: int, processes: int, into: Path | None) -> Total:
     if into is not None:
         into.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     return total
-
-
-def clean_up() -> None:
-    """Remove what simulations that were killed have left."""
-    for folder in scratch().glob("batchrunner-sim-*"):
-        shutil.rmtree(folder, ignore_errors=True)

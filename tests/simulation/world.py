@@ -10,7 +10,6 @@ import heapq
 import json
 import math
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -131,14 +130,15 @@ class Weather:
 
     @classmethod
     def draw(cls, rng: random.Random, start: float) -> Weather:
-        level = rng.choice([0.0, 0.02, 0.06, 0.15, 0.3])
+        level = rng.choice([0.0, 0.05, 0.1, 0.2, 0.4])
 
         def some(kinds: tuple[str, ...], share: float) -> tuple[float, dict[str, float]]:
             chosen = rng.sample(kinds, rng.randint(1, len(kinds)))
             return rng.choice([0.0, share, share, 2 * share]), {k: RARE.get(k, 1.0) for k in chosen}
 
         outages = tuple(
-            (at, at + rng.expovariate(1 / 25.0)) for at in (start + rng.uniform(0, 120) for _ in range(rng.randint(1, 2)))
+            (at, at + rng.expovariate(1 / 25.0))
+            for at in (start + rng.uniform(0, 120) for _ in range(rng.randint(1, 2)))
         )
         return cls(
             posts=some(POSTS, level),
@@ -193,6 +193,7 @@ class Task:
     bad: int = 0
     """Answers for its output that make a link dead or a content bad."""
     served: int = 0
+    polled: bool = False
     missing_since: float | None = None
     last_missing: float = 0.0
 
@@ -222,11 +223,19 @@ class Hold:
 class World:
     """Time, the network, the provider and the trace of one seed."""
 
-    def __init__(self, seed: int, *, prices: dict[str, int], budget: int | None, in_flight: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        prices: dict[str, int],
+        budget: int | None,
+        in_flight: int,
+        weather: Weather | None = None,
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(f"world {seed}")
         self.timeline = Timeline()
-        self.weather = Weather.draw(self.rng, self.timeline.now)
+        self.weather = weather or Weather.draw(self.rng, self.timeline.now)
         self.account = Account()
         self.calm = False
         self.life = Life(0)
@@ -247,6 +256,8 @@ class World:
         self._by_label: dict[str, list[Post]] = {}
         self._open: list[Post] = []
         self._live: list[Task] = []
+        self._polled: list[str] = []
+        """Ids that the client has recorded. An answer that repeats an unrecorded one could not be seen through."""
 
     # --- What is written down ----------------------------------------------------------------------------
 
@@ -318,12 +329,12 @@ class World:
         if host in {CDN, CDN2}:
             if "authorization" in headers:
                 self.violation("the key was sent to the media host")
-            self._media(talk, path)
+            self._media(talk, host, path)
             return
         if host != API or headers.get("authorization") != f"Bearer {KEY}":
             self.violation(f"a call to {host} without the key")
             return
-        if method == "POST":
+        if method == "POST" and path == "/api/v1/videos/generations":
             self._post(talk, json.loads(body), sha256(body).hexdigest())
         elif method == "GET" and path.startswith("/api/v1/tasks/"):
             self._poll(talk, path.rpartition("/")[2])
@@ -343,7 +354,7 @@ class World:
         self._settle()
         label = request["prompt"]
         answer = self._draw(self.weather.posts, "post")
-        if answer == "duplicate_id" and not self.account.tasks:
+        if answer == "duplicate_id" and not self._polled:
             answer = "no_id"
         post = Post(
             self.timeline.now,
@@ -360,12 +371,12 @@ class World:
         self._by_label.setdefault(label, []).append(post)
         self.sent.setdefault(post.life, []).append(post.began)
         if answer in AFTER:
-            post.task = self._create(label, answer)
+            post.task = self._create(label, answer in CLEAR and not talk.link.hung_up)
         self._open.append(post)
         self._check_in_flight()
         self._answer_post(talk, post)
 
-    def _create(self, label: str, answer: str) -> Task:
+    def _create(self, label: str, clear: bool) -> Task:
         account, rng = self.account, self.rng
         number = len(account.tasks) + 1
         seconds = rng.lognormvariate(math.log(self.weather.median), 0.4)
@@ -378,7 +389,7 @@ class World:
         price = self._prices[label]
         name = sha256(f"{self.seed}/{number}".encode()).hexdigest()[:24]
         now = self.timeline.now
-        task = Task(f"task_{name}", label, price, now, now + seconds, fate, answer in CLEAR)
+        task = Task(f"task_{name}", label, price, now, now + seconds, fate, clear)
         account.tasks[task.id] = task
         account.net += price
         account.peak = max(account.peak, account.net)
@@ -419,61 +430,64 @@ class World:
         self._live = [t for t in self._live if t.id in known]
 
     def _answer_post(self, talk: _Talk, post: Post) -> None:
-        task, what, rng = post.task, post.answer, self.rng
+        rng, what = self.rng, post.answer
         after = rng.uniform(0.01, 0.4)
-        body: dict[str, Any] = {"id": task.id if task else None, "status": "processing", "created_at": 1}
-        send = partial(talk.answer, after=after, then=partial(self._read_post, post))
+        read = partial(self._read_post, post)
+        body: dict[str, Any] = {"id": post.task.id if post.task else None, "status": "processing", "created_at": 1}
         match what:
-            case "ok":
-                send(200, body)
-            case "slow":
-                send(200, body, after=rng.uniform(5.0, 110.0))
-            case "trickle":
-                talk.answer(200, body, after=after, then=partial(self._read_post, post), pieces=rng.randint(2, 8))
             case "hang" | "hang_before":
                 pass
-            case "throttle":
-                send(429, _error(50001, "Rate limit exceeded"), *self._retry_after(post))
-            case "error500" | "error500_after":
-                send(500, _error(60099, "Unexpected error"))
-            case "html" | "html_after":
-                send(rng.choice([200, 502, 503]), b"<html><body>Bad gateway</body></html>")
             case "reset_before" | "reset_after":
                 talk.link.reset(after)
             case "close_after":
                 talk.link.finish(after)
-            case "no_id":
-                send(200, {k: v for k, v in body.items() if k != "id"})
-            case "malformed":
-                send(200, b'{"id": "' + body["id"].encode() + b'", "status": processing}')
-            case "cut_answer":
-                talk.answer(200, body, after=after, cut=rng.randint(1, 30))
-            case "redirect":
-                send(307, b"", f"Location: {BASE_URL}/api/v1/elsewhere")
-            case "duplicate_id":
-                send(200, body | {"id": next(iter(self.account.tasks))})
-            case "two_ids":
-                send(200, body | {"task_id": "task_other"})
-            case "reject":
-                send(rng.choice([400, 404, 413, 422]), _error(20003, "not that"))
-            case "bare400":
-                send(400, b"bad request")
-            case "no_credit":
-                send(402, _error(30001, "Insufficient credits"))
-            case "unauthorized":
-                send(401, _error(10003, "API key is invalid"))
             case "garbage":
                 talk.raw(rng.randbytes(rng.randint(1, 60)) + b"\r\n\r\n", after)
                 talk.link.finish(after)
+            case "cut_answer":
+                talk.answer(200, body, after=after, cut=rng.randint(1, 30))
+            case "trickle":
+                talk.answer(200, body, after=after, then=read, pieces=rng.randint(2, 8))
+            case "slow":
+                talk.answer(200, body, after=rng.uniform(5.0, 110.0), then=read)
+            case _:
+                status, reply, headers = self._post_reply(what, body)
+                talk.answer(status, reply, *headers, after=after, then=read)
+
+    def _post_reply(self, what: str, body: dict[str, Any]) -> tuple[int, Any, list[str]]:
+        """Status, body and headers of a whole answer."""
+        rng = self.rng
+        match what:
+            case "throttle":
+                return 429, _error(50001, "Rate limit exceeded"), self._retry_after()
+            case "html" | "html_after":
+                return rng.choice([200, 502, 503]), b"<html><body>Bad gateway</body></html>", []
+            case "redirect":
+                return 307, b"", [f"Location: {BASE_URL}/api/v1/elsewhere"]
+            case "reject":
+                return rng.choice([400, 404, 413, 422]), _error(20003, "not that"), []
+            case "duplicate_id":
+                return 200, body | {"id": rng.choice(self._polled)}, []
+        replies: dict[str, tuple[int, Any]] = {
+            "error500": (500, _error(60099, "Unexpected error")),
+            "error500_after": (500, _error(60099, "Unexpected error")),
+            "no_id": (200, {"status": "processing"}),
+            "malformed": (200, f'{{"id": "{body["id"]}", "status": processing}}'.encode()),
+            "two_ids": (200, body | {"task_id": "task_other"}),
+            "bare400": (400, b"bad request"),
+            "no_credit": (402, _error(30001, "Insufficient credits")),
+            "unauthorized": (401, _error(10003, "API key is invalid")),
+        }
+        return *replies.get(what, (200, body)), []
 
     def _read_post(self, post: Post) -> None:
         post.answered = post.delivered = True
         self.note("answered", post.label, post.answer)
 
-    def _retry_after(self, post: Post | None) -> list[str]:
+    def _retry_after(self) -> list[str]:
         """The header of a 429; the hold begins when it is read."""
         kind = self.rng.choice(["none", "seconds", "seconds", "date", "nonsense", "zero"])
-        seconds = self.rng.choice([1, 2, 5, 20])
+        seconds = self.rng.choice([1, 2, 5, 20, 90])
         self._next_hold = {"seconds": float(seconds), "date": float(seconds), "zero": 0.0}.get(kind, 1.0)
         match kind:
             case "seconds":
@@ -505,44 +519,47 @@ class World:
         if task is None:
             self.violation(f"a poll for {task_id}, which does not exist")
             return
+        if not task.polled:
+            task.polled = True
+            self._polled.append(task_id)
         for text in self.at_poll(task_id):
             self.violation(text)
         what = self._draw(self.weather.polls, "poll")
         if task.fate == "vanish" and self.timeline.now > task.created + 1.0:
             what = "missing"
-        after, rng = self.rng.uniform(0.005, 0.1), self.rng
         self.note("poll", task.label, what)
-        send = partial(talk.answer, after=after, then=partial(self._read_poll, task, what))
+        after, rng = self.rng.uniform(0.005, 0.1), self.rng
         match what:
-            case "error500":
-                send(503, _error(60099, "Unexpected error"))
             case "reset":
                 talk.link.reset(after)
-            case "missing":
-                send(404, _error(40001, "Task not found"))
-            case "wrong_id":
-                send(200, {"id": "task_other", "status": "failed", "error": {"code": 80001}})
-            case "throttle":
-                send(429, _error(50001, "Rate limit exceeded"), *self._retry_after(None))
-            case "bare429":
-                self._next_hold = 1.0
-                send(429, b"slow down")
-            case "html":
-                send(200, b"<html></html>")
             case "hang":
                 pass
             case "cut":
                 talk.answer(200, self._state(task), after=after, cut=rng.randint(1, 20))
-            case "word":
-                send(200, {"id": task.id, "status": "queued"})
-            case "no_url":
-                send(200, {"id": task.id, "status": "completed", "output": {"video_urls": []}})
-            case "unauthorized" if rng.random() < 0.1:
-                send(401, _error(10003, "API key is invalid"))
             case _:
-                state = self._state(task)
-                done = partial(self._read_poll, task, state["status"])
-                talk.answer(200, state, after=rng.uniform(1, 40) if what == "slow" else after, then=done)
+                status, reply, headers = self._poll_reply(what, task)
+                state = reply.get("status", "") if isinstance(reply, dict) and reply.get("id") == task.id else what
+                done = partial(self._read_poll, task, state)
+                talk.answer(status, reply, *headers, after=rng.uniform(1, 40) if what == "slow" else after, then=done)
+
+    def _poll_reply(self, what: str, task: Task) -> tuple[int, Any, list[str]]:
+        match what:
+            case "throttle":
+                return 429, _error(50001, "Rate limit exceeded"), self._retry_after()
+            case "bare429":
+                self._next_hold = 1.0
+                return 429, b"slow down", []
+            case "unauthorized" if self.rng.random() < 0.1:
+                return 401, _error(10003, "API key is invalid"), []
+        replies: dict[str, tuple[int, Any]] = {
+            "error500": (503, _error(60099, "Unexpected error")),
+            "missing": (404, _error(40001, "Task not found")),
+            "wrong_id": (200, {"id": "task_other", "status": "failed", "error": {"code": 80001}}),
+            "html": (200, b"<html></html>"),
+            "word": (200, {"id": task.id, "status": "queued"}),
+            "no_url": (200, {"id": task.id, "status": "completed", "output": {"video_urls": []}}),
+        }
+        return *(replies[what] if what in replies else (200, self._state(task))), []
 
     def _state(self, task: Task) -> dict[str, Any]:
         body: dict[str, Any] = {"id": task.id, "model": "kling-3-0-turbo", "created_at": 1}
@@ -568,7 +585,7 @@ class World:
 
     # --- GET media ---------------------------------------------------------------------------------------
 
-    def _media(self, talk: _Talk, path: str) -> None:
+    def _media(self, talk: _Talk, host: str, path: str) -> None:
         self.account.downloads += 1
         name, _, query = path.partition("?")
         words = dict(pair.split("=") for pair in query.split("&"))
@@ -577,6 +594,8 @@ class World:
         what = self._draw(self.weather.media, "media")
         if task.fate == "spoiled":
             what = "truncated" if self.rng.random() < 0.5 else "gone"
+        if what == "redirect" and host == CDN2:
+            what = "ok"
         self.note("media", task.label, what)
         if what == "gone":
             task.dead = max(task.dead, version)
@@ -584,40 +603,36 @@ class World:
             task.bad += 1
             talk.answer(self.rng.choice([403, 404, 410]), b"")
             return
+        self._answer_media(talk, task, what, path)
+
+    def _answer_media(self, talk: _Talk, task: Task, what: str, path: str) -> None:
         data, rng = clip(task.id, self._size(task)), self.rng
         served = partial(self._served, task)
+        part = rng.randint(1, len(data) - 1)
+        whole: dict[str, tuple[int, bytes, list[str]]] = {
+            "truncated": (200, data[: len(data) * 2 // 3], []),
+            "html": (200, b"<html>Sorry</html>", []),
+            "error503": (503, b"", ["Retry-After: 3"] if part % 2 else []),
+            "redirect": (302, b"", [f"Location: https://{CDN2}{path}"]),
+            "inside": (302, b"", [f"Location: https://{INSIDE}{path}"]),
+            "loop": (302, b"", [f"Location: https://{CDN}{path}&l=1"]),
+            "encoded": (200, data, ["Content-Encoding: gzip"]),
+        }
         if what in {"truncated", "html", "encoded", "inside", "loop"}:
             task.bad += 1
         match what:
-            case "truncated":
-                talk.answer(200, data[: len(data) * 2 // 3], kind="video/mp4")
-            case "cut":
-                talk.answer(200, data, kind="video/mp4", cut=rng.randint(1, len(data) - 1))
-            case "html":
-                talk.answer(200, b"<html>Sorry</html>", kind="text/html")
-            case "error503":
-                talk.answer(503, b"", *(["Retry-After: 3"] if rng.random() < 0.5 else []))
+            case "cut" | "reset":
+                talk.answer(200, data, cut=part, reset=what == "reset")
             case "stall":
-                talk.answer(200, data, kind="video/mp4", stall=rng.randint(1, len(data) - 1))
-            case "reset":
-                talk.answer(200, data, kind="video/mp4", cut=rng.randint(1, len(data) - 1), reset=True)
-            case "redirect":
-                talk.answer(302, b"", f"Location: https://{CDN2}{path}")
-            case "inside":
-                talk.answer(302, b"", f"Location: https://{INSIDE}{path}")
-            case "loop":
-                talk.answer(302, b"", f"Location: https://{CDN}{path}&l=1")
-            case "encoded":
-                talk.answer(200, data, "Content-Encoding: gzip", kind="video/mp4")
+                talk.answer(200, data, stall=part)
             case "chunked":
-                chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (data[:100], data[100:]) if c) + b"0\r\n\r\n"
-                talk.raw(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
-                    0.01,
-                    served,
-                )
+                chunks = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (data[:100], data[100:])) + b"0\r\n\r\n"
+                talk.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, 0.01, served)
+            case _ if what in whole:
+                status, body, headers = whole[what]
+                talk.answer(status, body, *headers)
             case _:
-                talk.answer(200, data, kind="video/mp4", then=served, pieces=5 if what == "trickle" else 1)
+                talk.answer(200, data, then=served, pieces=5 if what == "trickle" else 1)
 
     def _size(self, task: Task) -> int:
         return 400 + int(task.id[-3:], 16)
@@ -648,7 +663,6 @@ class _Talk:
         self.link = link
         self._world = world
         self._buffer = b""
-        self._waiting: deque[None] = deque()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -678,7 +692,6 @@ class _Talk:
         *headers: str,
         after: float = 0.01,
         then: Callable[[], None] | None = None,
-        kind: str = "application/json",
         pieces: int = 1,
         cut: int = 0,
         stall: int = 0,
@@ -691,7 +704,12 @@ class _Talk:
         stall: so many bytes are never sent.
         """
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        lines = [f"HTTP/1.1 {status} X", f"Content-Type: {kind}", f"Content-Length: {len(data)}", *headers]
+        lines = [
+            f"HTTP/1.1 {status} X",
+            "Content-Type: application/octet-stream",
+            f"Content-Length: {len(data)}",
+            *headers,
+        ]
         if status == 429:
             then = partial(self._throttled, self._world._next_hold, then)
         whole = ("\r\n".join(lines) + "\r\n\r\n").encode() + data

@@ -1,0 +1,327 @@
+"""Runs on a machine that fails: forks the real composition root, and breaks something in the child.
+
+A process of its own, so that forking is safe under pytest-xdist and everything is imported once. Orders come as JSON, a
+line each, on stdin; how each run ended goes to stdout, a line each.
+
+What can go wrong, at the n-th passing of a crash point (`engine.ports.CRASH_POINTS`), or from the beginning (`-`):
+
+    full         the disk takes nothing more (a filler takes all of it; for a small tmpfs)
+    limit        no file grows beyond 64 KiB: less than the ledger's log, just enough for the spool
+    limit0       no byte can be written to any file
+    eio          every commit fails with `disk I/O error`
+    eio_once     the next commit does
+    sync_eio     every fsync of a file or a folder of outputs does
+    vanish       the output folder is removed
+    forward      the wall clock jumps a day forward
+    back         or back
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import json
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+# Everything that a run imports late is imported here, once.
+import aiohttp.client
+import uvloop
+
+import batchrunner.providers.reapi
+from batchrunner import app, catalogue
+from batchrunner.core import events as e
+from batchrunner.core.job import Job, Problem, RetryBudget
+from batchrunner.core.pacing import backoff
+from batchrunner.engine import control, download, files, poll, submit
+from batchrunner.engine.clock import SystemClock
+from batchrunner.exits import EXIT_BUSY, EXIT_USAGE, UsageError
+from batchrunner.ledger import writer
+from batchrunner.ledger.errors import LedgerBusy, LedgerError
+from batchrunner.manifest import Manifest
+from batchrunner.providers import fetch, folders
+from tests.crash.workspace import BATCH, SETTINGS, Jobs
+from tests.double import CREDITS
+
+IMPORTED = (aiohttp.client, uvloop, batchrunner.providers.reapi)
+
+LIMIT = 64 * 1024
+DAY = 86_400.0
+RUN_SECONDS = 60
+"""A run that takes longer hangs: SIGALRM ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A run.
+
+    Attributes:
+        folder: of the ledger.
+        outputs: the output folder.
+        environment: the door to the double.
+        jobs: of the batch.
+        what, point, n: the fault, see above; no fault where `what` is empty.
+        min_free: `Settings.min_free_bytes`.
+        stub: the provider is one that counts POSTs, and knows no task; the ledger alone is resumed.
+    """
+
+    folder: str
+    outputs: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    jobs: int = 1
+    what: str = ""
+    point: str = "-"
+    n: int = 1
+    min_free: int = 1
+    stub: bool = False
+
+    @property
+    def db(self) -> Path:
+        return Path(self.folder) / "night.db"
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        code: its exit code as the command line would have it.
+        stop: why it stopped early.
+        message: what a user would read; a traceback where the code is 70.
+        fired: whether the fault came about.
+        unrecorded: the events of that name.
+        posts: the stub's count.
+    """
+
+    code: int = -1
+    stop: str | None = None
+    message: str = ""
+    fired: bool = False
+    unrecorded: list[dict[str, Any]] = field(default_factory=list)
+    posts: int = 0
+
+
+class _Machine:
+    """The machine under one run."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.fired = False
+        self.jump = 0.0
+        self.commits_fail = 0
+        self.syncs_fail = False
+        self._passed: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        if order.point == "-":
+            self._break()
+
+    def crash(self, point: str) -> None:
+        with self._lock:
+            self._passed[point] += 1
+            if point == self.order.point and self._passed[point] == self.order.n:
+                self._break()
+
+    def _break(self) -> None:
+        self.fired = True
+        match self.order.what:
+            case "full":
+                fill(Path(self.order.folder))
+            case "limit":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+            case "limit0":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            case "eio":
+                self.commits_fail = 1 << 30
+            case "eio_once":
+                self.commits_fail = 1
+            case "sync_eio":
+                self.syncs_fail = True
+            case "vanish":
+                shutil.rmtree(self.order.outputs)
+            case "forward":
+                self.jump = DAY
+            case "back":
+                self.jump = -DAY
+            case "":
+                self.fired = False
+            case other:
+                raise ValueError(other)
+
+    def rig(self) -> None:
+        """Put the machine under the program, and make a night of milliseconds."""
+        real_commit, real_wall = writer._commit, SystemClock.wall
+
+        def commit(operations: list[writer.Operation[Any]], connection: sqlite3.Connection) -> list[Any]:
+            if self.commits_fail:
+                self.commits_fail -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return real_commit(operations, connection)
+
+        setattr(writer, "_commit", commit)  # noqa: B010
+        setattr(SystemClock, "wall", lambda clock: real_wall(clock) + self.jump)  # noqa: B010
+        unsure = _Disk(self)
+        for module in (files, fetch, folders):
+            setattr(module, "os", unsure)  # noqa: B010
+        for module in (control, download, poll):
+            setattr(module, "backoff", _quick)  # noqa: B010
+        submit.RECORD_PATIENCE = 0.03
+        poll.LEDGER_PAUSE = 0.004
+
+
+class _Disk(SimpleNamespace):
+    """`os`, whose fsync may fail."""
+
+    def __init__(self, machine: _Machine) -> None:
+        super().__init__()
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, descriptor: int) -> None:
+        if self._machine.syncs_fail:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.fsync(descriptor)
+
+
+def _quick(failures: int, fraction: float, base: float = 1.0, cap: float = 60.0) -> float:
+    return backoff(failures, fraction, min(base, 0.004), 0.016)
+
+
+FILLER = "filler"
+
+
+def fill(folder: Path) -> None:
+    """Take every byte of the folder's disk."""
+    descriptor = os.open(folder / FILLER, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    block = bytes(1 << 16)
+    try:
+        while block:
+            try:
+                os.write(descriptor, block)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                block = block[: len(block) // 2]
+    finally:
+        os.close(descriptor)
+
+
+def manifest(order: Order) -> Manifest:
+    """The batch of an order."""
+    return Manifest(
+        file=Path(order.folder) / "night.yaml",
+        batch=BATCH,
+        profile=None,
+        provider="reapi",
+        max_credits=None,
+        submits_per_minute=60_000.0,
+        in_flight=50,
+        retry=RetryBudget(),
+        output_dir=Path(order.outputs),
+        jobs=Jobs(order.jobs, CREDITS),
+        warnings=(),
+    )
+
+
+class _Listener(app.Watcher):
+    def __init__(self, ended: Ended) -> None:
+        self._ended = ended
+
+    def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
+        if name == "unrecorded" and job is not None:
+            self._ended.unrecorded.append({"job": job.key, **data})
+
+
+def _stub(ended: Ended) -> None:
+    """A provider that knows nothing, and counts."""
+
+    async def submit_(*_: Any, **__: Any) -> e.SubmitAnswer:
+        ended.posts += 1
+        return e.NotSent(Problem("never"))
+
+    async def poll_(*_: Any, **__: Any) -> e.PollAnswer:
+        return e.Missing(Problem("not found"))
+
+    async def fetch_(*_: Any, **__: Any) -> Any:
+        raise fetch.LinkDead(Problem("gone"))
+
+    for owner, name, stub in (
+        (batchrunner.providers.reapi.ReApi, "submit", submit_),
+        (batchrunner.providers.reapi.ReApi, "poll", poll_),
+        (fetch.Fetcher, "fetch", fetch_),
+    ):
+        setattr(owner, name, stub)
+
+
+def run(order: Order) -> Ended:
+    """The run itself, in the child."""
+    ended = Ended()
+    os.environ.update(order.environment)
+    machine = _Machine(order)
+    machine.rig()
+    if order.stub:
+        _stub(ended)
+    options = app.RunOptions(
+        db=order.db,
+        manifests=[] if order.stub else [manifest(order)],
+        settings=replace(SETTINGS, min_free_bytes=order.min_free, lost_after=0.0 if order.stub else 60.0),
+        crash=machine.crash,
+    )
+    # As `cli.errors.main` translates; a test holds the command line itself to it.
+    try:
+        result = app.run(options, _Listener(ended))
+        ended.code, ended.stop, ended.message = result.exit_code, result.stop, result.message
+    except LedgerBusy as busy:
+        ended.code, ended.message = EXIT_BUSY, str(busy)
+    except (UsageError, LedgerError) as error:
+        ended.code, ended.message = EXIT_USAGE, str(error)
+    except Exception:  # noqa: BLE001  it is told
+        ended.code, ended.message = 70, traceback.format_exc()
+    ended.fired = machine.fired
+    return ended
+
+
+def _fork(order: Order) -> Ended:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            os.close(reading)
+            signal.alarm(RUN_SECONDS)
+            with os.fdopen(writing, "w") as pipe:
+                json.dump(asdict(run(order)), pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    return Ended(**json.loads(told)) if told else Ended(message=f"the run died: status {status}")
+
+
+def main() -> None:
+    catalogue.models()
+    assert threading.active_count() == 1, "a process with threads must not fork"
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        print(json.dumps(asdict(_fork(Order(**json.loads(line))))), flush=True)
+
+
+Play = Callable[[Order], Ended]
+
+if __name__ == "__main__":
+    main()

@@ -59,6 +59,8 @@ def _say(message: str, code: int) -> int:
 
 def _known(error: Exception) -> int:
     """Errors of rooms that are imported only where they are used; 0 for none of them."""
+    import sqlite3
+
     from ..ledger.naming import Unknown
     from ..manifest import ManifestError
 
@@ -67,6 +69,10 @@ def _known(error: Exception) -> int:
         return EXIT_USAGE
     if isinstance(error, Unknown):
         return _say(str(error), EXIT_USAGE)
+    if isinstance(error, sqlite3.DatabaseError):  # a reader does not check the whole file before it reads
+        return _say(
+            f"the ledger can't be read ({error}); keep it, and restore a copy or choose another --db", EXIT_USAGE
+        )
     return 0
 
 

@@ -465,6 +465,14 @@ class SimLoop(base_events.BaseEventLoop):
         assert self.life.dead
         for link in list(self.links):
             link.hang_up()
+        asyncio._set_running_loop(self)  # what a coroutine still starts on its way out is started here, for nothing
+        try:
+            self._unwind()
+        finally:
+            asyncio._set_running_loop(None)
+        self.close()
+
+    def _unwind(self) -> None:
         while self.tasks:
             task, _ = self.tasks.popitem()
             task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -475,4 +483,3 @@ class SimLoop(base_events.BaseEventLoop):
                 except BaseException:  # noqa: BLE001  a dead process says nothing
                     continue
                 break
-        self.close()

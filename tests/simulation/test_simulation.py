@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from batchrunner.core.lifecycle import Money, advance, money_after
 from batchrunner.core.pacing import Gcra
 from batchrunner.engine import control
 from batchrunner.engine.control import Control, Slots
+from batchrunner.engine.files import sidecar_path, sweep
 from batchrunner.engine.ports import Settings
 from batchrunner.engine.runner import Runner
 from batchrunner.engine.submit import Submitter
@@ -72,7 +75,22 @@ def test_what_a_dead_run_left_of_a_download_is_gone_when_its_link_is_dead(tmp_pa
     assert not part.exists()
 
 
-@pytest.mark.parametrize("seed", [3, 17, 71])
+def test_what_a_dead_run_left_of_a_sidecar_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    """Found by two seeds: a sidecar without its file, or half of one, stayed for ever when the URL was dead by then."""
+    ours, theirs, whole = (tmp_path / name for name in ("ours.mp4", "theirs.mp4", "whole.mp4"))
+    for target, task in ((ours, "task_1"), (theirs, "task_9"), (whole, "task_1")):
+        sidecar_path(target).write_text(json.dumps({"task_id": task}))
+    whole.write_bytes(b"clip")
+    name = f".batchrunner-{sha256(b'ours.mp4.json').hexdigest()[:16]}.tmp"
+    (tmp_path / name).write_text("half of")
+
+    for target in (ours, theirs, whole):
+        sweep(target, tmp_path, ["task_1"])
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["theirs.mp4.json", "whole.mp4", "whole.mp4.json"]
+
+
+@pytest.mark.parametrize("seed", [3, 11, 17, 23, 42, 71, 99, 160])
 def test_the_same_seed_is_the_same_trace_to_the_byte(seed: int) -> None:
     with collected():
         one, two = play(seed), play(seed)

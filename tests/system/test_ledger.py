@@ -21,6 +21,7 @@ from batchrunner.core.job import State
 from batchrunner.ledger.connection import LATEST
 from batchrunner.ledger.errors import LedgerBusy
 from batchrunner.ledger.files import RunLock
+from tests.cli_support import call as cli
 from tests.cli_support import make_ledger
 from tests.crash.command_line import CommandLine
 from tests.double import Double, Plan, Rule
@@ -167,6 +168,34 @@ def test_a_ledger_that_is_not_ours(double: Double, tmp_path: Path, make: Callabl
 
     assert line.db.read_bytes() == before, "not a byte of it was changed"
     assert double.account(name).posts == []
+
+
+def damaged(sample: Path, folder: Path, old: bytes, new: bytes) -> Path:
+    """A copy of the sample with one text replaced by another of its length, everywhere."""
+    assert len(old) == len(new)
+    data = sample.read_bytes()
+    assert old in data
+    db = folder / "damaged.db"
+    db.write_bytes(data.replace(old, new))
+    return db
+
+
+def test_a_reader_of_a_damaged_ledger_says_so(sample: Path, tmp_path: Path) -> None:
+    """Readers don't check the whole file first: they find it where they read."""
+    db = damaged(sample, tmp_path, b'"prompt"', b'"pr\xffmpt"')
+
+    ran = cli("jobs", "--json", "--db", db)
+
+    assert ran.code == 2
+    assert "the ledger can't be read" in ran.err
+
+
+@pytest.mark.xfail(strict=True, reason="a damaged JSON text under a reader is told as a bug (exit 70), not as damage")
+def test_a_reader_of_damaged_json_says_so(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    db = damaged(sample, tmp_path, b'{"duration"', b'["duration"')
+
+    assert cli("jobs", "--json", "--db", db).code == 2
 
 
 def test_two_command_lines_at_once(double: Double, tmp_path: Path) -> None:

@@ -91,11 +91,27 @@ def free_bytes(path: Path) -> int:
     Raises:
         OSError: the disk failed.
     """
+    found = os.statvfs(_existing(path))
+    return found.f_bavail * found.f_frsize
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing could be put into `folder`, which need not exist yet; None where it could, as far as one can see
+    without writing."""
+    here = _existing(folder)
+    if not here.is_dir():
+        return f"{here} is not a folder; move it away, or change output.dir"
+    if not os.access(here, os.W_OK | os.X_OK):
+        return f"{here} can't be written to; mend its rights, or change output.dir"
+    return None
+
+
+def _existing(path: Path) -> Path:
+    """The nearest of `path` and the folders above it that exists."""
     here = Path(os.path.abspath(path))
     while not here.exists() and here != here.parent:
         here = here.parent
-    found = os.statvfs(here)
-    return found.f_bavail * found.f_frsize
+    return here
 
 
 def precheck(target: Path, ours: Collection[str] = ()) -> str | None:
@@ -390,4 +406,5 @@ __all__ = [
     "sidecar_path",
     "sweep",
     "target_path",
+    "unwritable",
 ]

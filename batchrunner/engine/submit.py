@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import assert_never
 
 from ..core import events as e
@@ -14,7 +15,7 @@ from ..core.job import Job, Problem
 from ..core.pacing import Gcra
 from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
 from .control import Control, Slots, Stop
-from .files import free_bytes
+from .files import free_bytes, unwritable
 from .ports import Deps, Settings, Work
 from .spool import Spooled
 
@@ -167,10 +168,14 @@ class Submitter:
             self._disk_checked = now
             self._disk_full = ""
             for batch in self._work.batches:
-                free = free_bytes(batch.output_dir)
-                if free < self._settings.min_free_bytes:
-                    self._disk_full = f"only {free // 2**20} MiB are free for {batch.output_dir}; make room"
+                self._disk_full = self._disk_full or self._no_room(batch.output_dir)
         return self._disk_full
+
+    def _no_room(self, folder: Path) -> str:
+        free = free_bytes(folder)
+        if free < self._settings.min_free_bytes:
+            return f"only {free // 2**20} MiB are free for {folder}; make room"
+        return unwritable(folder) or ""
 
     # --- Sending -----------------------------------------------------------------------------------------
 

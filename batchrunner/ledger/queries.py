@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.job import LIVE, State
 from ..core.selection import Selection
+from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .rows import AMBIGUOUS
 from .selecting import where
@@ -106,10 +107,10 @@ def job_dict(row: sqlite3.Row) -> dict[str, Any]:
         "batch": row["batch"],
         "shot": row["shot"],
         "take": row["take"],
-        "matrix": json.loads(row["matrix"]),
-        "tags": json.loads(row["tags"]),
+        "matrix": _decoded(row, "matrix"),
+        "tags": _decoded(row, "tags"),
         "model": row["model"],
-        "request": json.loads(row["request"]),
+        "request": _decoded(row, "request"),
         "state": row["state"],
         "task_id": row["task_id"],
         "attempts": row["attempt"],
@@ -123,6 +124,13 @@ def job_dict(row: sqlite3.Row) -> dict[str, Any]:
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
     }
+
+
+def _decoded(row: sqlite3.Row, column: str) -> Any:
+    try:
+        return json.loads(row[column])
+    except (ValueError, TypeError) as error:
+        raise LedgerUnusable(f"job {row['id']} in the ledger is damaged ({error}); restore a copy") from None
 
 
 def _error(row: sqlite3.Row) -> dict[str, Any] | None:

@@ -312,8 +312,9 @@ def test_a_file_where_the_output_folder_should_be(place: Place) -> None:
     ended = place.run()
 
     assert (ended.code, ended.stop) == (4, "disk")
-    assert str(place.outputs) in ended.message
-    assert place.job()["state"] == "downloading"
+    assert f"{place.outputs} is not a folder" in ended.message
+    assert place.job()["state"] == "pending"
+    assert not place.account.posts
     assert place.outputs.read_text() == "mine"
     place.outputs.unlink()
     place.finish()
@@ -331,8 +332,9 @@ def test_a_read_only_output_folder(place: Place) -> None:
         subprocess.run(["umount", str(place.outputs)], check=True)
 
     assert (ended.code, ended.stop) == (4, "disk")
-    assert "Read-only file system" in ended.message
-    assert place.job()["state"] == "downloading"
+    assert f"{place.outputs} can't be written to" in ended.message
+    assert place.job()["state"] == "pending"
+    assert not place.account.posts
     place.finish()
     assert len(place.account.posts) == 1
 

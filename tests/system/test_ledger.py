@@ -190,7 +190,6 @@ def test_a_reader_of_a_damaged_ledger_says_so(sample: Path, tmp_path: Path) -> N
     assert "the ledger can't be read" in ran.err
 
 
-@pytest.mark.xfail(strict=True, reason="a damaged JSON text under a reader is told as a bug (exit 70), not as damage")
 def test_a_reader_of_damaged_json_says_so(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     db = damaged(sample, tmp_path, b'{"duration"', b'["duration"')

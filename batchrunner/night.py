@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -96,9 +96,6 @@ class Watcher:
 
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
         """Something happened."""
-
-    def attach(self, stop: Callable[[Stop, str], None]) -> None:
-        """What the watcher may call to stop the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +250,6 @@ class Night:
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
         runner = self._runner = Runner(deps, control, settings, work, latencies)
-        self._watcher.attach(control.halt)
         self._watcher.begin(names, tally)
         on_signals(control)
         return await runner.run()

@@ -63,7 +63,6 @@ class Runner:
         )
         self._work = work
         self._finished: deque[float] = deque()
-        self._done_before = 0
 
     async def run(self) -> Outcome:
         """Do the work.
@@ -179,8 +178,3 @@ class Runner:
         await asyncio.wait(tasks)
         await self._poller.close()
         self._poller.flush()
-
-
-def slots_of(work: Work) -> int:
-    """The in-flight limit over several batches of one account: the strictest of them."""
-    return min(b.in_flight for b in work.batches)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .catalogue import models
 from .core.job import Job, State
+from .core.pacing import clamp_retry_after
 from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.clock import Clock, Dice
@@ -139,7 +140,7 @@ class Night:
             await consent(books, work, person())
         tally = Tally(await self._states(work, everything=True))
         await self._check_selection(work, names)
-        if not self._has_work(tally, await self._states(work)):
+        if not _has_work(tally.states, await self._states(work)):
             return await self._result(work, None)
         await self._check_outputs(work)
         outcome = await self._engine(work, tally)
@@ -180,10 +181,6 @@ class Night:
         current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, selection))
         return {s: current.get(s, 0) + old.get(s, 0) for s in {*current, *old}}
 
-    def _has_work(self, every: dict[State, int] | Tally, selected: dict[State, int]) -> bool:
-        states = every.states if isinstance(every, Tally) else every
-        return bool(selected.get(State.PENDING) or states.get(State.RUNNING) or states.get(State.DOWNLOADING))
-
     async def _check_selection(self, work: Work, names: Sequence[str]) -> None:
         if work.selection and not await self._states(work):
             chosen = " ".join(
@@ -221,7 +218,7 @@ class Night:
         options = self._options
         provider, fetcher = await self._connect()
         now = self._clock.wall()
-        hold = min(max(0.0, await self._ledger.hold_until(provider.name) - now), 3600.0)
+        hold = clamp_retry_after(await self._ledger.hold_until(provider.name) - now, 0.0)
         dice = Dice()
         control = Control(self._clock, dice, self._stopped, hold)
         deps = Deps(
@@ -324,6 +321,11 @@ class Night:
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
         return RunResult(code, found, stop, outcome.message if outcome else "")
+
+
+def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:
+    """Whether anything is to be sent, or anything at all (selected or not) is still to come home."""
+    return bool(selected.get(State.PENDING) or every.get(State.RUNNING) or every.get(State.DOWNLOADING))
 
 
 def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int]) -> int:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from ..engine.ports import Tally
 
-QUIET_EVENTS = frozenset({"progress", "claimed", "stopping"})
 BAR_EVENTS = frozenset({"stored"})
 """Events that a terminal shows in its counts only."""
 
@@ -214,8 +213,6 @@ def money_text(credits_: dict[str, int]) -> str:
 
 def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:
     """One line for people about an event; None for events that are not worth one."""
-    if name in QUIET_EVENTS and name != "stopping":
-        return None
     error = data.get("error") or {}
     told = visible(str(error.get("message", "")), 200)
     key = visible(job.key) if job is not None else ""

@@ -71,9 +71,11 @@ class Runner:
             Whatever a bug raised, after every POST on the wire was answered and recorded.
         """
         await self._take_up()
+        polling = self._guard(self._poller.run(), "poller")
+        submitting = self._guard(self._submitter.run(), "submitter")
         tasks = [
-            self._guard(self._poller.run(), "poller"),
-            self._guard(self._submitter.run(), "submitter"),
+            polling,
+            submitting,
             self._guard(self._heartbeat(), "heartbeat"),
             *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
         ]
@@ -81,6 +83,7 @@ class Runner:
             while not self.control.ended and not self._idle:
                 await self._wake.wait()
         finally:
+            submitting.cancel()
             await self._shut_down(tasks)
         if self.control.error is not None:
             raise self.control.error
@@ -168,7 +171,6 @@ class Runner:
     async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """First let every POST on the wire be answered and recorded, then stop the rest."""
         self.control.give_up()
-        tasks[1].cancel()
         drain = asyncio.ensure_future(self._submitter.drain())
         while not drain.done():
             with suppress(asyncio.CancelledError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.keys import job_key
+from ..core.text import visible
 from .clashes import report_clashes
 from .expand import NO_POINT, Expansion, matrix_of, output_of
 from .findings import Report, did_you_mean, listed, quoted
@@ -20,6 +21,9 @@ from .shots import Problems, Settings, Shot, merge, request_of, strings
 from .templates import NoValue, names_in
 
 MAX_JOBS = 1_000_000
+MAX_REPEATED = 10_000
+MAX_REPEATED_IN_A_SHOT = 100
+"""Errors of jobs that were said of another job already, after which the checks stop: finding them again is slow."""
 
 
 class Checker:
@@ -44,6 +48,7 @@ class Checker:
         self.used: set[str] = set()
         self.names = Names()
         self.jobs = 0
+        self._repeated = 0
         self._ids: dict[str, int] = {}
         self._planned = 0
 
@@ -53,7 +58,7 @@ class Checker:
         for found in self.expansion.lists:
             document, path = found.document, found.path
             for i, raw in enumerate(found.value):
-                if self.report.full or self._planned > MAX_JOBS:
+                if self._done:
                     return
                 if isinstance(raw, Map):
                     self._shot(Node(document, raw, f"{path}[{i}]"), number)
@@ -65,6 +70,17 @@ class Checker:
         if self.names.suspects and not self.report.errors:
             report_clashes(self.expansion, self.names.suspects, self.name_place, self.report)
 
+    @property
+    def _done(self) -> bool:
+        """Whether there is no use in looking further."""
+        return self.report.full or self._planned > MAX_JOBS or self._repeated >= MAX_REPEATED
+
+    def _error(self, place: Place, message: str) -> None:
+        """An error of one job, which many others may share."""
+        before = self.report.errors
+        self.report.error(place, message)
+        self._repeated += self.report.errors == before
+
     # --- one shot ----------------------------------------------------------------------------------------
 
     def _shot(self, node: Node, number: int) -> None:
@@ -74,6 +90,8 @@ class Checker:
         shot = merge(self.settings, node)
         for name in bad - {"id"}:
             shot.fields.pop(name, None)
+        if "id" in bad:
+            shot.id = visible(shot.id, 60)  # from here on it only stands in messages
         if bad & {"matrix", "exclude"}:
             self._fields_only(shot)
             return
@@ -89,10 +107,11 @@ class Checker:
                 return
             self._axes(shot, matrix)
         points = 0
+        enough = self._repeated + MAX_REPEATED_IN_A_SHOT
         for point in matrix.points() if matrix else (NO_POINT,):
             points += 1
             self._point(shot, matrix, point, whole=not bad)
-            if self.report.full:
+            if self._done or self._repeated >= enough:
                 return
         if not points:
             self.report.error(node.key("exclude"), "exclude leaves nothing of the matrix")
@@ -162,9 +181,9 @@ class Checker:
         model = shot.fields.get("model")
         model = model if isinstance(model, str) else None
         for name, value in shot.fields.items() if shot.node.document.typed else ():
-            if name != "model":
+            if name != "model" and not self.report.full:
                 for problem in field_problems(rules, model, name, value):
-                    self.report.error(self._origin(shot, None, NO_POINT, name, problem), problem.message)
+                    self._error(self._origin(shot, None, NO_POINT, name, problem), problem.message)
 
     # --- one point ---------------------------------------------------------------------------------------
 
@@ -184,7 +203,7 @@ class Checker:
                 said = str(error)
                 if error.name in rules.properties:
                     said = f"${{{error.name}}} has no value in shot {shot.id}: its request does not set {error.name}"
-                self.report.error(self.name_place, f"output.name: {said}")
+                self._error(self.name_place, f"output.name: {said}")
                 return
             if settings.name is not None or "." in path or len(path) > MAX_COMPONENT:
                 problem = path_problem(path)
@@ -195,9 +214,9 @@ class Checker:
 
     def _bad_path(self, shot: Shot, problem: str) -> None:
         if self.settings.name is not None:
-            self.report.error(self.name_place, f"output.name, for shot {shot.id}: {problem}")
+            self._error(self.name_place, f"output.name, for shot {shot.id}: {problem}")
         else:
-            self.report.error(shot.node.at("id"), f"the file named after the job: {problem}; give it an output.name")
+            self._error(shot.node.at("id"), f"the file named after the job: {problem}; give it an output.name")
 
     def _request(
         self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int
@@ -205,7 +224,7 @@ class Checker:
         problems: Problems = []
         rules, request, _ = request_of(self.settings, shot, point, take, problems, self.used)
         for name, message in problems:
-            self.report.error(self._origin(shot, matrix, point, name), message)
+            self._error(self._origin(shot, matrix, point, name), message)
         if rules is None:
             if not any(name == "model" for name, _ in problems):
                 self._no_model(shot, matrix, point, request.get("model"))
@@ -234,9 +253,9 @@ class Checker:
         for entry in found:
             if entry.field is not None:
                 place = self._origin(shot, matrix, point, entry.field, entry.problem)
-                self.report.error(place, entry.problem.message)
+                self._error(place, entry.problem.message)
             else:
-                self.report.error(shot.node.place, entry.problem.message)
+                self._error(shot.node.place, entry.problem.message)
         if not found and not left_out:
             for name, message in rules.warnings(request):
                 self.report.warning(self._origin(shot, matrix, point, name), message)
@@ -244,9 +263,9 @@ class Checker:
     def _no_model(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], name: Any) -> None:
         known = self.settings.rules
         if isinstance(name, str) and name:
-            self.report.error(self._origin(shot, matrix, point, "model"), unknown_model(name, known))
+            self._error(self._origin(shot, matrix, point, "model"), unknown_model(name, known))
         elif "model" not in shot.node.value and "model" not in self.settings.under.bad | self.settings.over.bad:
-            self.report.error(
+            self._error(
                 shot.node.place,
                 f"shot {shot.id} has no model; set model in defaults or in the shot; models: {listed(known)}",
             )
@@ -257,7 +276,7 @@ class Checker:
         what = f"no price is known for {name} as it is used here"
         how = f"give it in the manifest, such as prices: {{{name}: {{per: second, usd: 0.1}}}}"
         if self.budget:
-            self.report.error(place, f"{what}, and a budget is set; {how}")
+            self._error(place, f"{what}, and a budget is set; {how}")
         else:
             self.report.warning(place, f"{what}, so no cost can be told; {how}")
 

@@ -20,14 +20,13 @@ from yaml.events import (
 )
 
 from .findings import Report, Stop, quoted
-from .located import LINE_SHIFT, Document, Map, Seq
+from .located import LINE_SHIFT, MAX_KEYS, Document, Map, Seq
+from .reading import position_of
 from .scalars import BadScalar, resolve, text_problem
 
 MAX_DEPTH = 32
 MAX_ALIASED = 10_000
-"""Nodes that aliases may add to what is written, each counted as often as it is repeated."""
-MAX_COLLECTIONS = 1_000_000
-"""Mappings and lists in one file: 32 MiB of `[]` would take more than a gigabyte."""
+"""Nodes that aliases may add to what is written, each counted as often as it is repeated; long texts count more."""
 MAX_STRUCTURAL = 100
 """Errors of the text itself after which reading stops."""
 _MEMO = 1 << 14
@@ -68,7 +67,6 @@ class _TreeReader:
         self.next: Callable[[], Any] = lambda: None
         self.anchors: dict[str, tuple[Any, int, int, int]] = {}  # name -> value, nodes, depth below it, its mark
         self.aliased = 0
-        self.collections = 0
         self.trouble = 0
         self.plain: dict[str, Any] = {}
         self.names: dict[str, str] = {}
@@ -88,7 +86,9 @@ class _TreeReader:
                 self.fail(event, "a second document starts here; a manifest is one document")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            where = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            # libyaml ends a text without a final line feed on a line that is not there.
+            line, column = min(where, position_of(self.data, len(self.data)))
             self.report.error_at(self.document, line, column, _syntax_message(error))
             raise Stop from None
         except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -117,16 +117,16 @@ class _TreeReader:
             return self.alias(event, depth)
         if depth > MAX_DEPTH:
             self.fail(event, f"nested too deeply: at most {MAX_DEPTH} levels are allowed")
-        self.collections += 1
-        if self.collections > MAX_COLLECTIONS:
-            self.fail(event, f"too many mappings and lists: at most {MAX_COLLECTIONS} are allowed in one file")
+        problem = self.document.admit()
+        if problem:
+            self.fail(event, problem)
         if event.tag is not None:
             self.error(event, f"tags ({_tag(event.tag)}) are not allowed; plain YAML values are")
         at = len(self.marks)
         self.marks.append(mark.line << LINE_SHIFT | mark.column)
         value = self.mapping(at, depth) if kind is MappingStartEvent else self.sequence(at, depth)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, self._count(value), _height(value), at)
+            self.anchors[event.anchor] = (value, _count(value), _height(value), at)
         return value
 
     def scalar(self, event: Any) -> Any:
@@ -147,7 +147,7 @@ class _TreeReader:
             if problem:
                 self.error(event, problem)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, 1, 0, len(self.marks) - 1)
+            self.anchors[event.anchor] = (value, _count(value), 0, len(self.marks) - 1)
         return value
 
     def _resolve(self, event: Any, text: str) -> Any:
@@ -177,6 +177,8 @@ class _TreeReader:
                 self._forget(start)
             else:
                 result[key] = value
+                if len(result) > MAX_KEYS:
+                    self.fail(event, f"too many keys: at most {MAX_KEYS} are allowed in one mapping")
         result.end = len(marks)
         return result
 
@@ -220,7 +222,8 @@ class _TreeReader:
         self.marks.append(event.start_mark.line << LINE_SHIFT | event.start_mark.column)
         found = self.anchors.get(event.anchor)
         if found is None:
-            self.error(event, f"the alias *{event.anchor} has no anchor &{event.anchor} before it")
+            name = event.anchor[:60]
+            self.error(event, f"the alias *{name} has no anchor &{name} before it")
             return None
         value, nodes, height, _ = found
         self.aliased += nodes
@@ -231,14 +234,6 @@ class _TreeReader:
         return value
 
     # --- helpers -----------------------------------------------------------------------------------------
-
-    def _count(self, value: Any) -> int:
-        """Nodes of an anchored value, aliases in it expanded; each was bounded when it was met."""
-        if isinstance(value, Map):
-            return 1 + sum(1 + self._count(v) for v in value.values())
-        if isinstance(value, Seq):
-            return 1 + sum(map(self._count, value))
-        return 1
 
     def _forget(self, start: int) -> None:
         """Drop the marks of an entry that is left out: the others are found by counting."""
@@ -255,6 +250,16 @@ class _TreeReader:
     def fail(self, event: Any, message: str) -> None:
         self.error(event, message)
         raise Stop
+
+
+def _count(value: Any) -> int:
+    """Nodes of an anchored value, aliases in it expanded (each was bounded when it was met), and one more for every
+    thousand characters: an error's text would repeat them all."""
+    if isinstance(value, Map):
+        return 1 + sum(_count(k) + _count(v) for k, v in value.items())
+    if isinstance(value, Seq):
+        return 1 + sum(map(_count, value))
+    return 1 + len(value) // 1000 if isinstance(value, str) else 1
 
 
 def _height(value: Any) -> int:

@@ -11,6 +11,8 @@ from .model import Finding, ManifestError
 
 MAX_SHOWN = 100
 """Findings that are shown; one more says how many there are beyond."""
+MAX_WORD = 200
+"""Longest word, in characters, for which a near miss is looked for: the search takes 40 bytes for each."""
 MAX_KEPT = 1000
 """Errors after which the checks stop: the reader has seen what is wrong."""
 
@@ -22,7 +24,8 @@ class Stop(Exception):
 class Report:
     """The findings of one load. The same message at the same position counts once."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.secrets = [secret.encode() for secret in secrets]
         self._found: dict[tuple[str, int, int, str, bool], Finding] = {}
         self._owned: set[tuple[str, int, int]] = set()
         self.errors = 0
@@ -91,6 +94,8 @@ def _cut(findings: list[Finding]) -> tuple[Finding, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean aspect_ratio?)`, or nothing where no known word is near."""
+    if len(word) > MAX_WORD:
+        return ""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     if not near:
         folded = {k.casefold(): k for k in known}

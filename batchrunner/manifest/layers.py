@@ -55,7 +55,7 @@ def check_layer(layer: Layer, model: str | None, rules: Rules, report: Report) -
         report.error(layer.node.at("model"), unknown_model(own, rules))
         layer.drop("model")
     for name, value in list(layer.fields.items()):
-        if name == "model":
+        if name == "model" or report.full:
             continue
         problems = field_problems(rules, model, name, value)
         for problem in problems:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from .. import catalogue
 from ..core.job import RetryBudget
 from ..core.pricing import Price, parse_price
+from ..core.text import visible
 from .checks import Checker
 from .events import read_yaml
 from .expand import Expansion
@@ -32,7 +33,11 @@ DEFAULT_DIR = "outputs/${batch}"
 
 
 def load(
-    file: str | os.PathLike[str], *, profile: str | None = None, variables: Mapping[str, str] | None = None
+    file: str | os.PathLike[str],
+    *,
+    profile: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    secrets: Sequence[str] = (),
 ) -> Manifest:
     """Read a manifest, check all of it, and expand it.
 
@@ -40,6 +45,7 @@ def load(
         file: the manifest; findings show it as it is spelled here.
         profile: `--profile`: name of the profile to apply.
         variables: `--var`: name to text, over the manifest's `vars`.
+        secrets: texts that no file may contain, such as the API key; they are never shown.
 
     Returns:
         the manifest; its jobs are made when they are walked.
@@ -48,7 +54,7 @@ def load(
         ManifestError: with everything that is wrong, sorted by position.
     """
     with _collector_off():
-        return _Loader(os.fspath(file), profile, dict(variables or {})).load()
+        return _Loader(os.fspath(file), profile, dict(variables or {}), secrets).load()
 
 
 @contextmanager
@@ -64,11 +70,11 @@ def _collector_off() -> Iterator[None]:
 
 
 class _Loader:
-    def __init__(self, file: str, profile: str | None, overrides: dict[str, str]) -> None:
+    def __init__(self, file: str, profile: str | None, overrides: dict[str, str], secrets: Sequence[str]) -> None:
         self.file = file
         self.profile = profile
         self.overrides = overrides
-        self.report = Report()
+        self.report = Report(secrets)
         self.document = Document(file)
         self.schema = catalogue.manifest_schema()
 
@@ -128,6 +134,7 @@ class _Loader:
         spelled = os.path.dirname(self.file)
         columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.properties}
         sources = Sources(os.path.realpath(spelled or "."), spelled, self.report, values, columns, self.schema)
+        sources.collections = self.document.collections
         sources.collect(root, "", (os.path.basename(self.file),))
         return sources.lists
 
@@ -150,7 +157,7 @@ class _Loader:
         values, problems = resolve_variables(declared, self.overrides, batch)
         for name, message in problems.items():
             if name in self.overrides:
-                self.report.error_at(self.document, 1, 1, f"--var {name}: {message}")
+                self.report.error_at(self.document, 1, 1, f"--var {visible(name, 60)}: {message}")
             else:
                 self.report.error(node.at(name), message)
         return values
@@ -193,7 +200,7 @@ class _Loader:
         check_layer(under, base if isinstance(base, str) else None, rules, self.report)
         over = Layer(Node(self.document, _EMPTY))
         for name, value in profiles.value.items():
-            if not isinstance(value, Map):
+            if not isinstance(value, Map) or self.report.full:
                 continue
             layer = Layer.read(profiles.child(name))
             model = layer.fields.get("model", base)

@@ -11,6 +11,10 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_COLLECTIONS = 1_000_000
+"""Mappings and lists in a manifest and its files together: 32 MiB of `[]` would take more than a gigabyte."""
+MAX_KEYS = 2000
+"""Keys of one mapping. No valid one has as many; each unknown one costs a search for what was meant."""
 LINE_SHIFT = 32
 """A mark is `line << LINE_SHIFT | column`, both 0-based."""
 
@@ -48,6 +52,7 @@ class Document:
         marks: positions, see `LINE_SHIFT`.
         prefix: what stands before the paths of its findings, such as `rows` for a CSV.
         typed: False where every scalar is text still to be typed by the model's schema (CSV).
+        collections: mappings and lists read so far, those of the files before this one included.
     """
 
     name: str
@@ -55,6 +60,15 @@ class Document:
     marks: array[int] = field(default_factory=lambda: array("Q"))
     prefix: str = ""
     typed: bool = True
+    collections: int = 0
+    _walked: tuple[int, int, int] = (-1, 0, 0)
+
+    def admit(self, count: int = 1) -> str | None:
+        """Count mappings and lists that are about to be read; why they are refused, if they are."""
+        self.collections += count
+        if self.collections <= MAX_COLLECTIONS:
+            return None
+        return f"too many mappings and lists: at most {MAX_COLLECTIONS} are allowed in a manifest and its files"
 
     def mark_of_key(self, mapping: Map, key: str) -> int:
         """Index of the mark of `key` in `mapping`."""
@@ -71,10 +85,13 @@ class Document:
         return at + 1 if at != mapping.at else at
 
     def mark_of_item(self, sequence: Seq, index: int) -> int:
-        """Index of the mark of item `index` of `sequence`."""
-        at = sequence.at + 1
-        for value in sequence[:index]:
+        """Index of the mark of item `index` of `sequence`. Found fast where the items are asked for in order."""
+        walked, start, at = self._walked
+        if walked != sequence.at or start > index:
+            start, at = 0, sequence.at + 1
+        for value in sequence[start:index]:
             at += _span(value, at)
+        self._walked = (sequence.at, index, at)
         return at
 
     def position(self, mark: int) -> tuple[int, int]:

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.text import visible
 from .findings import Report, did_you_mean, listed
 from .located import Node
 from .scalars import typed
 from .schema_errors import show
 
+MAX_EXCLUDED_SETS = 64
+"""Different sets of axes that the entries of `exclude` may name: every point is looked up in each."""
 NOT_AN_AXIS = frozenset({"id", "matrix", "exclude", "takes", "tags", "shot", "take", "batch"})
 """Names that mean something else in a shot or in `${...}`."""
 
@@ -102,7 +105,8 @@ def _read_exclude(node: Node, matrix: Matrix, value_of: Callable[[str, Any], Any
             if name not in known:
                 if report:
                     hint = did_you_mean(name, known)
-                    report.error(here.key(name), f"the matrix has no axis {name}{hint}; its axes: {listed(known)}")
+                    said = f"the matrix has no axis {visible(name, 60)}{hint}; its axes: {listed(known)}"
+                    report.error(here.key(name), said)
                 continue
             try:
                 value = value_of(name, raw)
@@ -113,8 +117,13 @@ def _read_exclude(node: Node, matrix: Matrix, value_of: Callable[[str, Any], Any
             if typed(value) not in known[name] and report:
                 report.error(here.at(name), _no_such_value(name, value, matrix.axes[name]))
             combination[name] = typed(value)
-        names = tuple(combination)
-        matrix.excluded.setdefault(names, set()).add(tuple(combination.values()))
+        names = tuple(sorted(combination))
+        matrix.excluded.setdefault(names, set()).add(tuple(combination[name] for name in names))
+    if report and len(matrix.excluded) > MAX_EXCLUDED_SETS:
+        report.error(
+            node.place,
+            f"exclude names {len(matrix.excluded)} different sets of axes; at most {MAX_EXCLUDED_SETS} are allowed",
+        )
 
 
 def _no_such_value(name: str, value: Any, values: list[Any]) -> str:

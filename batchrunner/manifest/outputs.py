@@ -116,6 +116,8 @@ class NameTemplate:
         """
         out: list[str] = []
         for part in self._parts:
+            if sum(map(len, out)) > MAX_PATH:
+                break  # refused already, and values can be long
             if isinstance(part, str):
                 out.append(part)
                 continue

@@ -58,8 +58,14 @@ def check_text(document: Document, data: bytes, report: Report) -> None:
     """Refuse what is not UTF-8 text.
 
     Raises:
-        Stop: invalid UTF-8 or a control character; reported with its position.
+        Stop: invalid UTF-8, a control character or a secret; reported with its position.
     """
+    for secret in report.secrets:
+        if (at := data.find(secret)) >= 0:
+            line, column = position_of(data, at)
+            message = "the API key stands here; it belongs into REAPI_API_KEY, and into no file"
+            report.error_at(document, line, column, message)
+            raise Stop
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         _refuse(document, data, 0, "UTF-16", report)
     if data.translate(None, _ALLOWED):  # ten times as fast as the search
@@ -81,10 +87,14 @@ def check_text(document: Document, data: bytes, report: Report) -> None:
             _refuse(document, data, found.start(), f"the invisible character U+{code:04X}", report)
 
 
-def _refuse(document: Document, data: bytes, at: int, what: str, report: Report) -> None:
+def position_of(data: bytes, at: int) -> tuple[int, int]:
+    """Line and column of a byte, 1-based."""
     before = data[:at].decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    line = before.count("\n") + 1
-    column = len(before) - (before.rfind("\n") + 1) + 1
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _refuse(document: Document, data: bytes, at: int, what: str, report: Report) -> None:
+    line, column = position_of(data, at)
     report.error_at(document, line, column, f"{what} is not allowed; the file must be plain UTF-8 text")
     raise Stop
 

@@ -9,8 +9,8 @@ import re
 from array import array
 from typing import Any
 
-from .findings import Report, Stop
-from .located import LINE_SHIFT, Document, Map, Seq
+from .findings import Report, Stop, quoted
+from .located import LINE_SHIFT, MAX_KEYS, Document, Map, Seq
 from .reading import check_text
 from .scalars import MAX_INT, finite, text_problem
 
@@ -26,11 +26,13 @@ class _Refused(ValueError):
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_KEYS:
+        raise _Refused(f"too many keys: at most {MAX_KEYS} are allowed in one object")
     result = dict(pairs)
     if len(result) != len(pairs):
         names = [k for k, _ in pairs]
         twice = next(k for k in names if names.count(k) > 1)
-        raise _Refused(f"duplicate key '{twice}'")
+        raise _Refused(f"duplicate key {quoted(twice)}")
     return result
 
 
@@ -119,6 +121,10 @@ def read_jsonl(document: Document, data: bytes, report: Report) -> None:
         raw = line.rstrip(b"\n") if number else line.rstrip(b"\n").removeprefix(codecs.BOM_UTF8)
         if not raw.strip():
             continue
+        problem = document.admit(raw.count(b"{") + raw.count(b"["))
+        if problem:
+            report.error_at(document, number + 1, 1, problem)
+            raise Stop
         start = len(marks)
         try:
             rows.append(_row(raw, number, marks))
@@ -166,7 +172,9 @@ def _row(raw: bytes, number: int, marks: array[int]) -> Map:
         value_at = _skip(line, at + 1)
         value, at = _value(line, value_at)
         if key in row:
-            raise _At(key_at, f"duplicate key '{key}'")
+            raise _At(key_at, f"duplicate key {quoted(key)}")
+        if len(row) >= MAX_KEYS:
+            raise _At(key_at, f"too many keys: at most {MAX_KEYS} are allowed in one object")
         marks.append(base | key_at)
         row[key] = locate(value, base | value_at, marks)
         at = _skip(line, at)

@@ -14,7 +14,8 @@ from typing import Any
 
 import jsonschema_rs
 
-from .findings import did_you_mean, listed, quoted
+from ..core.text import visible
+from .findings import MAX_KEPT, did_you_mean, listed, quoted
 
 Steps = tuple[str | int, ...]
 
@@ -63,7 +64,7 @@ class Explainer:
         self._validator: Any = None
 
     def problems(self, value: Any, subject: str = "") -> list[Problem]:
-        """Everything wrong with `value`; empty where it is valid.
+        """Everything wrong with `value` (of a thousand problems, the first); empty where it is valid.
 
         Args:
             value: a JSON value.
@@ -75,6 +76,8 @@ class Explainer:
         for error in self._validator.iter_errors(value):
             for problem in _explain(error, subject):
                 found[problem] = None
+                if len(found) >= MAX_KEPT:
+                    return list(found)
         return list(found)
 
 
@@ -113,7 +116,7 @@ def _explain(error: Any, subject: str) -> Iterator[Problem]:
 def _name(steps: Steps, subject: str) -> str:
     name = subject
     for step in steps:
-        name = f"{name}[{step}]" if isinstance(step, int) else step
+        name = f"{name}[{step}]" if isinstance(step, int) else visible(step, 60)
     return name
 
 

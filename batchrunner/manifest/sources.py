@@ -32,6 +32,8 @@ class Sources:
         columns: every shot key and request field, for the header of a CSV.
         schema: the manifest's schema.
         lists: the shots found, list by list, in the manifest's order.
+        total: bytes read.
+        collections: mappings and lists read, the manifest's own included.
     """
 
     root: str
@@ -42,6 +44,7 @@ class Sources:
     schema: Mapping[str, Any]
     lists: list[Node] = field(default_factory=list)
     total: int = 0
+    collections: int = 0
     _read: dict[str, str] = field(default_factory=dict)
 
     def collect(self, node: Node, folder: str, trail: tuple[str, ...]) -> None:
@@ -89,6 +92,8 @@ class Sources:
             read(document, data, self.report)
         except Stop:
             return
+        finally:
+            self.collections = document.collections
         self.lists.append(Node(document, document.root, document.prefix))
 
     def _includes(self, node: Node, folder: str, trail: tuple[str, ...]) -> None:
@@ -111,6 +116,8 @@ class Sources:
             read_yaml(document, data, self.report)
         except Stop:
             return
+        finally:
+            self.collections = document.collections
         del data
         if not isinstance(document.root, Map):
             self.report.error_at(document, 1, 1, "the file must be a mapping with the key shots, shots_from or include")
@@ -155,7 +162,7 @@ class Sources:
             return None
         line, column = place.position()
         self._read[relative] = f"{place.document.name}:{line}:{column}"
-        return relative, Document(os.path.join(self.spelled, relative))
+        return relative, Document(os.path.join(self.spelled, relative), collections=self.collections)
 
 
 _CHECKS: dict[str, tuple[Any, Explainer]] = {}

@@ -22,7 +22,7 @@ RESERVED = ("batch", "shot", "take", "model")
 """Names that every job sets itself."""
 MAX_PLACEHOLDERS = 1000
 MAX_VARIABLE = 65536
-"""Longest variable, in characters, other variables in it replaced."""
+"""Longest variable, in characters, other variables in it replaced; and most that variables may bring into one text."""
 
 
 class TemplateError(ValueError):
@@ -57,7 +57,10 @@ def fill(text: str, values: Mapping[str, Any], used: set[str] | None = None) -> 
     if text.count(OPEN) > MAX_PLACEHOLDERS:
         raise TemplateError(f"too many variables in one text: at most {MAX_PLACEHOLDERS} are allowed")
 
+    room = MAX_VARIABLE
+
     def replacement(found: re.Match[str]) -> str:
+        nonlocal room
         if found.group() == "$${":
             return OPEN
         name = found[1]
@@ -67,7 +70,11 @@ def fill(text: str, values: Mapping[str, Any], used: set[str] | None = None) -> 
             used.add(name)
         if name not in values:
             raise NoValue(name, values)
-        return to_text(values[name])
+        value = to_text(values[name])
+        room -= len(value)
+        if room < 0:
+            raise TemplateError(f"too long: variables may bring at most {MAX_VARIABLE} characters into one text")
+        return value
 
     return _PART.sub(replacement, text)
 
@@ -139,9 +146,12 @@ def resolve_variables(
     Returns:
         name to scalar (`batch` included), and name to what is wrong with it.
     """
-    raw: dict[str, Any] = {**declared, **{name: Override(text) for name, text in overrides.items()}, "batch": batch}
+    problems = {name: problem for name, text in overrides.items() if (problem := _override_problem(name, text))}
+    given = {
+        name: Override("\N{REPLACEMENT CHARACTER}" if name in problems else text) for name, text in overrides.items()
+    }
+    raw: dict[str, Any] = {**declared, **given, "batch": batch}
     done: dict[str, Any] = {}
-    problems: dict[str, str] = {}
 
     def value_of(name: str, path: tuple[str, ...]) -> Any:
         if name in done:
@@ -150,7 +160,7 @@ def resolve_variables(
         if isinstance(value, str) and OPEN in value:
             if len(path) > 32 or name in path:
                 raise TemplateError("variables refer to each other in a circle: " + listed([*path, name]))
-            inner = {n: value_of(n, (*path, name)) for n in names_in(value) if n in raw}
+            inner = {n: value_of(n, (*path, name)) for n in sorted(names_in(value)) if n in raw}
             filled = fill(value, {n: inner.get(n, "") for n in raw if n != name})
             if len(filled) > MAX_VARIABLE:
                 raise TemplateError(f"the variable is too long: at most {MAX_VARIABLE} characters are allowed")
@@ -164,11 +174,12 @@ def resolve_variables(
         except TemplateError as error:
             problems[name] = str(error)
             done[name] = ""
-    for name, text in overrides.items():
-        if not NAME.fullmatch(name):
-            problems[name] = "a variable is named by letters, digits, '_' or '-', starting with a letter or '_'"
-        elif name in RESERVED:
-            problems[name] = f"${{{name}}} is set for every job and can't be overridden"
-        elif trouble := text_problem(text):
-            problems[name] = trouble
     return done, problems
+
+
+def _override_problem(name: str, text: str) -> str | None:
+    if not NAME.fullmatch(name):
+        return "a variable is named by letters, digits, '_' or '-', starting with a letter or '_'"
+    if name in RESERVED:
+        return f"${{{name}}} is set for every job and can't be overridden"
+    return text_problem(text)

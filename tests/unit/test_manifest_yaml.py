@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batchrunner.manifest import events
+from batchrunner.manifest import events, located
 from batchrunner.manifest.events import read_yaml
 from batchrunner.manifest.findings import Report, Stop
 from batchrunner.manifest.located import Document, Node, Seq
@@ -235,7 +235,7 @@ def test_structural_errors_are_bounded() -> None:
 
 
 def test_collections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_COLLECTIONS", 50)
+    monkeypatch.setattr(located, "MAX_COLLECTIONS", 50)
     assert "50:3 too many mappings and lists" in refusal("- []\n" * 60)
 
 

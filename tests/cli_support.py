@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,49 @@ def call(*arguments: str | Path) -> Ran:
     with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["batchrunner", *words]):
         code = errors.main(words)
     return Ran(code, *(s.buffer.getvalue().decode() for s in (out, err)))
+
+
+PATIENCE = 120.0
+"""Seconds after which a process that should have ended hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended that printed JSON lines."""
+
+    code: int
+    events: list[dict[str, Any]]
+    err: str
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The events of that name."""
+        return [told for told in self.events if told["event"] == event]
+
+
+async def run_json(
+    folder: Path, *arguments: str, module: str = "batchrunner", environment: Mapping[str, str] | None = None
+) -> Ended:
+    """`python -m MODULE ARGUMENTS --json` in a process of its own with `folder` as its current folder, while the
+    test's event loop goes on. Nothing of the caller's own key, server or ledger is handed on."""
+    ours = {n: v for n, v in os.environ.items() if not n.startswith(("REAPI_", "BATCHRUNNER_"))}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", module, *arguments, "--json"),
+        cwd=folder,
+        env={**ours, "HOME": str(folder), "XDG_STATE_HOME": str(folder / "state"), **(environment or {})},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, [json.loads(line) for line in out.splitlines()], err.decode())
 
 
 def make_ledger(

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -35,8 +35,8 @@ class Peer:
         self.received += line
         return line
 
-    async def request(self) -> Request | None:
-        """Read one whole request; None where the client closed without one."""
+    async def head(self) -> Request | None:
+        """Read a request up to its body, which stays on the wire; None where the client closed without one."""
         first = await self._line()
         if not first:
             return None
@@ -45,11 +45,20 @@ class Peer:
         while (line := await self._line()) not in {b"\r\n", b""}:
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.strip().lower()] = value.strip()
-        body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        return Request(method, target, headers, b"")
+
+    async def body(self, head: Request) -> Request:
+        """Read the body of the request whose head was read."""
+        body = await self.reader.readexactly(int(head.headers.get("content-length", "0")))
         self.received += body
-        request = Request(method, target, headers, body)
+        request = replace(head, body=body)
         self.requests.append(request)
         return request
+
+    async def request(self) -> Request | None:
+        """Read one whole request; None where the client closed without one."""
+        head = await self.head()
+        return None if head is None else await self.body(head)
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)

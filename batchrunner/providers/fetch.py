@@ -314,6 +314,9 @@ class Fetcher:
                 trust_env=False,
                 read_bufsize=1 << 18,
             )
+            # As in `reapi.py`: aiohttp would send a GET whose connection broke a second time by itself, at once and
+            # unseen; repeating, and how long to wait before it, is for the caller to say.
+            self._session._retry_connection = False
         return self._session
 
     async def aclose(self) -> None:

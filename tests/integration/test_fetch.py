@@ -10,7 +10,7 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,25 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+async def test_what_came_home_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is synced before anybody may give it its final name."""
+    synced: dict[int, int] = {}
+
+    def watched(real: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(descriptor: int) -> None:
+            real(descriptor)
+            about = os.fstat(descriptor)
+            synced[about.st_ino] = about.st_size
+
+        return sync
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    found = await fetch(tmp_path, once(http(200, CLIP)))
+    part = tmp_path / "a/x.mp4.part"
+    assert synced[part.stat().st_ino] == found.size == part.stat().st_size
 
 
 async def test_a_large_file_in_many_pieces(tmp_path: Path) -> None:

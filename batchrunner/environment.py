@@ -23,6 +23,11 @@ def person() -> str:
         return f"uid {os.getuid()}"
 
 
+def keys() -> list[str]:
+    """The keys that are set: what must stand nowhere else."""
+    return [key for key in map(os.environ.get, ("REAPI_API_KEY", "REAPI_KEY")) if key]
+
+
 def provider_settings() -> ReApiSettings:
     """reAPI's settings from the environment.
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.secret import forms, hide
 from ..core.text import visible
+from ..environment import keys
 from ..exits import EXIT_BUG, EXIT_BUSY, EXIT_FAILED, EXIT_SIGINT, EXIT_USAGE, UsageError
 from ..ledger.errors import LedgerBusy, LedgerError
 
@@ -112,10 +114,8 @@ def _bug(error: Exception) -> int:
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    for name in ("REAPI_API_KEY", "REAPI_KEY"):
-        key = os.environ.get(name)
-        if key:
-            text = text.replace(key, "[key]")
+    for key in keys():
+        text = hide(text, forms(key) or [key])
     try:
         descriptor, path = tempfile.mkstemp(prefix="batchrunner-", suffix=".log", dir=_log_folder())
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..core.secret import forms, hide
 from ..core.text import visible
+from ..environment import keys
+from ..exits import UsageError
 from .errors import print_findings
 from .tables import note
 
@@ -19,11 +22,15 @@ def gather(
     """Load every file, the valid ones with the name they were given, and everything that was found in any."""
     from ..manifest import ManifestError, load
 
+    secrets = [form for key in keys() for form in forms(key)]
+    for name, value in variables.items():
+        if hide(value, secrets) != value:
+            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
     loaded: list[tuple[str, Manifest]] = []
     findings: list[Finding] = []
     for name in files:
         try:
-            manifest = load(name, profile=profile, variables=variables)
+            manifest = load(name, profile=profile, variables=variables, secrets=secrets)
         except ManifestError as error:
             findings += error.findings
         else:

@@ -26,6 +26,12 @@ def fingerprint(provider: str, model: str, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json([provider, model, request])).hexdigest()[:32]
 
 
+def fingerprint_of(provider: str, model: str, request: str) -> str:
+    """`fingerprint` of a request that is canonical JSON already, as a ledger keeps it; does not parse it."""
+    names = canonical_json([provider, model])[:-1]
+    return hashlib.sha256(b"%s,%s]" % (names, request.encode())).hexdigest()[:32]
+
+
 def value_text(value: Any) -> str:
     """A matrix value as it stands in a key: itself where that is short, safe and unmistakable, else shortened
     to safe characters with 8 hex digits of its hash, so that two different values never look the same."""

@@ -16,6 +16,8 @@ def visible(text: str, limit: int = 0) -> str:
         text: anything from a manifest or a server.
         limit: longest result in characters, cut with an ellipsis; 0 for no limit.
     """
+    if limit:
+        text = text[: limit + 1]  # what is cut off anyway can be very long
     if not text.isascii() or not text.isprintable():
         text = "".join(_escape(c) if unicodedata.category(c) in _DANGEROUS else c for c in text)
     if limit and len(text) > limit:

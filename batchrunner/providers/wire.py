@@ -15,20 +15,17 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from ..core import secret
 from ..core.job import Problem
 
 MAX_ANSWER = 1 << 20
 """Longest answer of an API that is read, in bytes, before and after decompression (FAILURES.md)."""
 
-_HIDDEN = "(the key)"
-_SHORTEST_SECRET = 8
-"""A key of fewer characters (a simulator's) is not searched for in texts: it would be found in everything."""
-
 
 class Key:
     """An API key that can't be printed by accident."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_forms", "_value")
 
     def __init__(self, value: str) -> None:
         """Args:
@@ -45,6 +42,7 @@ class Key:
                 "copy it again, without quotes or a newline at its end"
             )
         self._value = value
+        self._forms = secret.forms(value)
 
     def __repr__(self) -> str:
         return "Key(hidden)"
@@ -55,11 +53,11 @@ class Key:
 
     def within(self, text: str) -> bool:
         """Whether `text` gives the key away."""
-        return len(self._value) >= _SHORTEST_SECRET and self._value in text
+        return any(form in text for form in self._forms)
 
     def hide(self, text: str) -> str:
         """`text` with the key replaced: a server may echo what it was sent."""
-        return text.replace(self._value, _HIDDEN) if self.within(text) else text
+        return secret.hide(text, self._forms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .core.events import Refused
 from .core.pricing import usd_text
+from .engine import spool
 from .engine.clock import wall
 from .engine.ports import Settings
-from .engine.spool import read as read_spool
 from .environment import THIS_MACHINE, provider_settings
 from .exits import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, UsageError
-from .ledger import queries
+from .ledger import audit, queries
 from .ledger.connection import MIN_SQLITE, open_reader
 from .ledger.errors import LedgerUnusable
-from .ledger.files import NETWORK_FILESYSTEMS, filesystem_type
+from .ledger.files import NETWORK_FILESYSTEMS, filesystem_type, runner
 from .providers.base import Balance, Unavailable
 
 if TYPE_CHECKING:
@@ -218,10 +218,10 @@ def _room(name: str, folder: Path) -> Check:
 
 
 def _contents(db: Path, connection: sqlite3.Connection) -> Check:
-    result = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    if result != "ok":
+    damaged = audit.find_everywhere(connection)
+    if damaged is not None:
         fix = "keep the file and restore a copy; `batchrunner export` may still read it"
-        return Check("ledger", Level.FAIL, f"{db} is damaged: {result}", fix)
+        return Check("ledger", Level.FAIL, f"{db} is damaged: {damaged}", fix)
     batches = len(queries.batch_names(connection))
     text = f"{db}: sound, {batches} batch{'es' if batches != 1 else ''}"
     if os.stat(db).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -230,25 +230,26 @@ def _contents(db: Path, connection: sqlite3.Connection) -> Check:
 
 
 def _lock(db: Path) -> Check:
-    """Who holds the lock, without taking it: a run that starts just now must not be turned away."""
-    try:
-        inode = os.stat(f"{db}.lock").st_ino
-        locks = Path("/proc/locks").read_text("ascii", "replace")
-    except OSError:
-        return Check("lock", Level.OK, "not held, as far as can be seen")
-    for line in locks.splitlines():
-        fields = line.split()
-        if "FLOCK" in fields and any(f.count(":") == 2 and f.rsplit(":", 1)[1] == str(inode) for f in fields):
-            return Check("lock", Level.OK, f"a run is alive (process {fields[4]})")
-    return Check("lock", Level.OK, "free")
+    """Who holds the lock."""
+    holder = runner(db)
+    if holder is None:
+        return Check("lock", Level.OK, "free")
+    told = f"a run is alive (process {holder})" if holder else "not held, as far as can be seen"
+    return Check("lock", Level.OK, told)
 
 
 def _spool(db: Path) -> Iterator[Check]:
     with suppress(OSError):
-        waiting = len(read_spool(Path(f"{db}.spool").read_bytes()))
+        data = Path(f"{db}.spool").read_bytes()
+        waiting = len(spool.read(data))
         if waiting:
             text = f"{waiting} received task ids wait beside the ledger for a disk that writes again"
             yield Check("spool", Level.WARN, text, "make room, then `batchrunner resume`: it records them first")
+        damaged = spool.damaged(data)
+        if damaged:
+            text = f"{len(damaged)} damaged notes of received task ids lie beside the ledger: {damaged[0][:100]}"
+            fix = "`batchrunner resume`, then look at what is unconfirmed: it shows them"
+            yield Check("spool", Level.WARN, text, fix)
 
 
 def _outputs(connection: sqlite3.Connection) -> Iterator[Check]:

@@ -144,7 +144,11 @@ class Night:
             return await self._result(work, None)
         await self._check_outputs(work)
         outcome = await self._engine(work, tally)
-        return await self._result(work, outcome)
+        try:
+            return await self._result(work, outcome)
+        except LedgerUnusable as unusable:  # damaged under the run: what is known is what was counted in memory
+            code = exit_code(Stop.LEDGER, tally.states, {}) or EXIT_STOPPED
+            return RunResult(code, [], outcome.stop or Stop.LEDGER, outcome.message or str(unusable))
 
     # --- Before ------------------------------------------------------------------------------------------
 
@@ -158,6 +162,7 @@ class Night:
                 raise UsageError(f"two manifests name the batch {manifest.batch}; give each a name of its own")
         for manifest in options.manifests:
             await self._ledger.record(batch_spec(manifest, options.max_credits), manifest.jobs)
+            options.crash("start.recorded")
         options.manifests.clear()
         return names
 
@@ -246,6 +251,7 @@ class Night:
             latencies.add(model, seconds, took)
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
+        options.crash("start.noted")
         runner = self._runner = Runner(deps, control, settings, work, latencies)
         self._watcher.begin(names, tally)
         on_signals(control)
@@ -276,6 +282,7 @@ class Night:
         provider = ReApi(settings, self._clock.wall)
         self._stack.push_async_callback(provider.aclose)
         await self._ledger.bind_origin(provider.name, self._origin(provider))
+        self._options.crash("start.bound")
         fetcher = Fetcher(loopback=provider.loopback, user_agent=settings.user_agent, clock=self._clock.wall)
         self._stack.push_async_callback(fetcher.aclose)
         return provider, fetcher
@@ -318,6 +325,7 @@ class Night:
         if outcome is not None:
             with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
                 await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
+                self._options.crash("end.noted")
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
         return RunResult(code, found, stop, outcome.message if outcome else "")

@@ -15,7 +15,7 @@ from pathlib import Path
 from .core import events as e
 from .core.job import PAID_FAILURES, FailureKind, State
 from .engine.clock import Clock, SystemClock
-from .engine.ports import Books
+from .engine.ports import Books, Crash, no_crash
 from .engine.recover import recover
 from .engine.spool import Spool
 from .environment import person
@@ -63,7 +63,7 @@ class Done:
 
 
 @asynccontextmanager
-async def _books(db: Path, wait: float) -> AsyncIterator[Books]:
+async def _books(db: Path, wait: float, crash: Crash) -> AsyncIterator[Books]:
     """The ledger, open for writing and recovered.
 
     Raises:
@@ -78,7 +78,7 @@ async def _books(db: Path, wait: float) -> AsyncIterator[Books]:
         except OSError as error:
             raise LedgerUnusable(f"can't prepare {db}.spool: {error.strerror}") from None
         try:
-            books = Books(ledger=ledger, spool=spool, clock=clock)
+            books = Books(ledger=ledger, spool=spool, clock=clock, crash=crash)
             await recover(books, [b.id for b in await ledger.batches()])
             yield books
         finally:
@@ -128,6 +128,7 @@ async def _apply(books: Books, done: Done, rows: Sequence[sqlite3.Row], event: e
     jobs = {job.id: job for job in await books.ledger.jobs([row["id"] for row in rows])}
     for row in rows:
         await books.advance(jobs[row["id"]], event)
+        books.crash("word.recorded")
         done.jobs.append((row["batch"], row["key"]))
         if row["credits"] is None or done.credits is None:
             done.credits = None
@@ -138,7 +139,9 @@ async def _apply(books: Books, done: Done, rows: Sequence[sqlite3.Row], event: e
 # --- The words -------------------------------------------------------------------------------------------
 
 
-async def retry(db: Path, names: Sequence[str], kinds: Sequence[FailureKind], wait: float = 0.0) -> Done:
+async def retry(
+    db: Path, names: Sequence[str], kinds: Sequence[FailureKind], wait: float = 0.0, crash: Crash = no_crash
+) -> Done:
     """Send failed jobs back to pending.
 
     A whole batch or a pattern takes the kinds of failure that were refunded. The others, whose submission was or may
@@ -149,12 +152,13 @@ async def retry(db: Path, names: Sequence[str], kinds: Sequence[FailureKind], wa
         names: batches, keys, patterns.
         kinds: only these kinds; empty for the rule above.
         wait: seconds to wait for another runner.
+        crash: called with the name of every durable step; for tests.
 
     Raises:
         UsageError, Unknown: exit code 2, nothing changed. LedgerBusy: exit code 5.
     """
     done = Done()
-    async with _books(db, wait) as books:
+    async with _books(db, wait, crash) as books:
         chosen = []
         for row, exact in _rows(await _name(books, names)):
             why = _why_not_retried(row, kinds, exact=exact)
@@ -180,14 +184,14 @@ def _why_not_retried(row: sqlite3.Row, kinds: Sequence[FailureKind], *, exact: b
     return f"{kind.value}: its submission was, or may have been, charged; --kind {kind.value} or its key submits again"
 
 
-async def cancel(db: Path, names: Sequence[str], wait: float = 0.0) -> Done:
+async def cancel(db: Path, names: Sequence[str], wait: float = 0.0, crash: Crash = no_crash) -> Done:
     """Withdraw pending jobs. What was sent can't be called back, and is left alone.
 
     Raises:
         UsageError, Unknown: exit code 2, nothing changed. LedgerBusy: exit code 5.
     """
     done = Done()
-    async with _books(db, wait) as books:
+    async with _books(db, wait, crash) as books:
         chosen = []
         for row, _exact in _rows(await _name(books, names)):
             if row["state"] == State.PENDING and row["current"]:
@@ -215,7 +219,9 @@ class Word:
         return e.Abandoned(who, self.why)
 
 
-async def resolve(db: Path, name: str, word: Word, revision: int | None = None, wait: float = 0.0) -> Done:
+async def resolve(
+    db: Path, name: str, word: Word, revision: int | None = None, wait: float = 0.0, crash: Crash = no_crash
+) -> Done:
     """Settle unconfirmed jobs by a person's word; an old revision too, unless it would be submitted again.
 
     Raises:
@@ -223,7 +229,7 @@ async def resolve(db: Path, name: str, word: Word, revision: int | None = None, 
         Unknown: there is no such job. LedgerBusy: exit code 5.
     """
     done = Done()
-    async with _books(db, wait) as books:
+    async with _books(db, wait, crash) as books:
         rows = await books.ledger.query(lambda c: naming.find_unconfirmed(c, name, revision))
         if word.task_id is not None and len(rows) > 1:
             raise UsageError(f"a task is one job's, and {name} means {len(rows)}; name one of them")

@@ -59,7 +59,7 @@ def summary_lines(result: RunResult, db: Path) -> list[str]:
     """The end of a run, for people: what there is, what it cost, where the files are, what to do next."""
     from .status import lines_of
 
-    if not result.batches:
+    if not result.batches and result.stop is None:
         return ["nothing to do: the ledger has no batch"]
     lines: list[str] = []
     for batch in result.batches:
@@ -156,8 +156,8 @@ class BarDisplay(LineDisplay):
     def close(self) -> None:
         if self._live is not None:
             self._facts = {}
-            self._live.stop()
-            self._live = None
+            live, self._live = self._live, None  # once: on a terminal that was closed it raises
+            live.stop()
 
 
 class JsonDisplay(QuietDisplay):

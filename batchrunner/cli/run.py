@@ -181,18 +181,25 @@ def _go(
         until=_deadline(until, duration),
         wait_lock=wait_lock,
     )
-    signal.signal(signal.SIGTERM, _terminated)  # until the run has its own way of ending
+    early_signals()
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:
         result = app.run(options, watcher)
         try:
             watcher.summary(result)
-        except BrokenPipeError:
-            drop_stdout()  # nobody reads; the exit code still says how it went
+        except OSError:  # a pipe without a reader, a terminal that was closed, a full disk under a log
+            drop_stdout()  # the exit code still says how it went
     return result.exit_code
 
 
+def early_signals() -> None:
+    """Until the run has its own way of ending (`engine.signals`), SIGTERM and a terminal that closes end it as a
+    keyboard interrupt does. What is ignored (`nohup`) stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminated)
+
+
 def _terminated(_number: int, _frame: object) -> NoReturn:
-    """SIGTERM before anything is under way: leave as at a keyboard interrupt, with the code for it."""
     raise SystemExit(EXIT_SIGTERM)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from ..core.pacing import backoff, clamp_retry_after
+from ..ledger.errors import LedgerUnusable
 from .clock import Clock, Dice
 
 
@@ -114,8 +115,14 @@ class Control:
         return self.stop is None
 
     def bug(self, error: BaseException) -> None:
-        """Something raised that should not have: end the run; `error` is raised when POSTs on the wire are done."""
-        if self.error is None:
+        """Something raised that should not have: end the run; `error` is raised when POSTs on the wire are done.
+
+        A ledger that turns out to be damaged is no bug. What was sent before it did is not lost, and the next run will
+        refuse it at its start.
+        """
+        if isinstance(error, LedgerUnusable):
+            self.halt(Stop.LEDGER, str(error))
+        elif self.error is None:
             self.error = error
         self.give_up()
 

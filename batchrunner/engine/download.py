@@ -125,6 +125,7 @@ class Downloader:
     async def _link_died(self, job: Job, problem: Problem) -> None:
         await self._thread(sweep, self._usual(job), self._work.folder(job), await self._deps.ledger.task_ids(job))
         after = await self._deps.advance(job, e.LinkDied(problem))
+        self._deps.crash("download.link_died")
         if isinstance(after.fact, Running):
             self._on_renewal(after)
 

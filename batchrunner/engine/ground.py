@@ -60,10 +60,12 @@ def clear(sites: Iterable[Site], *, simulate: bool, rename: Callable[[int, str],
 
 
 def _move_aside(site: Site) -> None:
+    """The clip first: what a run that dies in between leaves is still known, by its sidecar, as a rehearsal's."""
     aside = site.root / ASIDE / site.target.relative_to(site.root)
     aside.parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(aside):
+    there = os.path.lexists(site.target)
+    if os.path.lexists(sidecar_path(aside)) or (there and os.path.lexists(aside)):
         aside = free_name(aside, "old")
-    os.rename(sidecar_path(site.target), sidecar_path(aside))
-    if os.path.lexists(site.target):
+    if there:
         os.rename(site.target, aside)
+    os.rename(sidecar_path(site.target), sidecar_path(aside))

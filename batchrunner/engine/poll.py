@@ -34,6 +34,7 @@ class Watched:
     Attributes:
         job: the job, in state running.
         since: monotonic seconds at which the task began, as far as is known.
+        alive: monotonic seconds at which it was last known to run.
         measured: whether `since` is exact enough to learn a latency from.
         polls: polls made so far.
         missing_since: monotonic time of the first of the 404s in a row; None where the last answer was another.
@@ -43,6 +44,7 @@ class Watched:
 
     job: Job
     since: float
+    alive: float
     measured: bool
     polls: int = 0
     missing_since: float | None = None
@@ -88,7 +90,7 @@ class Poller:
     def watch(self, job: Job) -> None:
         """Watch a task that was just accepted."""
         now = self._deps.clock.monotonic()
-        watched = Watched(job, now, measured=True)
+        watched = Watched(job, now, now, measured=True)
         self._plan(watched, now + interval(self._settings.poll, self._latencies.of(job.model, job.seconds), 0.0))
 
     def resume(self, job: Job, schedule: Schedule) -> None:
@@ -96,7 +98,7 @@ class Poller:
         wall, now = self._deps.clock.wall(), self._deps.clock.monotonic()
         age = max(0.0, wall - schedule.since)
         wait = min(max(0.0, schedule.next_poll_at - wall), self._settings.poll.longest)
-        self._plan(Watched(job, now - age, measured=False, polls=schedule.polls), now + wait)
+        self._plan(Watched(job, now - age, now - age, measured=False, polls=schedule.polls), now + wait)
 
     def flush(self) -> None:
         """Write the schedule behind."""
@@ -183,6 +185,7 @@ class Poller:
             watched.failures = 0
         match answer:
             case e.StillRunning(status=status, known=known):
+                watched.alive = self._deps.clock.monotonic()
                 if not known and status != watched.status:
                     watched.status = status
                     self._deps.observe("unknown_status", watched.job, status=status)
@@ -210,7 +213,9 @@ class Poller:
                 assert_never(answer)
 
     async def _completed(self, watched: Watched, answer: e.Completed) -> None:
-        took = self._deps.clock.monotonic() - watched.since
+        # It ended between two looks. To learn from the second one alone would feed on itself: late looks make long
+        # times, which make later looks.
+        took = (watched.alive + self._deps.clock.monotonic()) / 2.0 - watched.since
         job = await self._deps.advance(watched.job, answer)
         if watched.measured:
             self._latencies.add(job.model, job.seconds, took)

@@ -21,11 +21,19 @@ Crash = Callable[[str], None]
 """Called with the name of every durable step and effect as it is passed. Does nothing, except in tests."""
 
 CRASH_POINTS = (
+    "start.opened",
+    "recover.restored",
     "recover.spool",
+    "recover.cleared",
     "recover.interrupted",
+    "start.recorded",
+    "word.recorded",
+    "start.bound",
+    "start.noted",
     "submit.before_intent",
     "submit.intent",
     "submit.answered",
+    "submit.spooled",
     "submit.recorded",
     "poll.sent",
     "poll.answered",
@@ -37,6 +45,8 @@ CRASH_POINTS = (
     "place.folder_synced",
     "download.placed",
     "download.recorded",
+    "download.link_died",
+    "end.noted",
 )
 """Every name that `Crash` is called with; a test holds the list complete."""
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..core import events as e
 from ..core.job import Job, Problem, State
 from ..ledger.errors import DuplicateTask
 from .ports import Books, Work
+
+MAX_SHOWN = 1000
+"""Characters of a damaged spool that are kept."""
 
 SPOOL = "spool"
 """`who` of a task id that was found in the spool."""
@@ -20,6 +25,7 @@ async def recover(books: Books, every_batch: list[int]) -> None:
     Raises:
         LedgerError: it could not be recorded; nothing may be submitted then.
     """
+    books.crash("start.opened")
     submitting = {job.id: job for job, _ in await books.ledger.in_state(every_batch, State.SUBMITTING)}
     if books.spool.found:
         unconfirmed = {job.id: job for job, _ in await books.ledger.in_state(every_batch, State.UNCONFIRMED)}
@@ -30,11 +36,26 @@ async def recover(books: Books, every_batch: list[int]) -> None:
             submitting.pop(job.id, None)
             unconfirmed.pop(job.id, None)
             await _restore(books, job, spooled.task_id)
+            books.crash("recover.restored")
         books.crash("recover.spool")
-        books.spool.clear()
+        if not books.spool.damaged:
+            books.spool.clear()
+        books.crash("recover.cleared")
+    interrupted = _interrupted(books.spool.damaged)
     for job in submitting.values():
-        await books.advance(job, e.Interrupted())
+        await books.advance(job, interrupted)
         books.crash("recover.interrupted")
+    if books.spool.damaged:
+        books.spool.clear()
+
+
+def _interrupted(damaged: list[str]) -> e.Interrupted:
+    """The doubt; with what a damaged spool still shows, for a person who can read a task id in it."""
+    usual = e.Interrupted()
+    if not damaged:
+        return usual
+    shown = "; ".join(damaged)[:MAX_SHOWN]
+    return e.Interrupted(replace(usual.problem, message=f"{usual.problem.message}; a damaged note says: {shown}"))
 
 
 async def _restore(books: Books, job: Job, task_id: str) -> None:
@@ -59,4 +80,5 @@ async def consent(books: Books, work: Work, who: str) -> int:
     held: list[Job] = await books.ledger.selected(work.ids, work.selection, State.UNCONFIRMED)
     for job in held:
         await books.advance(job, e.Resubmitted(who, "--on-unconfirmed resubmit"))
+        books.crash("word.recorded")
     return len(held)

@@ -10,19 +10,26 @@ from .control import Control, Stop
 
 
 def on_signals(control: Control) -> None:
-    """The first signal stops submitting and ends the run when POSTs on the wire are recorded; the second ends the
-    process at once (what was on the wire is found as unconfirmed by the next run)."""
+    """The first SIGINT or SIGTERM stops submitting and ends the run when POSTs on the wire are recorded; the second
+    ends the process at once (what was on the wire is found as unconfirmed by the next run).
+
+    SIGHUP, for a terminal that was closed, stops as the first one does and never counts as a second: shell and kernel
+    both send it, and a session manager sends it together with SIGTERM, though nobody has asked twice.
+    """
     loop = asyncio.get_running_loop()
-    seen = 0
+    asked = 0
+
+    def stop(reason: Stop) -> None:
+        control.halt(reason, "finishing the submissions on the wire; a second signal stops at once")
 
     def caught(reason: Stop, code: int) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
             os._exit(code)
-        control.halt(reason, "finishing the submissions on the wire; a second signal stops at once")
+        stop(reason)
 
     loop.add_signal_handler(signal.SIGINT, caught, Stop.INTERRUPTED, 130)
     loop.add_signal_handler(signal.SIGTERM, caught, Stop.TERMINATED, 143)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the terminal was closed; nohup means: go on
-        loop.add_signal_handler(signal.SIGHUP, caught, Stop.TERMINATED, 143)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means: go on
+        loop.add_signal_handler(signal.SIGHUP, stop, Stop.TERMINATED)

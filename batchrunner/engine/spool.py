@@ -29,17 +29,27 @@ class Spooled:
 
 def read(data: bytes) -> list[Spooled]:
     """The intact records of a spool; a torn or foreign line is left out."""
-    found = []
-    for line in data.split(b"\0", 1)[0].split(b"\n"):
-        checksum, _, body = line.partition(b" ")
-        try:
-            if int(checksum, 16) != zlib.crc32(body):
-                continue
-            job_id, attempt, task_id = json.loads(body)
-            found.append(Spooled(int(job_id), int(attempt), str(task_id)))
-        except (ValueError, TypeError):
-            continue
-    return found
+    return [record for record in map(_record, _lines(data)) if record is not None]
+
+
+def damaged(data: bytes) -> list[str]:
+    """What else stands in a spool, torn by a crash or damaged since: it may show the id of a task."""
+    return [line.decode("latin-1") for line in _lines(data) if _record(line) is None]
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return [line for line in data.replace(b"\0", b"\n").split(b"\n") if line]
+
+
+def _record(line: bytes) -> Spooled | None:
+    checksum, _, body = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(body):
+            return None
+        job_id, attempt, task_id = json.loads(body)
+        return Spooled(int(job_id), int(attempt), str(task_id))
+    except (ValueError, TypeError):
+        return None
 
 
 class Spool:
@@ -60,9 +70,9 @@ class Spool:
         except OSError:
             os.close(self._fd)
             raise
-        self.found = read(data)
-        """What an earlier run had to leave here."""
-        self._end = len(data.split(b"\0", 1)[0])
+        self.found, self.damaged = read(data), damaged(data)
+        """What an earlier run had to leave here, and what can't be read of it any more."""
+        self._end = len(data.rstrip(b"\0"))
 
     def append(self, spooled: Spooled) -> None:
         """Make a record durable.
@@ -81,7 +91,7 @@ class Spool:
         if self._end:
             self._write(b"\0" * self._end, 0)
             self._end = 0
-        self.found = []
+        self.found, self.damaged = [], []
 
     def close(self) -> None:
         os.close(self._fd)

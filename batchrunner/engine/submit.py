@@ -327,6 +327,7 @@ class Submitter:
             return
         try:
             self._deps.spool.append(Spooled(claimed.id, claimed.fact.attempt, event.task_id))
+            self._deps.crash("submit.spooled")
             kept = True
         except OSError:
             kept = False

@@ -6,8 +6,9 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
+from . import audit, wal
 from .errors import LedgerUnusable
-from .files import check_file, create_private
+from .files import check_file, create_private, runner
 
 APPLICATION_ID = 0x62726E72
 """`brnr`, in the header of every ledger."""
@@ -40,6 +41,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         raise LedgerUnusable(f"SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed")
     if not check_file(path):
         create_private(path)
+    _check_log(path)
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     except sqlite3.Error as error:
@@ -53,6 +55,16 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check_log(path: Path) -> None:
+    """Refuse a ledger of which SQLite would silently drop what was committed last."""
+    try:
+        damaged = wal.find(path)
+    except OSError as error:
+        raise LedgerUnusable(f"can't read the log of {path}: {error.strerror}") from None
+    if damaged is not None:
+        raise LedgerUnusable(_damaged(path, damaged))
 
 
 def _damaged(path: Path, error: object) -> str:
@@ -75,6 +87,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     for number, _name, sql in migrations():
         if number > version:
             _migrate(connection, number, sql)
+    if version and (damaged := audit.find(connection)) is not None:
+        raise LedgerUnusable(_damaged(path, damaged))
 
 
 def _pragma(connection: sqlite3.Connection, name: str, value: int | str) -> None:
@@ -113,6 +127,12 @@ def open_reader(path: Path) -> sqlite3.Connection | None:
     """
     if not check_file(path) or path.stat().st_size == 0:
         return None
+    if runner(path) is None:  # after a dead run SQLite is about to go through its log; beside a live one it is not
+        try:
+            _check_log(path)
+        except LedgerUnusable:
+            if runner(path) is None:
+                raise
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error as error:

@@ -72,6 +72,24 @@ def create_private(path: Path) -> None:
         raise LedgerUnusable(f"can't create {path}: {error.strerror}; choose another place with --db") from None
 
 
+def runner(ledger: Path) -> str | None:
+    """The process that holds the run lock, without taking it: a run that starts just now must not be turned away. None
+    where nobody does; empty where the system doesn't say (not Linux)."""
+    try:
+        inode = os.stat(f"{ledger}.lock").st_ino
+    except OSError:
+        return None
+    try:
+        locks = Path("/proc/locks").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    for line in locks.splitlines():
+        fields = line.split()
+        if "FLOCK" in fields and any(f.count(":") == 2 and f.rsplit(":", 1)[1] == str(inode) for f in fields):
+            return fields[4]
+    return None
+
+
 class RunLock:
     """`flock` on `<ledger>.lock`: one runner at a time. The system drops it when the process dies."""
 

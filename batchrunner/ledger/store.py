@@ -20,6 +20,7 @@ from ..core.lifecycle import advance
 from ..core.pacing import MAX_RETRY_AFTER
 from ..core.retry import count
 from ..core.selection import Selection
+from .audit import genuine
 from .connection import open_writer
 from .errors import LedgerUnusable
 from .files import RunLock
@@ -154,6 +155,9 @@ class Ledger:
         may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
         since, and counts as over."""
         rows, next_at = await self._writer.read(partial(_pending, tuple(batches), selection, limit, now))
+        for row in rows:
+            if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
+                raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
         return [self._job(row) for row in rows], next_at
 
     async def in_state(self, batches: Sequence[int], state: State) -> list[tuple[Job, Schedule]]:
@@ -318,8 +322,8 @@ def _pending(
     due = f"batch_id IN ({_marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
     rows = _rows(
         connection,
-        f"SELECT {JOB_COLUMNS} FROM job INDEXED BY job_due WHERE {due} AND NOT (not_before > ? AND not_before <= ?) "
-        "ORDER BY batch_id, position LIMIT ?",
+        f"SELECT {JOB_COLUMNS}, fingerprint FROM job INDEXED BY job_due WHERE {due} "
+        "AND NOT (not_before > ? AND not_before <= ?) ORDER BY batch_id, position LIMIT ?",
         (*batches, *values, now, now + MAX_RETRY_AFTER, limit),
     )
     next_at = None

@@ -9,6 +9,8 @@ CREATE TABLE batch (
   profile            TEXT,
   output_dir         TEXT    NOT NULL,
   max_credits        INTEGER CHECK (max_credits >= 0),
+  -- The cap once more, as nothing else tells of a flipped bit in it: `quick_check` sees the two disagree.
+  cap_again          INTEGER AS (-max_credits) STORED CHECK (cap_again IS -max_credits),
   submits_per_minute REAL    NOT NULL CHECK (submits_per_minute > 0),
   in_flight          INTEGER NOT NULL CHECK (in_flight > 0),
   retry_provider     INTEGER NOT NULL DEFAULT 0 CHECK (retry_provider >= 0),
@@ -38,6 +40,7 @@ CREATE TABLE job (
   request       TEXT    NOT NULL,
   seconds       INTEGER,
   credits       INTEGER CHECK (credits >= 0),
+  credits_again INTEGER AS (-credits) STORED CHECK (credits_again IS -credits), -- as `batch.cap_again`
   output        TEXT    NOT NULL,
   named         INTEGER NOT NULL CHECK (named IN (0, 1)),
 

@@ -10,7 +10,7 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Pending, Problem, Running, State, Unconfirmed
 from batchrunner.core.selection import Selection
-from batchrunner.engine.ports import Books, Tally, Work
+from batchrunner.engine.ports import Books, Crash, Tally, Work, no_crash
 from batchrunner.engine.recover import consent, recover
 from batchrunner.engine.spool import Spool, Spooled
 from batchrunner.ledger.store import Ledger
@@ -28,7 +28,7 @@ async def ledger(path: Path) -> AsyncIterator[Ledger]:
         yield opened
 
 
-async def start(ledger: Ledger, path: Path) -> tuple[list[str], Tally]:
+async def start(ledger: Ledger, path: Path, crash: Crash = no_crash) -> tuple[list[str], Tally]:
     """What `run` does first; returns the events that were seen."""
     spool = Spool(path)
     seen: list[str] = []
@@ -40,6 +40,7 @@ async def start(ledger: Ledger, path: Path) -> tuple[list[str], Tally]:
             clock=FakeClock(),
             observe=lambda event, job=None, /, **data: seen.append(f"{event} {job.key if job else ''}"),
             tally=tally,
+            crash=crash,
         )
         await recover(books, [b.id for b in await ledger.batches()])
     finally:
@@ -99,6 +100,28 @@ async def test_an_id_that_was_recorded_after_all(ledger: Ledger, path: Path, sta
     spool_up(path, Spooled(job.id, 1, "task_1"), Spooled(99, 1, "task_2"))
     assert (await start(ledger, path))[0] == []
     assert await now(ledger, job) == job
+    assert left_in_spool(path) == []
+
+
+async def test_a_death_between_two_ids_of_the_spool(ledger: Ledger, path: Path) -> None:
+    """The spool is emptied when all of it is in the ledger, and not before."""
+    jobs = await with_jobs(ledger, [spec("a"), spec("b")])
+    for job in jobs:
+        await drive(ledger, job, e.Claimed())
+    spooled = [Spooled(job.id, 1, f"task_{job.id}") for job in jobs]
+    spool_up(path, *spooled)
+
+    def die(point: str) -> None:
+        if point == "recover.restored":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await start(ledger, path, die)
+    assert [(await now(ledger, job)).state for job in jobs] == [State.RUNNING, State.SUBMITTING]
+    assert left_in_spool(path) == spooled
+
+    await start(ledger, path)
+    assert [(await now(ledger, job)).fact for job in jobs] == [Running(1, s.task_id) for s in spooled]
     assert left_in_spool(path) == []
 
 

@@ -10,6 +10,7 @@ What can go wrong, at the n-th passing of a crash point (`engine.ports.CRASH_POI
     limit0       no byte can be written to any file
     eio          every commit fails with `disk I/O error`
     eio_once     the next commit does
+    unreadable   nothing can be read from the ledger any more
     sync_eio     every fsync of a file or a folder of outputs does
     vanish       the output folder is removed
     forward      the wall clock jumps a day forward
@@ -123,6 +124,7 @@ class _Machine:
         self.jump = 0.0
         self.commits_fail = 0
         self.syncs_fail = False
+        self.reads_fail = False
         self._passed: Counter[str] = Counter()
         self._lock = threading.Lock()
         if order.point == "-":
@@ -147,6 +149,8 @@ class _Machine:
                 self.commits_fail = 1 << 30
             case "eio_once":
                 self.commits_fail = 1
+            case "unreadable":
+                self.reads_fail = True
             case "sync_eio":
                 self.syncs_fail = True
             case "vanish":
@@ -170,6 +174,14 @@ class _Machine:
                 raise sqlite3.OperationalError("disk I/O error")
             return real_commit(operations, connection)
 
+        real_run = writer.ThreadDatabase.run
+
+        async def run_(database: writer.ThreadDatabase, function: Any) -> Any:
+            if self.reads_fail and getattr(function, "func", None) is not writer.commit_group:
+                raise sqlite3.DatabaseError("database disk image is malformed")
+            return await real_run(database, function)
+
+        setattr(writer.ThreadDatabase, "run", run_)  # noqa: B010
         setattr(writer, "_commit", commit)  # noqa: B010
         setattr(SystemClock, "wall", lambda clock: real_wall(clock) + self.jump)  # noqa: B010
         unsure = _Disk(self)

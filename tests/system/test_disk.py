@@ -16,7 +16,7 @@ import pytest
 from batchrunner.engine.ports import CRASH_POINTS
 from tests.crash.checks import Books, check_end, check_now
 from tests.crash.command_line import CommandLine
-from tests.double import Account, Double, Plan
+from tests.double import Account, Double, Plan, Rule
 from tests.system.conftest import mount
 from tests.system.player import FILLER, Ended, Order, Play, fill
 
@@ -205,6 +205,42 @@ def test_a_passing_error_is_tried_again(place: Place) -> None:
     assert len(place.account.posts) == 1
 
 
+# --- A ledger that can't be read any more ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["submit.recorded", "poll.recorded", "download.placed"])
+def test_a_ledger_that_turns_out_to_be_damaged(place: Place, point: str) -> None:
+    """Something was submitted, so it is no 2; work is left, and the next run says what is wrong."""
+    place.jobs = 3
+
+    ended = place.run("unreadable", point)
+
+    assert (ended.code, ended.stop) == (4, "ledger"), ended
+    assert "can't be read" in ended.message
+    assert "malformed" in ended.message
+    place.books()
+    place.finish()
+    assert len(place.account.posts) == 3
+
+
+def test_a_damaged_ledger_with_a_doubt(place: Place) -> None:
+    """A person must look: that wins."""
+    place.jobs = 3
+    place.door = place.double.open(place.name, Plan([Rule("post", "reset_after")], polls=1))
+
+    ended = place.run("unreadable", "poll.recorded")
+
+    assert (ended.code, ended.stop) == (3, "ledger"), ended
+
+
+def test_a_ledger_that_is_damaged_before_anything_was_sent(place: Place) -> None:
+    ended = place.run("unreadable")
+
+    assert ended.code == 2, ended
+    assert "can't be read" in ended.message
+    assert not place.account.posts
+
+
 def full_from_the_beginning(place: Place, what: str) -> None:
     ended = place.run(what)
 
@@ -271,7 +307,9 @@ def test_the_command_line_on_a_full_disk(double: Double, small_disk: Path, displ
 
 # --- At every moment ---------------------------------------------------------------------------------------
 
-MOMENTS = [p for p in CRASH_POINTS if not p.startswith("recover")]
+ENGINE = ("submit.", "poll.", "download.", "place.")
+MOMENTS = [p for p in CRASH_POINTS if p.startswith(ENGINE) and p not in {"submit.spooled", "download.link_died"}]
+"""Every point that two jobs pass on a good night."""
 
 
 def everywhere(place: Place, what: str, point: str) -> None:

@@ -7,8 +7,9 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,28 @@ def test_round_trip(spool: Spool, ledger: Path) -> None:
         assert reopened(ledger)[-1] == record
     assert reopened(ledger) == [ONE, TWO, THREE]
     assert path_of(ledger).stat().st_size == SIZE
+
+
+def test_a_record_is_durable_when_append_returns(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No write comes after the last sync, neither when a record is added nor when they are forgotten."""
+    calls: list[str] = []
+
+    def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return real(*arguments)
+
+        return call
+
+    for name in ("pwrite", "fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    spool.append(ONE)
+    assert calls[0] == "pwrite"
+    assert calls[-1] in {"fsync", "fdatasync"}
+    calls.clear()
+    spool.clear()
+    assert calls[0] == "pwrite"
+    assert calls[-1] in {"fsync", "fdatasync"}
 
 
 def test_the_next_run_adds_to_what_is_there(spool: Spool, ledger: Path) -> None:

@@ -36,12 +36,6 @@ DEFAULT_BASE_URL = "https://reapi.ai"
 PREFIX = "/api/v1"
 DEFAULT_USER_AGENT = "batchrunner"
 
-REUSE_WITHIN = 0.05
-"""Seconds after its last answer in which a connection carries another POST. A kept connection that the server has
-meanwhile closed breeds doubts that need not be (100 of 200 POSTs against a server with a short idle limit,
-FAILURES.md); within so short a time no server's idle limit strikes, and only runs of hundreds of POSTs a second,
-where connecting costs as much as asking, have one to use again."""
-
 
 @dataclass(frozen=True)
 class ReApiSettings:
@@ -117,8 +111,6 @@ class _Post:
     allowed: float
     """Seconds from the first byte to the end of the answer."""
     deadline: asyncio.Timeout | None = None
-    reused: bool = False
-    """Its connection has carried another POST before."""
     open: bool = False
     """The hook has returned: bytes may be on the wire."""
     refused: BaseException | None = None
@@ -151,10 +143,6 @@ async def _hook(_session: aiohttp.ClientSession, context: SimpleNamespace, _para
         raise
     finally:
         _CONNECTION.set(None)
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.reused = True
 
 
 def _reply(response: aiohttp.ClientResponse, body: bytes, cut: str = "") -> Reply:
@@ -192,8 +180,6 @@ class ReApi:
         self._clock = clock
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
-        self._retired: list[aiohttp.ClientSession] = []
-        self._reuse = True
 
     @property
     def loopback(self) -> bool:
@@ -219,8 +205,6 @@ class ReApi:
             return NotSent(Problem(f"no endpoint is known for the model {model!r}", "unknown_model"))
         post = _Post(before_send, self._settings.submit_timeout)
         failure = await self._post(known.endpoint, canonical_json(request), post, label)
-        if self._reuse and post.reused and post.reply is None:
-            self._stop_reusing()
         return self._verdict(post, failure)
 
     def _verdict(self, post: _Post, failure: BaseException | None) -> SubmitAnswer:
@@ -327,26 +311,15 @@ class ReApi:
         return session
 
     def _submit_session(self) -> aiohttp.ClientSession:
+        """A connection for each POST: a reused one that the server has meanwhile closed breeds false doubts."""
         if self._submits is None:
             trace = aiohttp.TraceConfig()
             trace.on_request_headers_sent.append(_hook)
-            trace.on_connection_reuseconn.append(_note_reuse)
             # No total: it would also cut off the commit in the hook. `submit` sets a deadline once that is done.
             timeout = aiohttp.ClientTimeout(total=None, connect=self._settings.connect_timeout)
-            limit = self._settings.max_posts
-            if self._reuse:
-                connector = _SubmitConnector(keepalive_timeout=REUSE_WITHIN, limit=limit)
-            else:
-                connector = _SubmitConnector(force_close=True, limit=limit)
+            connector = _SubmitConnector(force_close=True, limit=self._settings.max_posts)
             self._submits = self._session(connector, timeout, [trace])
         return self._submits
-
-    def _stop_reusing(self) -> None:
-        """A kept connection was no good: this server hangs up without a word. From now on each POST has its own."""
-        self._reuse = False
-        if self._submits is not None:
-            self._retired.append(self._submits)
-            self._submits = None
 
     def _poll_session(self) -> aiohttp.ClientSession:
         if self._polls is None:
@@ -357,8 +330,7 @@ class ReApi:
 
     async def aclose(self) -> None:
         """See `Provider.aclose`."""
-        for session in (self._submits, self._polls, *self._retired):
+        for session in (self._submits, self._polls):
             if session is not None:
                 await session.close()
         self._submits = self._polls = None
-        self._retired.clear()

@@ -65,7 +65,7 @@ def test_the_rest_of_submitting() -> None:
         submits.test_no_free_connection,
         submits.test_cancelled_while_connecting,
         submits.test_cancelled_in_the_hook,
-        submits.test_a_connection_that_has_rested_carries_no_post,
+        submits.test_every_post_has_a_connection_of_its_own,
         submits.test_the_request_itself,
     ):
         uvloop.run(case())

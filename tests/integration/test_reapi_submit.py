@@ -25,10 +25,9 @@ from batchrunner.core.events import (
     SubmitAnswer,
     Throttled,
 )
-from batchrunner.providers import reapi
 from batchrunner.providers.reapi import ReApi, ReApiSettings, _Post
 from batchrunner.providers.wire import read_into
-from tests.raw_server import Peer, RawServer, Script, envelope, http, keep, once
+from tests.raw_server import Peer, RawServer, Script, envelope, http, once
 
 KEY = "rk_live_canary_0123456789"
 MODEL = "kling-3-0-turbo"
@@ -649,57 +648,17 @@ async def test_the_request_itself() -> None:
     assert sent.headers["authorization"] == f"Bearer {KEY}"
     assert sent.headers["content-type"] == "application/json"
     assert sent.headers["accept-encoding"] == "identity"
-    assert "connection" not in sent.headers
+    assert sent.headers["connection"] == "close"
     assert sent.headers["x-batchrunner-job"] == "corgi@place=beach-1"
     assert "cookie" not in sent.headers
 
 
-async def test_posts_in_quick_succession_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reapi, "REUSE_WITHIN", 60.0)
-    async with RawServer(keep(lambda _: http(200, CREATED))) as server, api(server.url) as provider:
-        for _ in range(5):
-            assert await provider.submit(MODEL, REQUEST, Hook()) == Accepted("task_ab12")
-        assert len(server.peers) == 1
-        assert len(server.requests) == 5
-
-
-async def test_a_connection_that_has_rested_carries_no_post() -> None:
+async def test_every_post_has_a_connection_of_its_own() -> None:
     """A kept connection that the server has meanwhile closed would breed doubts that need not be."""
-    async with RawServer(keep(lambda _: http(200, CREATED))) as server, api(server.url) as provider:
+    async with RawServer(once(http(200, CREATED), then="wait")) as server, api(server.url) as provider:
         for _ in range(5):
             assert await provider.submit(MODEL, REQUEST, Hook()) == Accepted("task_ab12")
-            await asyncio.sleep(3 * reapi.REUSE_WITHIN)
         assert len(server.peers) == len(server.requests) == 5
-
-
-@pytest.mark.parametrize("then", ["close", "reset"])
-async def test_a_server_that_hangs_up_without_a_word_breeds_no_doubts(
-    then: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It closes after each answer and does not say so: found out before a byte is sent, and once is enough."""
-    monkeypatch.setattr(reapi, "REUSE_WITHIN", 60.0)
-
-    async def slowly() -> None:
-        await asyncio.sleep(0.01)  # a commit; the end of the connection arrives meanwhile
-
-    async with RawServer(once(http(200, CREATED), then=then)) as server, api(server.url) as provider:
-        verdicts = [await provider.submit(MODEL, REQUEST, slowly) for _ in range(50)]
-        assert len(server.requests) == sum(isinstance(v, Accepted) for v in verdicts) >= 49
-        assert all(isinstance(v, Accepted | NotSent) for v in verdicts)
-
-
-async def test_after_a_doubt_on_a_kept_connection_each_post_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reapi, "REUSE_WITHIN", 60.0)
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(http(200, CREATED))
-        await peer.request()  # the second is read, and not answered
-
-    async with RawServer(script) as server, api(server.url) as provider:
-        verdicts = [await provider.submit(MODEL, REQUEST, Hook()) for _ in range(6)]
-    assert [type(v).__name__ for v in verdicts] == ["Accepted", "Ambiguous", *["Accepted"] * 4]
-    assert len(server.requests) == 6
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +13,11 @@ from ..core import events as e
 from ..core.job import Downloading, Job, Output, Problem, Running
 from ..core.pacing import backoff
 from ..ledger.errors import WriteFailed
+from ..ledger.store import Attempt
 from ..providers.fetch import BadContent, Fetched, LinkDead, Transient
 from .clock import iso
 from .control import Control, Stop
-from .files import Occupied, Placed, UnsafePath, find_placed, place, sweep, target_path
+from .files import Occupied, Placed, UnsafePath, find_placed, part_path, place, sweep, target_path
 from .ports import Deps, Settings, Work
 
 T = TypeVar("T")
@@ -140,37 +142,47 @@ class Downloader:
         assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
         folder, kind = self._work.folder(job), self._deps.output_kind(job.model)
         usual = self._usual(job)
-        placed = await self._thread(find_placed, usual, folder, fact.task_id)
-        if placed is None:
-            part = usual.with_name(usual.name + ".part")
-            fetched = await self._deps.fetcher.fetch(fact.urls[0], part, root=folder, kind=kind)
-            self._deps.crash("download.fetched")
-            target = target_path(folder, job.output, named=job.named, extension=fetched.extension)
-            placed = await self._place(job, part, target, await self._sidecar(job, fact, fetched))
-        return Output(str(folder / placed.path), placed.sha256, placed.size)
+        if os.path.lexists(usual):  # noqa: ASYNC240  a look is cheaper than a thread, and nearly always says no
+            there = await self._thread(find_placed, usual, folder, fact.task_id)
+            if there is not None:
+                return _output(folder, there)
+        ledger = self._deps.ledger
+        land = partial(self._land, job, fact, await ledger.attempt(job), await ledger.task_ids(job))
+        wanted, placed = await self._deps.fetcher.fetch(
+            fact.urls[0], part_path(usual), root=folder, kind=kind, then=land
+        )
+        output = _output(folder, placed)
+        if placed.path != wanted:
+            self._deps.observe("output_renamed", job, output=output.path, wanted=str(folder / wanted))
+        return output
 
     def _usual(self, job: Job) -> Path:
         """The final name, so far as it is known before anything came."""
         extension = EXTENSIONS[self._deps.output_kind(job.model)]
         return target_path(self._work.folder(job), job.output, named=job.named, extension=extension)
 
-    async def _place(self, job: Job, part: Path, target: Path, sidecar: dict[str, Any]) -> Placed:
+    def _land(
+        self, job: Job, fact: Downloading, attempt: Attempt, ours: Sequence[str], fetched: Fetched
+    ) -> tuple[str, Placed]:
+        """Give what came its name, in the thread that wrote it. Returns the name that it should have, too."""
+        self._deps.crash("download.fetched")
         folder = self._work.folder(job)
-        put = partial(place, replaces=await self._deps.ledger.task_ids(job), crash=self._deps.crash)
+        target = target_path(folder, job.output, named=job.named, extension=fetched.extension)
+        put = partial(place, part_path(self._usual(job)), root=folder, replaces=ours, crash=self._deps.crash)
+        sidecar = self._sidecar(job, fact, attempt, fetched)
         try:
-            return await self._thread(put, part, target, folder, sidecar)
+            placed = put(target, sidecar=sidecar)
         except Occupied:
             # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
-            beside = target.with_name(f"{target.stem}.{sidecar['task_id'][-8:]}{target.suffix}")
-            self._deps.observe("output_renamed", job, output=str(beside), wanted=str(target))
-            return await self._thread(put, part, beside, folder, sidecar)
+            beside = target.with_name(f"{target.stem}.{fact.task_id[-8:]}{target.suffix}")
+            return target.relative_to(folder).as_posix(), put(beside, sidecar=sidecar)
+        return placed.path, placed
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
-    async def _sidecar(self, job: Job, fact: Downloading, fetched: Fetched) -> dict[str, Any]:
+    def _sidecar(self, job: Job, fact: Downloading, attempt: Attempt, fetched: Fetched) -> dict[str, Any]:
         """The facts that stand beside the file: times in ISO 8601, UTC."""
-        attempt = await self._deps.ledger.attempt(job)
         facts = {
             "job": job.key,
             "batch": self._work.name(job),
@@ -189,6 +201,10 @@ class Downloader:
             "container": fetched.container,
         }
         return {**facts, "simulated": True} if self._deps.simulated else facts
+
+
+def _output(folder: Path, placed: Placed) -> Output:
+    return Output(str(folder / placed.path), placed.sha256, placed.size)
 
 
 def _describe(error: Exception) -> str:

@@ -9,29 +9,25 @@ what exists is recognised by the task id in its sidecar and by its hash.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import functools
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ..providers.folders import UnsafePath, ensure_folder, sync_folder
+from .rename import give_name
 
 Crash = Callable[[str], None]
 
 _MAX_SIDECAR = 4 << 20
-_NO_LINKS = frozenset(
-    {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
-)
-_AT_FDCWD = -100
-_RENAME_NOREPLACE = 1
 
 
 class Occupied(Exception):
@@ -316,18 +312,23 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
 
 
+def _new_file(path: Path) -> FileIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except FileExistsError:  # an earlier try died over it
+        os.unlink(path)
+        descriptor = os.open(path, flags, 0o644)
+    return FileIO(descriptor, "wb")
+
+
 def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> None:
     exists = os.path.lexists(path)
     if exists and _task_of(path) not in ours:
         raise Occupied(path, "it does not name this job's task")
     temporary = _temporary(path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    text = json.dumps(facts, ensure_ascii=False, indent=2, default=str) + "\n"
-    with open(os.open(temporary, flags, 0o644), "wb") as file:
-        file.write(text.encode("utf-8", "surrogatepass"))
-        file.flush()
+    with _new_file(temporary) as file:
+        file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         os.fsync(file.fileno())
     if exists:
         os.replace(temporary, path)
@@ -341,56 +342,6 @@ def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) 
             os.unlink(temporary)
 
 
-# --- A rename that never replaces ------------------------------------------------------------------------
-
-
-def give_name(source: Path, target: Path) -> None:
-    """Give a file another name, unless that exists. The old name may stay: the caller removes it.
-
-    By a link; where the filesystem has none by renameat2(RENAME_NOREPLACE); where that is missing too, by
-    looking first and renaming, which another program could race.
-
-    Raises:
-        FileExistsError: `target` exists; nothing was done.
-        OSError: the disk failed.
-    """
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-    else:
-        return
-    if not _renameat2(source, target):
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        os.rename(source, target)
-
-
-@functools.cache
-def _libc_renameat2() -> Callable[..., int] | None:
-    try:
-        function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return None
-    return function
-
-
-def _renameat2(source: Path, target: Path) -> bool:
-    """Whether the kernel did it; False where it can't."""
-    function = _libc_renameat2()
-    if function is None:
-        return False
-    if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
-        return False
-    raise OSError(number, os.strerror(number), str(target))
-
-
 __all__ = [
     "Occupied",
     "Placed",
@@ -399,7 +350,6 @@ __all__ = [
     "find_simulated",
     "free_bytes",
     "free_name",
-    "give_name",
     "part_path",
     "place",
     "precheck",

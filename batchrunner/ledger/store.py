@@ -128,7 +128,7 @@ class Ledger:
         """Write a manifest; see `record.record`. Returns the batch's id."""
         if isinstance(jobs, Iterator):
             jobs = list(jobs)  # an operation may be run twice
-        return await self._writer.put(partial(_record, batch, jobs, self._now()))
+        return await self._writer.put_long(partial(_record, batch, jobs, self._now()))
 
     async def cap(self, names: Sequence[str], max_credits: int) -> None:
         """Lower the cap of batches to `max_credits`; a lower one stays."""
@@ -138,7 +138,7 @@ class Ledger:
     async def rename_outputs(self, outputs: Sequence[tuple[int, str]]) -> None:
         """Plan other files for jobs that are not sent yet: (row id, full name relative to the output folder)."""
         sql = "UPDATE job SET output = ?2, named = 1 WHERE id = ?1 AND state = 'pending'"
-        await self._writer.put(lambda c: c.executemany(sql, outputs))
+        await self._writer.put_long(lambda c: c.executemany(sql, outputs))
 
     # --- What is there -----------------------------------------------------------------------------------
 
@@ -184,14 +184,14 @@ class Ledger:
             "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
             "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
         )
-        rows = await self._writer.read(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
+        rows = await self._writer.glance(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
         return [row[0] for row in rows]
 
     async def attempt(self, job: Job) -> Attempt:
         """What the job's current attempt cost, and when its steps were."""
         sql = "SELECT credits, intent_at, answered_at, ended_at FROM attempt WHERE job_id = ? AND number = ?"
         values = (job.id, job.fact.attempt)
-        return Attempt(*await self._writer.read(lambda c: c.execute(sql, values).fetchone()))
+        return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
 
     async def money(self, batches: Sequence[int]) -> dict[str, int]:
         """Credits spent, reserved and at risk in the batches together."""
@@ -199,7 +199,7 @@ class Ledger:
             "SELECT coalesce(sum(spent), 0), coalesce(sum(reserved), 0), coalesce(sum(at_risk), 0) FROM batch "
             f"WHERE id IN ({_marks(batches)})"
         )
-        row = await self._writer.read(lambda c: c.execute(sql, tuple(batches)).fetchone())
+        row = await self._writer.glance(lambda c: c.execute(sql, tuple(batches)).fetchone())
         return dict(zip(("spent", "reserved", "at_risk"), row, strict=True))
 
     async def query(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
@@ -225,7 +225,7 @@ class Ledger:
 
     async def hold_until(self, provider: str) -> float:
         """Until when (unix seconds) a 429 holds every call; 0 for not at all."""
-        return float(await self._writer.read(partial(_hold, provider)))
+        return float(await self._writer.glance(partial(_hold, provider)))
 
     def save_hold(self, provider: str, until: float) -> None:
         """Keep a hold for the next run; written behind."""
@@ -261,11 +261,12 @@ class Ledger:
 
     async def end_run(self, run_id: int, stop: str | None, exit_code: int) -> None:
         """Note how the run ended, and trim what was learned to what is worth keeping."""
-        await self._writer.put(partial(_end_run, run_id, stop, exit_code, self._now()))
+        await self._writer.put_long(partial(_end_run, run_id, stop, exit_code, self._now()))
 
     def _behind(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
         """Queue statements that nobody waits for. They are a convenience: a failure costs nothing that was paid."""
-        future = asyncio.ensure_future(self._writer.put(lambda c: c.executemany(sql, rows)))
+        put = self._writer.put if len(rows) == 1 else self._writer.put_long
+        future = asyncio.ensure_future(put(lambda c: c.executemany(sql, rows)))
         future.add_done_callback(_forget)
 
 

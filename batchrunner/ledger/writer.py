@@ -2,13 +2,19 @@
 
 There is no timer. Whoever finds the writer free commits everything that has queued meanwhile, so a lone caller waits
 for one commit and a crowd shares them.
+
+Statements that touch a few rows by key take some 10 us and run on the event loop; what waits for the disk (the commit)
+or takes long (a manifest, a page of rows) runs in the connection's own thread. To run every statement there costs more
+than the statements: each gives up the interpreter's lock and has to get it back from a busy loop (measured: 60 futex
+calls a transition). One lock keeps the two apart: nothing touches the connection while its thread does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -20,14 +26,20 @@ T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 """Statements inside the writer's transaction. May run twice: once in a group, and alone if the group fails."""
 
-MAX_GROUP = 512
-"""Most operations in one transaction: bounds how long the first of them waits for its fsync."""
+MAX_GROUP = 128
+"""Most operations in one transaction: bounds how long the first of them waits, and how long the loop is busy."""
 
 
 class Database(Protocol):
-    """Runs a function with the writing connection, one at a time, in order."""
+    """The writing connection, and a thread of its own."""
 
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T: ...
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For short statements on the event loop, while `run` runs nothing."""
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function with the connection off the event loop, one at a time, in order."""
+
     async def close(self) -> None: ...
 
 
@@ -46,6 +58,11 @@ class ThreadDatabase:
             connection._thread.join()  # told to end; left alone it may find the loop closed, and print a traceback
             raise
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """See `Database`. Raises ValueError when it is closed."""
+        return self._connection._conn
+
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         # The public methods of aiosqlite cross to the thread once a statement; a group commit crosses once a group
         # (9 times faster, PERFORMANCE.md). tests/unit/test_library_facts.py holds this method to what we need of it.
@@ -60,16 +77,16 @@ class InlineDatabase:
     """The connection in the event loop: for tests on virtual time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        return function(self._connection)
+        return function(self.connection)
 
     async def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
-def commit_group(operations: list[Operation[Any]], connection: sqlite3.Connection) -> list[Any]:
+async def commit_group(operations: list[Operation[Any]], database: Database) -> list[Any]:
     """Run the operations in one transaction and commit it. If anything fails, nothing of it stays, and each is run and
     committed alone: one bad statement, or a bug in one operation, must not fail its neighbours.
 
@@ -77,29 +94,47 @@ def commit_group(operations: list[Operation[Any]], connection: sqlite3.Connectio
         for each operation its result, or the exception that it alone raised.
     """
     try:
-        return _commit(operations, connection)
+        return await _commit(operations, database)
     except Exception as error:  # noqa: BLE001  handed to the caller whose operation it was
         if len(operations) == 1:
             return [error]
     results: list[Any] = []
     for operation in operations:
         try:
-            results += _commit([operation], connection)
+            results += await _commit([operation], database)
         except Exception as error:  # noqa: BLE001
             results.append(error)
     return results
 
 
-def _commit(operations: list[Operation[Any]], connection: sqlite3.Connection) -> list[Any]:
+async def _commit(operations: list[Operation[Any]], database: Database) -> list[Any]:
+    connection = database.connection
     connection.execute("BEGIN IMMEDIATE")
     try:
         results = [operation(connection) for operation in operations]
+        await database.run(_end)
+    except Exception:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return results
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+
+
+def _whole(operation: Operation[T], connection: sqlite3.Connection) -> T:
+    """A transaction of its own."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = operation(connection)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return results
+    return result
 
 
 class Writer:
@@ -109,9 +144,10 @@ class Writer:
         self._database = database
         self._queue: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
         self._draining: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
-    def put(self, operation: Operation[T]) -> Awaitable[T]:
-        """Queue an operation. What comes back resolves when its own commit is durable.
+    def put(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Queue a short operation. What comes back resolves when its own commit is durable.
 
         Cancelling the wait does not take the operation back.
 
@@ -124,46 +160,89 @@ class Writer:
         self._queue.append((operation, future))
         if self._draining is None:
             self._draining = loop.create_task(self._drain())
-        return asyncio.shield(future)
+        return future
 
-    async def read(self, query: Operation[T]) -> T:
-        """Run a query on the writing connection: it sees everything that is committed.
+    async def put_long(self, operation: Operation[T]) -> T:
+        """Do an operation that takes long in a transaction of its own, off the loop.
+
+        Raises: as `put`.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            _settle(future, await self._alone(lambda: self._database.run(partial(_whole, operation))))
+        except Exception as error:  # noqa: BLE001  raised by the future, as `put` does
+            _settle(future, error)
+        return await future
+
+    async def glance(self, query: Operation[T]) -> T:
+        """Read a few rows by key.
 
         Raises:
             LedgerUnusable: SQLite could not read it, or what it read makes no sense: the file is damaged.
         """
-        try:
-            return await self._database.run(query)
-        except (sqlite3.Error, ValueError, IndexError) as error:
-            raise LedgerUnusable(f"the ledger can't be read ({error}); keep it, and restore a copy") from error
+        async with self._turn:
+            with _readable():
+                return query(self._database.connection)
+
+    async def read(self, query: Operation[T]) -> T:
+        """Run a query of any length, off the loop. It sees everything that is committed. Raises as `glance`."""
+        with _readable():
+            return await self._alone(lambda: self._database.run(query))
 
     async def close(self) -> None:
         """Commit what is queued, then close the connection."""
         while self._draining is not None:
             await asyncio.wait([self._draining])
-        await self._database.close()
+        async with self._turn:
+            await self._database.close()
+
+    async def _alone(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Work with the connection to the end, also where nobody waits for it any more: a cancelled wait must not let
+        anybody else in while the thread is still busy."""
+        await self._turn.acquire()
+        task = asyncio.ensure_future(work())
+        task.add_done_callback(self._next)
+        return await asyncio.shield(task)
+
+    def _next(self, done: asyncio.Future[Any]) -> None:
+        self._turn.release()
+        if not done.cancelled():
+            done.exception()  # seen, also where the waiter has gone
 
     async def _drain(self) -> None:
+        group: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
         try:
             while self._queue:
+                async with self._turn:
+                    pass  # whatever queues while another has its turn shares the commit
                 group, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
                 operations = [operation for operation, _ in group]
                 try:
-                    results = await self._database.run(partial(commit_group, operations))
+                    results = await self._alone(partial(commit_group, operations, self._database))
                 except Exception as error:  # noqa: BLE001  the database itself is gone: everybody in the group hears it
                     results = [error] * len(group)
-                except BaseException:
-                    for _, future in group + self._queue:
-                        future.cancel()
-                    self._queue = []
-                    raise
                 for (_, future), result in zip(group, results, strict=True):
                     _settle(future, result)
+        except BaseException:
+            for _, future in group + self._queue:
+                future.cancel()
+            self._queue = []
+            raise
         finally:
             self._draining = None
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, ValueError, IndexError) as error:
+        raise LedgerUnusable(f"the ledger can't be read ({error}); keep it, and restore a copy") from error
+
+
 def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.cancelled():
+        return  # nobody waits any more; what was asked for is done all the same
     if isinstance(result, sqlite3.Error | UnicodeDecodeError):  # the second: SQLite quotes a damaged schema
         failed = WriteFailed(f"the ledger could not be written: {result}")
         failed.__cause__ = result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -31,8 +32,8 @@ from .wire import explain
 
 MAX_REDIRECTS = 3
 BATCH = 1 << 20
-"""Bytes that are gathered before they are handed to a thread: one hop a megabyte costs little, and the loop never
-waits for the disk."""
+"""Bytes that are gathered before they are handed to a thread: one hop a megabyte costs little (a small file is
+written, checked, synced and placed in one), and the loop never waits for the disk."""
 
 _T = TypeVar("_T")
 
@@ -81,6 +82,10 @@ class Fetched:
     container: str
 
 
+def _itself(fetched: Fetched) -> Fetched:
+    return fetched
+
+
 class _Part:
     """The `.part` file. Its methods run in threads, one at a time; `discard` may come from anywhere, at any time."""
 
@@ -93,22 +98,24 @@ class _Part:
         self._made = self._gone = False
         self.size = 0
 
-    def open(self) -> None:
-        with self._lock:
-            if self._gone:
-                return
-            folder = ensure_folder(self._path.parent, self._root)
-            self._path = folder / self._path.name
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _open(self) -> None:
+        folder = ensure_folder(self._path.parent, self._root)
+        self._path = folder / self._path.name
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
             self._descriptor = os.open(self._path, flags, 0o644)
-            self._made = True
+        except FileExistsError:  # an earlier try died over it
+            os.unlink(self._path)
+            self._descriptor = os.open(self._path, flags, 0o644)
+        self._made = True
 
     def write(self, chunks: list[bytes]) -> None:
+        """Append; the first time makes the file."""
         with self._lock:
             if self._gone:
                 return
+            if not self._made:
+                self._open()
             for chunk in chunks:
                 view = memoryview(chunk)
                 while view:
@@ -116,14 +123,19 @@ class _Part:
                 self._hash.update(chunk)  # releases the GIL
                 self.size += len(chunk)
 
-    def finish(self, kind: str, whole: bool) -> Fetched:
-        """The check, the sync. Raises what `media.check` does, and OSError."""
+    def finish(self, chunks: list[bytes], kind: str, whole: bool, then: Callable[[Fetched], _T]) -> _T:
+        """The last bytes, the check, the sync, and what the caller does with a finished part, which is its own from
+        then on. Raises what `media.check` and `then` do, and OSError."""
+        self.write(chunks)
         with self._lock:
+            if self._gone:
+                raise OSError(errno.ECANCELED, "the download was given up", str(self._path))
             found = media.check(self._path, kind, whole=whole)
             os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-        return Fetched(self.size, self._hash.hexdigest(), found.extension, found.container)
+            self._gone, self._made = True, False
+        return then(Fetched(self.size, self._hash.hexdigest(), found.extension, found.container))
 
     def discard(self) -> None:
         """Close and remove it, after the write that is under way (a megabyte or so)."""
@@ -175,7 +187,15 @@ class Fetcher:
         self._session: aiohttp.ClientSession | None = None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fetch")
 
-    async def fetch(self, url: str, part: Path, *, root: Path, kind: str) -> Fetched:
+    @overload
+    async def fetch(self, url: str, part: Path, *, root: Path, kind: str) -> Fetched: ...
+
+    @overload
+    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], _T]) -> _T: ...
+
+    async def fetch(
+        self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], Any] = _itself
+    ) -> Any:
         """GET `url` into `part`, which is then complete, of the right kind, and durable but for its name.
 
         An old `part` is removed; after any exception there is none. Folders are made as needed.
@@ -185,6 +205,8 @@ class Fetcher:
             part: where to, inside `root`, in the target's own folder.
             root: the batch's output folder.
             kind: `video`, `image` or `audio`.
+            then: what is done with the part in the same thread; what it returns is returned, what it raises raised,
+                and the part stays then.
 
         Raises:
             LinkDead, Transient, BadContent: see there.
@@ -200,7 +222,7 @@ class Fetcher:
                         where = self._guard.follow(where, location)
                         continue
                     self._check_status(response)
-                    return await self._save(response, part, root, kind)
+                    return await self._save(response, part, root, kind, then)
             problem = Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects")
         except ForbiddenUrl as refused:
             problem = Problem(f"the output can't be fetched: {refused}", "forbidden_url")
@@ -246,22 +268,26 @@ class Fetcher:
         # 403, 404, 410; and the rest of 3xx and 4xx: stores say "expired" with 400 and 401 too.
         raise LinkDead(problem)
 
-    async def _save(self, response: aiohttp.ClientResponse, part: Path, root: Path, kind: str) -> Fetched:
+    async def _save(
+        self, response: aiohttp.ClientResponse, part: Path, root: Path, kind: str, then: Callable[[Fetched], _T]
+    ) -> _T:
         length = response.content_length
         whole = length is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
         file = _Part(part, root)
         work: asyncio.Future[None] | None = None
+        held: list[bytes] = []
         try:
-            await self._run(file.open)
             async with contextlib.aclosing(self._batches(response)) as batches:
                 async for batch in batches:
-                    if work is not None:
-                        await work
-                    # Written and hashed in a thread while the next batch is on its way.
-                    work = self._run(partial(file.write, batch))
+                    if held:
+                        if work is not None:
+                            await work
+                        # Written and hashed in a thread while the next batch is on its way.
+                        work = self._run(partial(file.write, held))
+                    held = batch
             if work is not None:
                 await work
-            return await self._run(partial(file.finish, kind, whole))
+            return await self._run(partial(file.finish, held, kind, whole, then))
         except BaseException as error:
             if work is not None:
                 work.add_done_callback(_noticed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 
@@ -11,12 +12,35 @@ class UnsafePath(Exception):
     """A path leads out of the output folder, or is not what it should be. Nothing was written."""
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable.
+class _Sync:
+    """The syncs of one folder, shared: one that begins after several names were made covers them all."""
 
-    Raises:
-        OSError: the disk failed.
-    """
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._asked = 0
+        self._done = 0
+        self._failed = 0
+        self._error: OSError | None = None
+
+    def wait(self) -> None:
+        """Return when a sync that began after this call has ended. Raises what it raised."""
+        with self._counting:
+            self._asked = mine = self._asked + 1
+        with self._turn:
+            if self._done < mine:
+                upto = self._asked
+                try:
+                    _sync(self._folder)
+                except OSError as error:
+                    self._failed, self._error = upto, error
+                self._done = upto
+            if self._error is not None and mine <= self._failed:
+                raise OSError(self._error.errno, self._error.strerror, self._error.filename)
+
+
+def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -24,8 +48,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_syncs: dict[Path, _Sync] = {}
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable. Blocks; threads that ask at the same time share the sync.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    _syncs.setdefault(folder, _Sync(folder)).wait()
+
+
 _durable: set[Path] = set()
 """Folders whose names, up to the root, this process has made durable."""
+
+_known: dict[tuple[Path, Path], tuple[Path, int, int]] = {}
+"""For a folder and its root the real path that `ensure_folder` gave, and the device and inode it had."""
+
+
+def forget() -> None:
+    """Know nothing, as a new process does."""
+    for memory in (_durable, _known, _syncs):
+        memory.clear()
 
 
 def _make(folder: Path) -> None:
@@ -60,6 +105,18 @@ def ensure_folder(folder: Path, root: Path) -> Path:
         UnsafePath: `folder` is not inside, or something on the way is not a folder.
         OSError: the disk failed.
     """
+    if (known := _known.get((folder, root))) is not None:
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(known[0])
+            if (about.st_dev, about.st_ino) == known[1:]:
+                return known[0]  # still the folder that was looked at, whatever leads to it
+    real = _look(folder, root)
+    about = os.stat(real)
+    _known[folder, root] = (real, about.st_dev, about.st_ino)
+    return real
+
+
+def _look(folder: Path, root: Path) -> Path:
     parts = Path(os.path.abspath(folder)).parts
     base = Path(os.path.abspath(root)).parts
     if parts[: len(base)] != base or ".." in folder.parts[len(root.parts) :]:

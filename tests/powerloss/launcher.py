@@ -114,11 +114,11 @@ def _die_unsynced(event: str) -> None:
     """When the commit of that event stands in the log, and no sync has covered it."""
     real = writer._commit
 
-    def commit(operations: list[writer.Operation[Any]], ledger: sqlite3.Connection) -> list[Any]:
+    async def commit(operations: list[writer.Operation[Any]], ledger: writer.Database) -> list[Any]:
         last = any(isinstance(o, Change) and type(o.event).__name__.lower() == event for o in operations)
         if last:
-            ledger.execute("PRAGMA synchronous = 0")
-        results = real(operations, ledger)
+            ledger.connection.execute("PRAGMA synchronous = 0")
+        results = await real(operations, ledger)
         if last:
             _die()
         return results

@@ -450,7 +450,7 @@ class Simulation:
         world, plan, rng = self.world, self._plan, self._rng
         self.runs += 1
         life = world.life = Life(self.runs)
-        batchrunner.providers.folders._durable.clear()  # a new process knows of nothing
+        batchrunner.providers.folders.forget()  # a new process knows of nothing
         killer = self._killer = Killer(world, life, death)
         loop = SimLoop(world.timeline, world, life, patience=PATIENCE)
         word = word or (not clean and rng.random() < plan.word)

@@ -420,8 +420,9 @@ class World:
         now = self.timeline.now
         self._open = [p for p in self._open if not p.answered and not p.link.hung_up]
         self._live = [t for t in self._live if t.ends > now]
+        denied = {t.id for t in self._live if t.missing_since is not None}  # the client may have given it up as lost
         open_tasks = {p.task.id for p in self._open if p.task is not None}
-        flying = len(self._open) + sum(1 for t in self._live if t.id not in open_tasks)
+        flying = len(self._open) + sum(1 for t in self._live if t.id not in open_tasks | denied)
         if flying > self._in_flight:
             self.violation(f"{flying} in flight, the limit is {self._in_flight}")
 

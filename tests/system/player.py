@@ -168,11 +168,11 @@ class _Machine:
         """Put the machine under the program, and make a night of milliseconds."""
         real_commit, real_wall = writer._commit, SystemClock.wall
 
-        def commit(operations: list[writer.Operation[Any]], connection: sqlite3.Connection) -> list[Any]:
+        async def commit(operations: list[writer.Operation[Any]], database: writer.Database) -> list[Any]:
             if self.commits_fail:
                 self.commits_fail -= 1
                 raise sqlite3.OperationalError("disk I/O error")
-            return real_commit(operations, connection)
+            return await real_commit(operations, database)
 
         real_run = writer.ThreadDatabase.run
 

@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from batchrunner.engine import files
+from batchrunner.engine import rename
 from batchrunner.engine.files import (
     Occupied,
     Placed,
     UnsafePath,
     find_placed,
     free_bytes,
-    give_name,
     part_path,
     place,
     precheck,
     sidecar_path,
     target_path,
 )
+from batchrunner.engine.rename import give_name
 from batchrunner.providers.folders import ensure_folder
 
 DATA = b"a film" * 1000
@@ -329,7 +329,7 @@ def test_without_links_and_without_renameat2(case: Case, monkeypatch: pytest.Mon
         return -1
 
     monkeypatch.setattr(os, "link", no_link)
-    monkeypatch.setattr(files, "_libc_renameat2", lambda: None if missing == "symbol" else fails)
+    monkeypatch.setattr(rename, "_libc_renameat2", lambda: None if missing == "symbol" else fails)
     case.place()
     case.check()
     case.download()

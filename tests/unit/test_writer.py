@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,21 @@ import pytest
 
 from batchrunner.ledger.connection import open_writer
 from batchrunner.ledger.errors import Conflict, WriteFailed
-from batchrunner.ledger.writer import MAX_GROUP, InlineDatabase, Operation, ThreadDatabase, Writer, commit_group
+from batchrunner.ledger.writer import (
+    MAX_GROUP,
+    Database,
+    InlineDatabase,
+    Operation,
+    ThreadDatabase,
+    Writer,
+    commit_group,
+)
 
 T = TypeVar("T")
+
+
+async def _inline(opener: Callable[[], sqlite3.Connection]) -> Database:
+    return InlineDatabase(opener())
 
 
 class Counted:
@@ -29,10 +42,12 @@ class Counted:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self.database.connection
+
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         await self.gate.wait()
-        if isinstance(function, partial) and function.func is commit_group:
-            self.groups.append(len(function.args[0]))
         return await self.database.run(function)
 
     async def close(self) -> None:
@@ -40,6 +55,10 @@ class Counted:
 
     def count(self, sql: str) -> None:
         self.commits += sql == "COMMIT"
+        if sql.startswith("BEGIN"):
+            self.groups.append(0)
+        elif sql.startswith(("INSERT", "UPDATE")):
+            self.groups[-1] += 1
 
 
 @pytest.fixture
@@ -145,7 +164,8 @@ async def test_a_late_comer_joins_the_next_group(database: Counted) -> None:
 )
 async def test_one_bad_operation_fails_alone(database: Counted, path: Path, error: Exception) -> None:
     writer = Writer(database)
-    waits = [writer.put(insert(1)), writer.put(fail(error)), writer.put(insert(2)), writer.put(insert(3))]
+    waits: list[asyncio.Future[Any]] = [writer.put(insert(1)), writer.put(fail(error))]
+    waits += [writer.put(insert(2)), writer.put(insert(3))]
     results = await asyncio.gather(*waits, return_exceptions=True)
     assert [results[0], *results[2:]] == [1, 2, 3]
     if isinstance(error, sqlite3.Error):
@@ -246,6 +266,66 @@ async def test_a_cancelled_waiter_whose_operation_fails_is_silent(database: Coun
     gc.collect()
 
 
+# --- Long work beside short ------------------------------------------------------------------------------
+
+
+async def test_nothing_touches_the_connection_while_its_thread_does(database: Counted, path: Path) -> None:
+    """A read that lasts, whose waiter has gone: what is short waits for the thread all the same."""
+    writer = Writer(database)
+    started, finish = threading.Event(), threading.Event()
+    during: list[bool] = []
+
+    def lasting(connection: sqlite3.Connection) -> None:
+        started.set()
+        finish.wait(30)
+        during.append(connection.in_transaction)
+
+    waiting = asyncio.ensure_future(writer.read(lasting))
+    while not started.is_set():
+        await asyncio.sleep(0.001)
+    waiting.cancel()
+    put, look = writer.put(insert(1)), asyncio.ensure_future(writer.glance(lambda c: c.in_transaction))
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not put.done()
+    assert not look.done()
+    finish.set()
+    assert await put == 1
+    assert await look is False
+    assert during == [False]
+    assert numbers(path) == [1]
+
+
+async def test_a_long_operation_is_a_transaction_of_its_own(database: Counted, path: Path) -> None:
+    writer = Writer(database)
+    results = await asyncio.gather(
+        writer.put(insert(1)),
+        writer.put_long(insert(2)),
+        writer.put_long(fail(Conflict("no"))),
+        writer.put(insert(3)),
+        return_exceptions=True,
+    )
+    assert list(results[:2]) == [1, 2]
+    assert isinstance(results[2], Conflict)
+    assert results[3] == 3
+    assert numbers(path) == [1, 2, 3]
+    with pytest.raises(WriteFailed, match="UNIQUE"):
+        await writer.put_long(insert(2))
+
+
+async def test_a_cancelled_long_operation_is_finished(database: Counted, path: Path) -> None:
+    writer = Writer(database)
+    database.gate.clear()
+    waiting = asyncio.ensure_future(writer.put_long(insert(1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    database.gate.set()
+    await writer.put(insert(2))
+    assert numbers(path) == [1, 2]
+
+
 # --- A full disk -----------------------------------------------------------------------------------------
 
 
@@ -268,19 +348,23 @@ async def test_a_full_disk_and_after(database: Counted, path: Path) -> None:
     assert await writer.read(lambda c: c.execute("PRAGMA integrity_check").fetchone()[0]) == "ok"
 
 
-async def test_a_commit_that_fails_is_undone(path: Path) -> None:
+@pytest.mark.parametrize("opened", [ThreadDatabase.open, _inline], ids=["thread", "inline"])
+async def test_a_commit_that_fails_is_undone(
+    path: Path, opened: Callable[[Callable[[], sqlite3.Connection]], Awaitable[Database]]
+) -> None:
     """A deferred constraint fails at COMMIT itself; nothing of the transaction may stay open."""
-    connection = open_writer(path)
+    database = await opened(partial(open_writer, path))
+    connection = database.connection
     connection.execute("CREATE TABLE p (a INTEGER PRIMARY KEY)")
     connection.execute("CREATE TABLE c (a REFERENCES p DEFERRABLE INITIALLY DEFERRED)")
     bad: Operation[Any] = lambda c: c.execute("INSERT INTO c VALUES (9)").rowcount  # noqa: E731
     good: Operation[Any] = lambda c: c.execute("INSERT INTO p VALUES (1)").rowcount  # noqa: E731
-    first, second = commit_group([bad, good], connection)
+    first, second = await commit_group([bad, good], database)
     assert isinstance(first, sqlite3.IntegrityError)
     assert second == 1
     assert not connection.in_transaction
     assert connection.execute("SELECT count(*) FROM c").fetchone()[0] == 0
-    connection.close()
+    await database.close()
 
 
 # --- Closing ---------------------------------------------------------------------------------------------

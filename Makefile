@@ -8,7 +8,7 @@ JOBS ?= auto
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check crash-long seeds-long bench clean
+.PHONY: help setup demo test lint type check crash-long seeds-long powerloss-long fuzz mutants soak bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -43,8 +43,25 @@ crash-long: $(STAMP) ## the crash enumeration, three times as wide (minutes)
 seeds-long: $(STAMP) ## the deterministic simulation over SEEDS seeds
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-bench: $(STAMP) ## measure, and print ratios
+powerloss-long: $(STAMP) ## 20,000 images of the disk after a power cut (minutes)
+	$(BIN)/python -m tests.powerloss.sweep --images 20000
+
+fuzz: $(STAMP) ## coverage-guided fuzzing of manifests and answers (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz answer --runs 850000
+	$(BIN)/python -m tests.fuzz manifest --runs 200000
+
+mutants: $(STAMP) ## every named mistake, applied to the code: the tests must catch it (minutes)
+	$(BIN)/python -m tests.mutants
+
+soak: $(STAMP) ## 100,000 jobs with faults and kills: flat memory, exact account (minutes)
+	$(BIN)/python -m tests.soak --jobs 100000
+
+bench: $(STAMP) ## every target against its peers; writes benchmarks/RESULTS.md (an hour)
 	$(BIN)/python -m benchmarks
 
+bench-quick: $(STAMP) ## the same, small: does it work
+	$(BIN)/python -m benchmarks --quick
+
 clean: ## remove what was made here
-	rm -rf $(VENV) dist build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers dist build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,112 +1,111 @@
-"""`make bench`: a few figures, each against its yardstick in the same run. Medians of alternating runs.
+"""`python -m benchmarks`: every target, one table, and `benchmarks/RESULTS.md`.
 
-Only ratios are worth comparing between machines. The full set of targets is in the performance issue's list; what is
-here is what the main job needs: throughput against a script that remembers nothing, start-up, and a large manifest.
+    python -m benchmarks                    everything (about an hour)
+    python -m benchmarks --quick            does it work, in two minutes; small numbers, nothing is written
+    python -m benchmarks --only 1,9         these targets; nothing is written unless --write says so
+    python -m benchmarks --tree ../other    measure another checkout's batchrunner with the same benchmarks
+
+Only ratios are worth comparing between machines; what is compared ran in turn, in one run.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
-import resource
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROUNDS = 3
-JOBS = 3000
-IN_FLIGHT = 1000
-SHOTS = 100_000
-CLI = [sys.executable, "-m", "batchrunner"]
+from .harness import ROOT, Context, Failed, Result, Unavailable, summary
+from .machine import heading
+
+TARGETS = {
+    "1": "target01_end_to_end",
+    "2": "target02_memory",
+    "3": "target03_polling",
+    "4": "target04_large_manifest",
+    "5": "target05_second_run",
+    "6": "target06_start_up",
+    "7": "target07_unknown_limit",
+    "8": "target08_makespan",
+    "9": "target09_downloads",
+    "10": "target10_restart",
+    "million": "million",
+    "plots": "plots",
+    "double": "capacity",
+}
+"""What `--only` takes -> the module that measures it."""
+
+QUICK = "Small numbers, one round: this says that it works. The targets are for the full run.\n"
+
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
 
-def write_manifest(path: Path, shots: int, in_flight: int) -> None:
-    """A manifest of `shots` shots without anything that would slow a run down."""
-    lines = [
-        "version: 1",
-        "batch: bench",
-        "defaults: {model: kling-3-0-turbo, duration: 3}",
-        f"limits: {{submits_per_minute: 1000000, in_flight: {in_flight}}}",
-        "shots:",
-    ]
-    for number in range(shots):
-        lines += [
-            f"  - id: shot-{number:06d}",
-            f"    prompt: a corgi on the beach, number {number}, cinematic, slow pan",
-        ]
-    path.write_text("\n".join(lines) + "\n")
+def main() -> int:
+    options = _options()
+    chosen = options.only.split(",") if options.only else list(TARGETS)
+    unknown = [name for name in chosen if name not in TARGETS]
+    if unknown:
+        print(f"there is no target {', '.join(unknown)}; there are {', '.join(TARGETS)}", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    results: list[Result] = []
+    broken = 0
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as name:
+        context = Context(
+            folder=Path(name),
+            quick=options.quick,
+            rounds=options.rounds or (1 if options.quick else 3),
+            python=options.python,
+            tree=options.tree.resolve(),
+            peers=not options.no_peers,
+        )
+        for number in chosen:
+            print(f"target {number} ...", file=sys.stderr, flush=True)
+            try:
+                module = importlib.import_module(f"benchmarks.{TARGETS[number]}")
+                result = module.run(context)
+            except (Failed, Unavailable) as reason:
+                broken += isinstance(reason, Failed)
+                result = Result(number, TARGETS[number], notes=[f"not measured: {reason}"])
+            results.append(result)
+            print(summary([result]) + "\n" + result.markdown(), flush=True)
+    if options.quick:
+        print(QUICK)
+    document = "\n".join(
+        [heading(context, time.monotonic() - began), summary(results), *(r.markdown() for r in results)]
+    )
+    print(document)
+    if options.write or not (options.quick or options.only):
+        RESULTS.write_text(document)
+    return 1 if broken else 0
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds and CPU seconds of one process, which must succeed."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    took = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def throughput(folder: Path) -> None:
-    manifest = folder / "jobs.yaml"
-    write_manifest(manifest, JOBS, IN_FLIGHT)
-    provider = subprocess.Popen([sys.executable, "-m", "benchmarks.provider"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert provider.stdout is not None
-        os.environ["REAPI_BASE_URL"] = provider.stdout.readline().strip()
-        os.environ["REAPI_API_KEY"] = "rk_benchmark"
-        ours: list[tuple[float, float]] = []
-        naive: list[tuple[float, float]] = []
-        for number in range(ROUNDS):
-            script = [
-                sys.executable,
-                "-m",
-                "benchmarks.naive",
-                str(manifest),
-                str(folder / f"n{number}"),
-                str(IN_FLIGHT),
-            ]
-            naive.append(measure(script, Path.cwd()))
-            ours.append(measure([*CLI, "run", str(manifest), "--quiet", "--db", str(folder / f"{number}.db")], folder))
-            shutil.rmtree(folder / "outputs")
-    finally:
-        provider.terminate()
-        provider.wait()
-    report(f"{JOBS} jobs end to end, against the naive script", ours, naive)
-
-
-def start_up(folder: Path) -> None:
-    bare = [measure([sys.executable, "-c", "pass"], folder) for _ in range(7)]
-    report("--help, against python -c pass", [measure([*CLI, "--help"], folder) for _ in range(7)], bare)
-    report("status of no ledger, against python -c pass", [measure([*CLI, "status"], folder) for _ in range(7)], bare)
-
-
-def large_manifest(folder: Path) -> None:
-    manifest = folder / "large.yaml"
-    write_manifest(manifest, SHOTS, IN_FLIGHT)
-    loader = "import sys, yaml; yaml.load(open(sys.argv[1]), Loader=yaml.CSafeLoader)"
-    theirs = [measure([sys.executable, "-c", loader, str(manifest)], folder) for _ in range(ROUNDS)]
-    ours = [measure([*CLI, "validate", str(manifest)], folder) for _ in range(ROUNDS)]
-    report(f"validate {SHOTS} shots, against CSafeLoader alone", ours, theirs)
-
-
-def report(what: str, ours: list[tuple[float, float]], yardstick: list[tuple[float, float]]) -> None:
-    wall, cpu = (statistics.median(column) for column in zip(*ours, strict=True))
-    wall_0, cpu_0 = (statistics.median(column) for column in zip(*yardstick, strict=True))
-    print(f"| {what} | {wall:.2f} s | {wall_0:.2f} s | {wall / wall_0:.2f} | {cpu / cpu_0:.2f} |", flush=True)
-
-
-def main() -> None:
-    print("| what | batchrunner | yardstick | time ratio | CPU ratio |\n|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        for benchmark in (start_up, large_manifest, throughput):
-            folder = Path(name) / benchmark.__name__
-            folder.mkdir()
-            benchmark(folder)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small numbers, one round, at most two minutes")
+    parser.add_argument("--only", metavar="N,N", help=f"of {', '.join(TARGETS)}")
+    parser.add_argument("--rounds", type=int, help="rounds of each contender, by default 3 (1 with --quick)")
+    parser.add_argument("--no-peers", action="store_true", help="leave out what is not the naive script")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md all the same")
+    parser.add_argument(
+        "--python",
+        default=os.environ.get("BENCH_PYTHON", sys.executable),
+        help="the interpreter that runs batchrunner (BENCH_PYTHON), by default this one",
+    )
+    parser.add_argument(
+        "--tree",
+        type=Path,
+        default=Path(os.environ.get("BENCH_TREE", ROOT)),
+        help="the checkout whose batchrunner is measured (BENCH_TREE), by default this one",
+    )
+    parser.add_argument("--scratch", type=Path, default=None, help="where ledgers and outputs go, by default TMPDIR")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -174,14 +174,24 @@ class _Machine:
                 raise sqlite3.OperationalError("disk I/O error")
             return await real_commit(operations, database)
 
-        real_run = writer.ThreadDatabase.run
+        real_run, real_glance = writer.ThreadDatabase.run, writer.Writer.glance
+
+        def read() -> None:
+            if self.reads_fail:
+                raise sqlite3.DatabaseError("database disk image is malformed")
 
         async def run_(database: writer.ThreadDatabase, function: Any) -> Any:
-            if self.reads_fail and getattr(function, "func", None) is not writer.commit_group:
-                raise sqlite3.DatabaseError("database disk image is malformed")
+            if getattr(function, "func", function) not in {writer._end, writer._whole}:
+                read()
             return await real_run(database, function)
 
+        async def glance(one: writer.Writer, query: Any) -> Any:
+            with writer._readable():
+                read()
+            return await real_glance(one, query)
+
         setattr(writer.ThreadDatabase, "run", run_)  # noqa: B010
+        setattr(writer.Writer, "glance", glance)  # noqa: B010
         setattr(writer, "_commit", commit)  # noqa: B010
         setattr(SystemClock, "wall", lambda clock: real_wall(clock) + self.jump)  # noqa: B010
         unsure = _Disk(self)

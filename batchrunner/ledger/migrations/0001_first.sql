@@ -81,7 +81,7 @@ CREATE TABLE job (
 
 CREATE UNIQUE INDEX job_current ON job (batch_id, key) WHERE current = 1;
 CREATE INDEX job_due   ON job (batch_id, position) WHERE state = 'pending' AND current = 1;
-CREATE INDEX job_state ON job (batch_id, current, state);
+CREATE INDEX job_state ON job (batch_id, current, state, credits); -- `status` reads nothing else
 CREATE INDEX job_live  ON job (state) WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading');
 CREATE INDEX job_output ON job (output);
 CREATE INDEX job_key ON job (key);

@@ -161,7 +161,7 @@ class Ledger:
         return [self._job(row) for row in rows], next_at
 
     async def in_state(self, batches: Sequence[int], state: State) -> list[tuple[Job, Schedule]]:
-        """Every job of the batches in one state, old revisions too."""
+        """Every job of the batches that is submitting, unconfirmed, running or downloading; old revisions too."""
         rows = await self._writer.read(partial(_in_state, tuple(batches), state))
         return [
             (self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"]))
@@ -341,8 +341,8 @@ def _in_state(batches: tuple[int, ...], state: State, connection: sqlite3.Connec
     return _rows(
         connection,
         f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job "
-        f"WHERE state = ? AND batch_id IN ({_marks(batches)}) "
-        "ORDER BY next_poll_at, id",
+        "WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state = ? "
+        f"AND batch_id IN ({_marks(batches)}) ORDER BY next_poll_at, id",
         (state.value, *batches),
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ENOUGH = 10
 """Samples from which on a lognormal fit beats a plain backoff (PERFORMANCE.md)."""
@@ -111,3 +111,57 @@ class Latencies:
         if key not in self._fits:
             self._fits[key] = fit(self._samples.get(key, ()))
         return self._fits[key]
+
+
+EAGER = 0.05
+"""Price of a poll while results free slots that others wait for: 21 polls for a task of a minute, 1.2 s of delay."""
+
+DEAREST = 1e4
+"""Highest price, so that a task is polled every `longest` seconds at the least."""
+
+FILLED = 0.95
+"""Share of the budget that the plan may take, so that what is due is polled when it is due."""
+
+
+@dataclass(slots=True)
+class Price:
+    """What a poll costs now: no less than it is worth, and so much that all who watch stay within the budget.
+
+    Every task in flight asks for one poll per planned interval, so the demand is the sum of one over each interval,
+    kept as tasks are planned. It goes as `1 / sqrt(price)`: `price * (demand / budget)**2` meets the budget, and each
+    plan takes its share of that step. Raised for all alike it takes the polls away where they bring the least news,
+    which being late at the head of a queue does not.
+    """
+
+    policy: PollPolicy
+    now: float = 0.0
+    demand: float = 0.0
+    watched: int = 0
+
+    def add(self, wait: float) -> float:
+        """A task is planned to be polled in `wait` seconds. Returns what to give back to `remove`."""
+        share = 1.0 / max(wait, self.policy.shortest)
+        self.demand += share
+        self.watched += 1
+        return share
+
+    def remove(self, share: float) -> None:
+        """That poll is made."""
+        self.watched -= 1
+        self.demand = max(0.0, self.demand - share) if self.watched else 0.0
+
+    def settle(self, budget: float, *, eager: bool) -> PollPolicy:
+        """The policy for the next plan.
+
+        Args:
+            budget: polls a second that all who watch may make together.
+            eager: whether others wait for the slots in flight.
+        """
+        floor = min(EAGER, self.policy.price) if eager else self.policy.price
+        if self.now == 0.0:
+            self.now = self.policy.price
+        over = self.demand / (FILLED * budget)
+        if over > 0.0:
+            step = max(0.25, min(4.0, over * over)) ** (1.0 / max(1, self.watched))
+            self.now = min(DEAREST, max(floor, self.now * step))
+        return replace(self.policy, price=self.now)

@@ -8,7 +8,6 @@ tried again only when it has paid for the last hold. Docs: docs/adr/0005-adaptiv
 from __future__ import annotations
 
 from collections import deque
-from copy import copy
 from dataclasses import dataclass, field
 
 CAUTIOUS = 5.0
@@ -17,11 +16,14 @@ CAUTIOUS = 5.0
 DOUBLES_IN = 8
 """Accepted calls in which the rate doubles while no limit is known (TCP's slow start, in calls)."""
 
-BELOW = 0.98
+BELOW = 0.99
 """Share of the measured limit that is used."""
 
-ENOUGH = 8
+ENOUGH = 6
 """Accepted calls between two refusals from which on they are a measurement."""
+
+JUST_BEFORE = 4.0
+"""Seconds before a refusal in which a bucket is emptied."""
 
 RISE = 12.0
 """Seconds in which a rate that is being tried doubles: slow at first, then ever faster (CUBIC, RFC 9438)."""
@@ -38,7 +40,8 @@ class Rate:
     """Calls a second.
 
     Between two refusals a bucket of tokens goes from empty to empty, so what was accepted meanwhile, divided by the
-    time, is the limit itself, whatever the bucket's size; a window of a minute measures the same way.
+    time, is the limit itself, whatever the bucket's size; a window of a minute measures the same way. What was accepted
+    just before a refusal measures it too, less what a bucket of a second's worth, or of one call, may have held.
 
     Attributes:
         bound: calls a second that are never exceeded.
@@ -55,6 +58,7 @@ class Rate:
     _count: int = 0
     _full: bool = True
     _last: float = 0.0
+    _times: deque[float] = field(default_factory=lambda: deque(maxlen=256))
 
     def __post_init__(self) -> None:
         if self.top is not None:
@@ -73,6 +77,7 @@ class Rate:
             self._mark, self._count, self._full = now, 0, True  # a pause has filled the bucket: measure anew
         self._count += 1
         self._last = max(self._last, now)
+        self._times.append(now)
         if not used:
             return
         self._used += 1.0 / self.value
@@ -80,25 +85,35 @@ class Rate:
             self.value = min(self.bound, self.value * 2.0 ** (1.0 / DOUBLES_IN))
         elif self._used > self._plateau:
             self.value = min(self.bound, self.top * (1.0 + ((self._used - self._plateau) / RISE) ** 3))
-            if self.value > 1.5 * self.top:
-                self.top = None  # it is not what it was
+            if self.value == self.bound:
+                self.top = None
 
     def refused(self, now: float, hold: float, borne: float = SLOWEST) -> None:
         """A call was refused because of the rate, and every call is held for `hold` seconds. `borne`: calls a second
         that were accepted of late; the limit is not below that, whoever was to blame."""
-        self.top = max(self._measured(now), min(borne, self.value), SLOWEST)
+        top = self._measured(now)
+        sure = top > 0.0 and self.top is not None
+        if top == 0.0:
+            top = max((0.5 if self.top is None else 0.7) * self.value, min(borne, self.value))
+        self.top = max(SLOWEST, top)
         self.value = min(self.bound, max(SLOWEST, BELOW * self.top))
         self._used = 0.0
         # A try costs a hold; it may cost 3 % of the time, and one refusal in 80 calls.
-        self._plateau = min(LONGEST, max(30.0 * hold, 80.0 / self.value))
+        self._plateau = min(LONGEST, max(30.0 * hold, 80.0 / self.value)) if sure else max(5.0, 10.0 / self.value)
         self._mark, self._count, self._full, self._last = now, 0, False, now + hold
+        self._times.clear()
 
     def _measured(self, now: float) -> float:
-        if not self._full and self._count >= ENOUGH:
-            return min(self.value, max(0.3 * self.value, self._count / max(now - self._mark, 1e-3)))
-        if self.top is None:
-            return 0.5 * self.value
-        return min(self.top, self.value) * (BELOW if self._used > self._plateau else 0.7)
+        """The limit, 0 where too little is known."""
+        if len(self._times) < ENOUGH:
+            return 0.0
+        lately = [at for at in self._times if at > now - JUST_BEFORE]
+        if len(lately) < ENOUGH:
+            lately = list(self._times)[-ENOUGH:]
+        held = max(0.0, 1.0 - 1.0 / self.value)  # seconds' worth that a bucket holds beyond the next call
+        just_before = (len(lately) - 1) / (lately[-1] - lately[0] + held)
+        since = 0.0 if self._full else self._count / max(now - self._mark, 1e-3)
+        return min(self.value, max(just_before, since))
 
 
 AGAIN = (3, 30, 100)
@@ -208,6 +223,9 @@ class Learned:
 RECENT = 20
 """POSTs accepted in a row whose rate counts as one that the service bears."""
 
+HEADROOM = 0.85
+"""Share of a common bucket that polls and POSTs may take: a POST should always find a place, and a poll can wait."""
+
 
 @dataclass(slots=True)
 class Pace:
@@ -233,7 +251,6 @@ class Pace:
     _running_then: int = 0
     _rate_then: float = 0.0
     _holds: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=8))
-    _before: Rate | None = None
     _good: float = 0.0
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _polled_at: float = float("-inf")
@@ -262,7 +279,7 @@ class Pace:
         if self.calls is None:
             return bound
         posts = sum(1 for at in self._times if at > now - 10.0) / 10.0
-        return min(bound, max(self.calls.value - posts, self.calls.value / 4.0))
+        return min(bound, max(HEADROOM * self.calls.value - posts, self.calls.value / 4.0))
 
     @property
     def learned(self) -> Learned:
@@ -290,24 +307,19 @@ class Pace:
             return
         self._in_a_row += 1
         in_flight = self._speaks_of_flight(ticket, now, running)
-        rate = self.posts.value
+        rate, known = self.posts.value, self.posts.top or self.posts.value
         if in_flight:
-            if self._before is not None and not self.flight.trying:
-                self.posts = self._before  # the last refusal was put down to the rate
-            self._before = None
             self._flight_blames += 1
             self.flight.refused(now, hold, running, self._flight_blames if self._in_a_row > 1 else 1)
         elif self.calls is not None and self._common(self.calls, now):
             self._flight_blames = 0
-            self._before = None
             self.calls.refused(now, hold)
         else:
             self._flight_blames = 0
-            self._before = copy(self.posts)
             self.posts.refused(now, hold, self._lately(now))
             self._good = min(self._good, 1.5 * self.posts.value)
         self._since_blame = 0
-        self._running_then, self._rate_then = running, rate
+        self._running_then, self._rate_then = running, min(rate, known)
         self._holds.append((now, hold))
         self._acted_at = now
         self.wire = 1

@@ -319,7 +319,8 @@ class Pace:
             self.posts.refused(now, hold, self._lately(now))
             self._good = min(self._good, 1.5 * self.posts.value)
         self._since_blame = 0
-        self._running_then, self._rate_then = running, min(rate, known)
+        if in_flight or not self._as_before(running):
+            self._running_then, self._rate_then = running, min(rate, known)
         self._holds.append((now, hold))
         self._acted_at = now
         self.wire = 1
@@ -335,14 +336,18 @@ class Pace:
             return True
         if self._since_blame < RECENT and self._flight_blames > 1:
             return False  # it was said twice, and did not help
-        flight, then = self.flight, self._running_then
+        flight = self.flight
         at_limit = flight.top is not None and ticket.flight >= 0.95 * flight.value
         if at_limit and flight.trying and not (ticket.used and self.posts.trying):
             return True
-        as_before = abs(running - then) <= 0.08 * then
+        as_before = self._as_before(running)
         if (at_limit or as_before) and self._lately(now, awake=True) < 0.5 * self._good:
             return True
         return as_before and not self._flight_blames and self.posts.value < 0.75 * self._rate_then
+
+    def _as_before(self, running: int) -> bool:
+        """Whether as many run as when refusals began to come at about that number."""
+        return abs(running - self._running_then) <= 0.08 * self._running_then
 
     def _lately(self, now: float, *, awake: bool = False) -> float:
         """POSTs a second that were accepted of late; `awake`: holds not counted."""

@@ -113,7 +113,8 @@ class Rate:
         held = max(0.0, 1.0 - 1.0 / self.value)  # seconds' worth that a bucket holds beyond the next call
         just_before = (len(lately) - 1) / (lately[-1] - lately[0] + held)
         since = 0.0 if self._full else self._count / max(now - self._mark, 1e-3)
-        return min(self.value, max(just_before, since))
+        # Less than a quarter at once is not believed: the rate may not be what held the calls back.
+        return min(self.value, max(just_before, since, 0.25 * self.value))
 
 
 AGAIN = (3, 30, 100)
@@ -139,7 +140,8 @@ class Flight:
     top: int | None = None
     _edge: int = 0
     step: int = 1
-    _base: int = 0
+    base: int = 0
+    """Where the try began: so many are known to be borne."""
     _not_before: float = 0.0
     _tries: int = 0
     _fresh: bool = False
@@ -165,7 +167,7 @@ class Flight:
             self.value = min(self.top, self.value + max(1, self.value // 8))
         elif self.trying or (self._edge >= AGAIN[min(self._tries, len(AGAIN) - 1)] and now >= self._not_before):
             if not self.trying:
-                self._base = self.value
+                self.base = self.value
             self._set(self.value + self.step)
             self.step *= 2
 
@@ -178,11 +180,11 @@ class Flight:
             running: tasks that run.
             in_a_row: refusals since a POST was accepted. From the second on the limit must be below what runs.
         """
-        failed = self.trying and running <= 1.1 * self._base + 1
+        failed = self.trying and running <= 1.1 * self.base + 1
         if in_a_row > 1:
             self.value = max(1, min(self.value, running) * 4 // 5)
         elif failed:
-            self.top = self.value = self._base  # what ended unseen made room for a few, and no more
+            self.top = self.value = self.base  # what ended unseen made room for a few, and no more
         else:
             self.top = self.value = max(1, min(running, self.bound))
         self._tries = self._tries + 1 if failed else 0
@@ -309,7 +311,7 @@ class Pace:
         in_flight = self._speaks_of_flight(ticket, now, running)
         rate, known = self.posts.value, self.posts.top or self.posts.value
         if in_flight:
-            self._flight_blames += 1
+            self._flight_blames = self._flight_blames + 1 if self._since_blame < RECENT else 1
             self.flight.refused(now, hold, running, self._flight_blames if self._in_a_row > 1 else 1)
         elif self.calls is not None and self._common(self.calls, now):
             self._flight_blames = 0
@@ -338,7 +340,7 @@ class Pace:
             return False  # it was said twice, and did not help
         flight = self.flight
         at_limit = flight.top is not None and ticket.flight >= 0.95 * flight.value
-        if at_limit and flight.trying and not (ticket.used and self.posts.trying):
+        if flight.trying and ticket.flight > flight.base:
             return True
         as_before = self._as_before(running)
         if (at_limit or as_before) and self._lately(now, awake=True) < 0.5 * self._good:

@@ -262,7 +262,8 @@ class Night:
     states: dict[str, int]
     learned: Learned
     events: list[tuple[float, str, dict[str, Any]]]
-    began: float = 0.0
+    began_work: float = 0.0
+    """When the engine began, on the timeline."""
 
     @property
     def refused(self) -> float:
@@ -353,6 +354,7 @@ class World:
                 latencies.add(model, seconds, took)
             now, wall = self.clock.monotonic(), self.clock.wall()
             sent = [now - (wall - at) for at in await ledger.claims(wall - 3600.0)]
+            begin = self.timeline.now
             runner = Runner(deps, control, settings, work, latencies, await ledger.pace("reapi"), sent)
             if math.isfinite(stop_after):
                 asyncio.get_running_loop().call_later(stop_after, control.give_up)

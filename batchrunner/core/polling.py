@@ -79,10 +79,11 @@ def fit(samples: Iterable[float]) -> Lognormal | None:
 def interval(policy: PollPolicy, known: Lognormal | None, age: float) -> float:
     """Seconds until the next poll of a task that is `age` seconds old and was just seen alive.
 
-    Without a fit: a backoff, a share of the age that makes successive polls grow by `policy.growth`.
+    Without a fit: a backoff, a share of the age that makes successive polls grow by `policy.growth`; longer where a
+    poll is dearer than usual.
     """
     if known is None:
-        wait = max(policy.shortest, age * (policy.growth - 1.0))
+        wait = max(policy.shortest, age * (policy.growth - 1.0)) * max(1.0, math.sqrt(policy.price / USUAL))
         return min(policy.longest, wait)
     wait = policy.shortest
     while wait < policy.longest and wait * wait * known.hazard(age + wait / 2.0) < 2.0 * policy.price:
@@ -113,13 +114,13 @@ class Latencies:
         return self._fits[key]
 
 
-EAGER = 0.05
-"""Price of a poll while results free slots that others wait for: 21 polls for a task of a minute, 1.2 s of delay."""
+EAGER = 0.02
+"""Price of a poll while results free slots that others wait for: 30 polls for a task of a minute, 1 s of delay."""
 
-DEAREST = 1e4
-"""Highest price, so that a task is polled every `longest` seconds at the least."""
+USUAL = 0.5
+"""Price of a poll that the backoff of unknown tasks is made for: 7 polls for a task of a minute."""
 
-FILLED = 0.95
+FILLED = 0.97
 """Share of the budget that the plan may take, so that what is due is polled when it is due."""
 
 
@@ -127,28 +128,32 @@ FILLED = 0.95
 class Price:
     """What a poll costs now: no less than it is worth, and so much that all who watch stay within the budget.
 
-    Every task in flight asks for one poll per planned interval, so the demand is the sum of one over each interval,
-    kept as tasks are planned. It goes as `1 / sqrt(price)`: `price * (demand / budget)**2` meets the budget, and each
-    plan takes its share of that step. Raised for all alike it takes the polls away where they bring the least news,
-    which being late at the head of a queue does not.
+    The demand, one over each planned interval, goes as `1 / sqrt(price)`. So each plan's share is noted as it would
+    be at the price 1, and `(sum / budget)**2` is the price that meets the budget. Raised for all alike it takes the
+    polls away where they bring the least news, which being late at the head of a queue does not.
     """
 
     policy: PollPolicy
     now: float = 0.0
-    demand: float = 0.0
-    watched: int = 0
+    _wanted: float = 0.0
+    _watched: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = self.policy.price
 
     def add(self, wait: float) -> float:
         """A task is planned to be polled in `wait` seconds. Returns what to give back to `remove`."""
-        share = 1.0 / max(wait, self.policy.shortest)
-        self.demand += share
-        self.watched += 1
+        # At the longest interval a higher price changes nothing, and must not call for a higher one.
+        price = self.now if wait < self.policy.longest else min(self.now, self.policy.price)
+        share = math.sqrt(price) / max(wait, self.policy.shortest)
+        self._wanted += share
+        self._watched += 1
         return share
 
     def remove(self, share: float) -> None:
         """That poll is made."""
-        self.watched -= 1
-        self.demand = max(0.0, self.demand - share) if self.watched else 0.0
+        self._watched -= 1
+        self._wanted = max(0.0, self._wanted - share) if self._watched else 0.0
 
     def settle(self, budget: float, *, eager: bool) -> PollPolicy:
         """The policy for the next plan.
@@ -158,10 +163,5 @@ class Price:
             eager: whether others wait for the slots in flight.
         """
         floor = min(EAGER, self.policy.price) if eager else self.policy.price
-        if self.now == 0.0:
-            self.now = self.policy.price
-        over = self.demand / (FILLED * budget)
-        if over > 0.0:
-            step = max(0.25, min(4.0, over * over)) ** (1.0 / max(1, self.watched))
-            self.now = min(DEAREST, max(floor, self.now * step))
+        self.now = max(floor, (self._wanted / (FILLED * budget)) ** 2)
         return replace(self.policy, price=self.now)

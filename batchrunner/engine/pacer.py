@@ -22,7 +22,7 @@ from .ports import Deps, Settings, poll_budget
 LEAST = 4
 """Tasks in flight below which no estimate of a queue takes the limit."""
 
-SPARE = 0.04
+SPARE = 0.02
 """Share of a second's polls that may go at once; the rest of the second is evenly spaced, so that no second has more
 than the budget."""
 
@@ -184,7 +184,7 @@ class Pacer:
     def _tell(self) -> None:
         """Say what is known, where it is news."""
         self._adjust()
-        if self.learned != self._told:
+        if _is_news(self.learned, self._told):
             self._told = self.learned
             self._deps.observe("limits", **self.progress())
 
@@ -211,6 +211,12 @@ def in_minutes(learned: Learned) -> dict[str, float | int | None]:
         "in_flight": found["in_flight"],
         "calls_per_minute": _per_minute(found["calls"]),
     }
+
+
+def _is_news(now: Learned, then: Learned) -> bool:
+    """Whether a limit is new, or has moved by more than a tenth."""
+    pairs = zip(asdict(now).values(), asdict(then).values(), strict=True)
+    return any((a is None) != (b is None) or (a and b and abs(a - b) > 0.1 * b) for a, b in pairs)
 
 
 def _per_minute(rate: float | None) -> float | None:

@@ -32,6 +32,18 @@ def read(provider: str, connection: sqlite3.Connection) -> Learned:
     return Learned(_second(found[0]), found[1], _second(found[2]))
 
 
+def known(connection: sqlite3.Connection, provider: str) -> dict[str, Any] | None:
+    """The limits that were met, as `status --json` prints them; None where none was, or the ledger is older."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'pace'").fetchone() is None:
+        return None
+    found = connection.execute(
+        "SELECT submits_per_minute, in_flight, calls_per_minute, learned_at FROM pace WHERE provider = ?", (provider,)
+    ).fetchone()
+    if found is None or not any(found[:3]):
+        return None
+    return dict(zip(("submits_per_minute", "in_flight", "calls_per_minute", "learned_at"), found, strict=True))
+
+
 def claims(since: float, connection: sqlite3.Connection) -> list[float]:
     rows = connection.execute(
         "SELECT at FROM (SELECT id, at, to_state FROM history ORDER BY id DESC LIMIT ?) "

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchrunner.core import events as e
 from batchrunner.core.adaptive import Learned
@@ -102,6 +102,7 @@ class Bucket:
 class Task:
     id: str
     took: float
+    asked: float = 0.0
     ends: float = math.inf
     seen: float = math.inf
     polls: int = 0
@@ -153,7 +154,7 @@ class Service:
             self.refused += 1
             answer = self._throttled()
         else:
-            task = Task(f"task_{len(self.tasks)}", self.took(label))
+            task = Task(f"task_{self._begin:.0f}_{len(self.tasks)}", self.took(label), self.now)
             self.tasks[task.id] = task
             self._waiting.append(task)
             self._work()
@@ -302,7 +303,7 @@ class World:
         """One run to its end, or until `stop_after` virtual seconds, when it is killed."""
         host = types.SimpleNamespace(rng=self.rng, began=lambda what: None)
         life = Life(1)
-        loop = SimLoop(self.timeline, host, life, patience=PATIENCE)  # type: ignore[arg-type]
+        loop = SimLoop(self.timeline, cast("Any", host), life, patience=PATIENCE)
         try:
             night = loop.run_until_complete(self._run(jobs, service, settings, batch, stop_after, prepare))
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -336,6 +337,7 @@ class World:
             work = Work([b for b in await ledger.batches() if b.name == batch])
             if prepare is not None:
                 await prepare(ledger, work)
+                await ledger.start_run([])  # what it has left to be written behind is written
             dice = Dice(self.rng.randrange(1 << 30))
             control = Control(self.clock, dice, lambda reason, message: None)
             deps = Deps(
@@ -345,7 +347,7 @@ class World:
                 observe=lambda name, job=None, /, **data: _note(events, self.timeline.now - begin, name, data),
                 tally=Tally({State.PENDING: len(jobs)}),
                 provider=service,
-                fetcher=Fetcher(),  # type: ignore[arg-type]
+                fetcher=cast("Any", Fetcher()),
                 dice=dice,
                 output_kind=lambda model: "video",
             )

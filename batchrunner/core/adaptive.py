@@ -28,8 +28,8 @@ JUST_BEFORE = 4.0
 RISE = 12.0
 """Seconds in which a rate that is being tried doubles: slow at first, then ever faster (CUBIC, RFC 9438)."""
 
-SLOWEST = 1.0 / 60.0
-"""Calls a second below which no refusal takes a rate."""
+SLOWEST = 0.1
+"""Calls a second below which no refusal takes a rate: below that the holds do the pacing."""
 
 LONGEST = 900.0
 """Seconds after which a limit is tried again, whatever the last try has cost."""
@@ -381,7 +381,8 @@ class Pace:
             span = max(now - self._every[0], 1.0) if self._every else 1.0
             self.calls = Rate(float("inf"))
             self.calls.top = None
-            self.calls.value = max(SLOWEST, 2.0 * 0.8 * len(self._every) / span)
+            # A first refusal among few calls says little; `refused` halves this.
+            self.calls.value = max(CAUTIOUS, 2.0 * 0.8 * len(self._every) / span)
         self.calls.refused(now, hold)
 
     def _call(self, now: float, used: bool) -> None:

@@ -12,12 +12,17 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
-COHORT = 32
+COHORT = 24
 """Tasks accepted one after another whose median is compared. By acceptance, not by end: the first to end are the
 fast ones, and the median of a cohort is known when half of it has ended."""
 
-REMEMBERED = 12
-"""Medians of which the smallest is the service's own time; a service that has become slower is believed in the end."""
+FORGETS = 1.03
+"""By what factor a service's own time, the shortest median, is taken to be longer with each cohort that shows no queue:
+the shortest of many is too short by chance."""
+
+BELIEVED = 1.08
+"""The same for a cohort that took long although no more were in flight than the limit allows: a service that has become
+slower is believed in the end."""
 
 MARGIN = 2.0
 """Times what is served that may be in flight."""
@@ -35,12 +40,13 @@ class _Cohort:
 
 @dataclass(slots=True)
 class Knee:
-    """`limit`: how many may be in flight; infinite while tasks take their own time."""
+    """`limit`: how many may be in flight; infinite until a queue was seen. Without a queue it doubles with each cohort
+    that uses it."""
 
     limit: float = math.inf
     _open: dict[Key, _Cohort] = field(default_factory=dict)
     _of: dict[int, _Cohort] = field(default_factory=dict)
-    _medians: dict[Key, list[float]] = field(default_factory=dict)
+    _own: dict[Key, float] = field(default_factory=dict)
 
     def accepted(self, job_id: int, key: Key, flight: int) -> None:
         """A task was accepted as the `flight`-th. `key`: what tasks of its kind have in common."""
@@ -63,8 +69,11 @@ class Knee:
         now = median(cohort.took)
         if math.isinf(now):
             return  # most of it has failed
-        medians = self._medians.setdefault(key, [])
-        medians.append(now)
-        del medians[:-REMEMBERED]
-        stretch = now / min(medians)
-        self.limit = MARGIN * (cohort.flight / cohort.size) / stretch if stretch > MARGIN else math.inf
+        own = min(now, self._own.get(key, now))
+        stretch, flight = now / own, cohort.flight / cohort.size
+        within = math.isfinite(self.limit) and flight <= 1.1 * self.limit
+        self._own[key] = own * (FORGETS if stretch <= MARGIN else BELIEVED if within else 1.0)
+        if stretch > MARGIN:
+            self.limit = MARGIN * flight / stretch
+        else:
+            self.limit = max(self.limit, MARGIN * flight / stretch)

@@ -33,16 +33,18 @@ def test_a_queue_shows_in_how_long_tasks_take(served: int) -> None:
     cohort(knee, 0, 1, [60.0] * COHORT)
     flight = 10 * served
     cohort(knee, 1000, flight, [60.0 * flight / served] * COHORT)
-    assert knee.limit == pytest.approx(MARGIN * served)
+    assert knee.limit == pytest.approx(MARGIN * served, rel=0.05)
 
 
-def test_the_limit_goes_when_the_queue_has_gone() -> None:
+def test_the_limit_rises_when_the_queue_has_gone() -> None:
     knee = Knee()
     cohort(knee, 0, 40, [60.0] * COHORT)
     cohort(knee, 100, 400, [600.0] * COHORT)
-    assert knee.limit < 400
-    cohort(knee, 200, 80, [100.0] * COHORT)
-    assert knee.limit == math.inf
+    assert knee.limit == pytest.approx(80.0, rel=0.05)
+    cohort(knee, 200, 80, [60.0] * COHORT)
+    assert knee.limit == pytest.approx(160.0, rel=0.1)
+    cohort(knee, 300, 10, [60.0] * COHORT)
+    assert knee.limit == pytest.approx(160.0, rel=0.1), "few in flight for want of jobs"
 
 
 def test_the_first_to_end_do_not_stand_for_all() -> None:
@@ -75,4 +77,12 @@ def test_nothing_is_kept_of_what_has_ended() -> None:
     for n in range(50):
         cohort(knee, 100 * n, 10, [60.0] * COHORT)
     assert knee._of == {}
-    assert len(knee._medians[KLING]) <= 12
+    assert list(knee._own) == [KLING]
+
+
+def test_a_service_that_has_become_slower_is_believed_in_the_end() -> None:
+    knee = Knee()
+    cohort(knee, 0, 40, [60.0] * COHORT)
+    for n in range(1, 20):
+        cohort(knee, 100 * n, min(40, int(knee.limit)) if math.isfinite(knee.limit) else 40, [180.0] * COHORT)
+    assert knee.limit >= 40

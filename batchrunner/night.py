@@ -85,6 +85,9 @@ class RunOptions:
     crash: Crash = no_crash
 
 
+SENT_LATELY = 3600.0
+"""Seconds for which an earlier run's submissions are looked for; a rate of one an hour is the slowest that matters."""
+
 SITES = 1000
 """Outputs looked at together before a run."""
 
@@ -133,6 +136,7 @@ class Night:
         every = await self._ledger.batches()
         books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock, crash=self._options.crash)
         await recover(books, [b.id for b in every])
+        claims = await self._ledger.claims(self._clock.wall() - SENT_LATELY)
         names = await self._record()
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
         work = Work(batches, self._options.selection)
@@ -143,7 +147,7 @@ class Night:
         if not _has_work(tally.states, await self._states(work)):
             return await self._result(work, None)
         await self._check_outputs(work)
-        outcome = await self._engine(work, tally)
+        outcome = await self._engine(work, tally, claims)
         try:
             return await self._result(work, outcome)
         except LedgerUnusable as unusable:  # damaged under the run: what is known is what was counted in memory
@@ -219,7 +223,7 @@ class Night:
 
     # --- The run itself ----------------------------------------------------------------------------------
 
-    async def _engine(self, work: Work, tally: Tally) -> Outcome:
+    async def _engine(self, work: Work, tally: Tally, claims: list[float]) -> Outcome:
         options = self._options
         provider, fetcher = await self._connect()
         now = self._clock.wall()
@@ -249,13 +253,21 @@ class Night:
         latencies = Latencies()
         for model, seconds, took in await self._ledger.latencies():
             latencies.add(model, seconds, took)
+        known = await self._ledger.pace(provider.name)
+        sent = self._in_monotonic_time(claims)
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
-        runner = self._runner = Runner(deps, control, settings, work, latencies)
+        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
         self._watcher.begin(names, tally)
         on_signals(control)
         return await runner.run()
+
+    def _in_monotonic_time(self, claims: list[float]) -> list[float]:
+        """When the last submissions of earlier runs were: they count in the rate. A clock that was set back since
+        makes them come from the future; then they were just now."""
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        return [now - max(0.0, wall - at) for at in claims]
 
     def _stopped(self, reason: Stop, message: str) -> None:
         self._tell("stopping", reason=reason.value, message=message)

@@ -229,6 +229,11 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:
             return f"{key}: UNCONFIRMED, may have been paid for: {told}" + _code(error)
         case "hold":
             return f"the service asks to slow down: every call waits {data['seconds']:.0f} s"
+        case "limits":
+            return (
+                f"the service allows less than the manifest: going on with {data['in_flight_limit']} in flight, "
+                f"{data['submits_per_minute_limit']:g} submissions a minute"
+            )
         case "unknown_status":
             return f"{key}: the service says {visible(str(data['status']), 60)!r}; taken as still running"
         case "output_renamed":

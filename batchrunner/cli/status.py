@@ -33,6 +33,7 @@ Examples:
 \b
 spent      charged, and won't come back        reserved   running: charged unless it fails
 at risk    may have been charged (unconfirmed) estimated  price of all current jobs
+service    the limits that runs have met; `limits` in the manifest are upper bounds, a run finds the rest itself
 """
 )
 @click.argument("batch", required=False, shell_complete=complete_batches)
@@ -91,7 +92,13 @@ def lines_of(found: list[dict[str, Any]], path: Path) -> list[str]:
     lines: list[str] = []
     for one in found:
         lines += [""] if lines else []
-        lines += [*_head(one), *_money(one["credits"]), *_run(one["run"]), *_next(one, db)]
+        lines += [
+            *_head(one),
+            *_money(one["credits"]),
+            *_run(one["run"]),
+            *_service(one.get("learned_limits")),
+            *_next(one, db),
+        ]
     return lines
 
 
@@ -133,6 +140,19 @@ def _run(run: dict[str, Any] | None) -> list[str]:
         return [f"  the last run, started {local_time(run['started_at'])}, died without a word; run again to continue"]
     why = f", stopped early: {visible(run['stop'])}" if run["stop"] else ""
     return [f"  the last run ended {local_time(run['ended_at'])} with exit code {run['exit_code']}{why}"]
+
+
+def _service(learned: dict[str, Any] | None) -> list[str]:
+    """What the service allows, as far as runs have met it."""
+    if learned is None:
+        return []
+    names = (
+        ("submits_per_minute", "submissions a minute"),
+        ("in_flight", "in flight"),
+        ("calls_per_minute", "calls a minute"),
+    )
+    parts = [f"about {learned[key]:.4g} {words}" for key, words in names if learned[key] is not None]
+    return [f"  {'service':<10} {', '.join(parts)} ({local_time(learned['learned_at'])})"]
 
 
 def _next(one: dict[str, Any], db: str) -> list[str]:

@@ -37,6 +37,10 @@ class Gcra:
         """Seconds to wait at `now` (monotonic seconds) until a call conforms; reserves nothing."""
         return max(0.0, self._tat - (self.burst - 1) * self.interval - now)
 
+    def idle(self, now: float) -> float:
+        """Seconds for which a call would have conformed already at `now`; 0 where it still has to wait."""
+        return max(0.0, now - self._tat + (self.burst - 1) * self.interval)
+
     def take(self, now: float) -> float:
         """Count a call at `now`; the caller has waited `delay(now)`. Returns a receipt for `give_back`."""
         self._tat = max(now, self._tat) + self.interval

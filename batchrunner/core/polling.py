@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ENOUGH = 10
 """Samples from which on a lognormal fit beats a plain backoff (PERFORMANCE.md)."""
@@ -79,10 +79,11 @@ def fit(samples: Iterable[float]) -> Lognormal | None:
 def interval(policy: PollPolicy, known: Lognormal | None, age: float) -> float:
     """Seconds until the next poll of a task that is `age` seconds old and was just seen alive.
 
-    Without a fit: a backoff, a share of the age that makes successive polls grow by `policy.growth`.
+    Without a fit: a backoff, a share of the age that makes successive polls grow by `policy.growth`; longer where a
+    poll is dearer than usual.
     """
     if known is None:
-        wait = max(policy.shortest, age * (policy.growth - 1.0))
+        wait = max(policy.shortest, age * (policy.growth - 1.0)) * max(1.0, math.sqrt(policy.price / USUAL))
         return min(policy.longest, wait)
     wait = policy.shortest
     while wait < policy.longest and wait * wait * known.hazard(age + wait / 2.0) < 2.0 * policy.price:
@@ -111,3 +112,56 @@ class Latencies:
         if key not in self._fits:
             self._fits[key] = fit(self._samples.get(key, ()))
         return self._fits[key]
+
+
+EAGER = 0.02
+"""Price of a poll while results free slots that others wait for: 30 polls for a task of a minute, 1 s of delay."""
+
+USUAL = 0.5
+"""Price of a poll that the backoff of unknown tasks is made for: 7 polls for a task of a minute."""
+
+FILLED = 0.97
+"""Share of the budget that the plan may take, so that what is due is polled when it is due."""
+
+
+@dataclass(slots=True)
+class Price:
+    """What a poll costs now: no less than it is worth, and so much that all who watch stay within the budget.
+
+    The demand, one over each planned interval, goes as `1 / sqrt(price)`. So each plan's share is noted as it would
+    be at the price 1, and `(sum / budget)**2` is the price that meets the budget. Raised for all alike it takes the
+    polls away where they bring the least news, which being late at the head of a queue does not.
+    """
+
+    policy: PollPolicy
+    now: float = 0.0
+    _wanted: float = 0.0
+    _watched: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = self.policy.price
+
+    def add(self, wait: float) -> float:
+        """A task is planned to be polled in `wait` seconds. Returns what to give back to `remove`."""
+        # At the longest interval a higher price changes nothing, and must not call for a higher one.
+        price = self.now if wait < self.policy.longest else min(self.now, self.policy.price)
+        share = math.sqrt(price) / max(wait, self.policy.shortest)
+        self._wanted += share
+        self._watched += 1
+        return share
+
+    def remove(self, share: float) -> None:
+        """That poll is made."""
+        self._watched -= 1
+        self._wanted = max(0.0, self._wanted - share) if self._watched else 0.0
+
+    def settle(self, budget: float, *, eager: bool) -> PollPolicy:
+        """The policy for the next plan.
+
+        Args:
+            budget: polls a second that all who watch may make together.
+            eager: whether others wait for the slots in flight.
+        """
+        floor = min(EAGER, self.policy.price) if eager else self.policy.price
+        self.now = max(floor, (self._wanted / (FILLED * budget)) ** 2)
+        return replace(self.policy, price=self.now)

@@ -13,12 +13,13 @@ from typing import assert_never
 from ..core import events as e
 from ..core import retry
 from ..core.job import Job, Running
-from ..core.pacing import Gcra, backoff
+from ..core.pacing import backoff
 from ..core.polling import Latencies, interval
 from ..ledger.errors import WriteFailed
 from ..ledger.store import Schedule
 from .control import Control, Slots, Stop
-from .ports import Deps, Settings, poll_budget
+from .pacer import Pacer
+from .ports import Deps, Settings
 
 LEDGER_PAUSE = 5.0
 """Seconds until a task is looked at again whose news could not be recorded."""
@@ -40,6 +41,8 @@ class Watched:
         missing_since: monotonic time of the first of the 404s in a row; None where the last answer was another.
         failures: polls in a row that failed.
         status: the last undocumented status word that was shown to the user.
+        share: of the poll budget that its next poll was planned with.
+        asked_at: monotonic seconds at which it was last asked for.
     """
 
     job: Job
@@ -50,6 +53,8 @@ class Watched:
     missing_since: float | None = None
     failures: int = 0
     status: str = ""
+    share: float = 0.0
+    asked_at: float = 0.0
 
 
 class Poller:
@@ -65,6 +70,7 @@ class Poller:
         on_completed: Callable[[Job], None],
         on_ended: Callable[[], None],
         on_idle: Callable[[], None],
+        pacer: Pacer | None = None,
     ) -> None:
         self._deps = deps
         self._control = control
@@ -75,7 +81,7 @@ class Poller:
         self._on_ended = on_ended
         self._on_idle = on_idle
         self._wake = control.signal()
-        self._budget = Gcra(settings.polls_per_minute or poll_budget(settings.in_flight))
+        self._pacer = pacer or Pacer(deps, settings, slots)
         self._heap: list[tuple[float, int, Watched]] = []
         self._order = itertools.count()
         self._asking: set[asyncio.Task[None]] = set()
@@ -91,7 +97,7 @@ class Poller:
         """Watch a task that was just accepted."""
         now = self._deps.clock.monotonic()
         watched = Watched(job, now, now, measured=True)
-        self._plan(watched, now + interval(self._settings.poll, self._latencies.of(job.model, job.seconds), 0.0))
+        self._plan(watched, now + interval(self._pacer.policy, self._latencies.of(job.model, job.seconds), 0.0))
 
     def resume(self, job: Job, schedule: Schedule) -> None:
         """Watch a task of an earlier run, at the time that was planned; the poll budget spreads what is overdue."""
@@ -124,11 +130,12 @@ class Poller:
             if len(self._asking) >= self._settings.max_polls:
                 return math.inf
             now = self._deps.clock.monotonic()
-            wait = max(self._heap[0][0] - now, self._control.hold(), self._budget.delay(now))
+            wait = max(self._heap[0][0] - now, self._control.hold(), self._pacer.poll_delay(now))
             if wait > 0.0:
                 return wait
             watched = heapq.heappop(self._heap)[2]
-            self._budget.take(now)
+            self._pacer.poll_taken(now, watched.share)
+            watched.asked_at = now
             task = asyncio.get_running_loop().create_task(self._poll(watched), name=f"poll {watched.job.key}")
             self._asking.add(task)
             task.add_done_callback(self._asked)
@@ -145,7 +152,9 @@ class Poller:
 
     def _plan(self, watched: Watched, due: float) -> None:
         heapq.heappush(self._heap, (due, next(self._order), watched))
-        wall = self._deps.clock.wall() + due - self._deps.clock.monotonic()
+        now = self._deps.clock.monotonic()
+        watched.share = self._pacer.planned(due - now)
+        wall = self._deps.clock.wall() + due - now
         self._schedules[watched.job.id] = Schedule(watched.job.id, wall, watched.polls)
         if self._heap[0][2] is watched:
             self._wake.notify()
@@ -153,7 +162,7 @@ class Poller:
     def _again(self, watched: Watched, at_least: float = 0.0) -> None:
         """Look again when news is likeliest."""
         job, now = watched.job, self._deps.clock.monotonic()
-        wait = interval(self._settings.poll, self._latencies.of(job.model, job.seconds), now - watched.since)
+        wait = interval(self._pacer.policy, self._latencies.of(job.model, job.seconds), now - watched.since)
         self._plan(watched, now + max(wait, at_least))
 
     async def _poll(self, watched: Watched) -> None:
@@ -163,6 +172,7 @@ class Poller:
         answer = await self._deps.provider.poll(fact.task_id)
         self._deps.crash("poll.answered")
         watched.polls += 1
+        self._pacer.polled(answer)
         try:
             await self._heed(watched, answer)
             self._record_failures = 0
@@ -198,6 +208,7 @@ class Poller:
                 await self._missing(watched, answer)
             case e.Throttled(retry_after=retry_after):
                 wait = self._control.throttled(retry_after)
+                self._pacer.poll_throttled(watched.asked_at, wait)
                 self._deps.ledger.save_hold(watched.job.provider, self._deps.clock.wall() + wait)
                 self._deps.observe("hold", seconds=round(wait, 3))
                 self._again(watched, wait)
@@ -220,7 +231,7 @@ class Poller:
         if watched.measured:
             self._latencies.add(job.model, job.seconds, took)
             self._deps.ledger.save_latency(job, took)
-        self._release(watched)
+        self._release(watched, took if watched.measured else None)
         self._on_completed(job)
 
     async def _failed(self, watched: Watched, answer: e.TaskFailed) -> None:
@@ -240,7 +251,8 @@ class Poller:
         else:
             self._again(watched)
 
-    def _release(self, watched: Watched) -> None:
+    def _release(self, watched: Watched, took: float | None = None) -> None:
         self._schedules.pop(watched.job.id, None)
         self._slots.give_back()
+        self._pacer.ended(watched.job, took)
         self._on_ended()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.adaptive import Learned
 from ..core.job import IN_FLIGHT, Job, State
 from ..core.polling import Latencies
 from ..ledger.store import Schedule
 from .control import Control, Slots, Stop
 from .download import Downloader
+from .pacer import Pacer
 from .poll import Poller
 from .ports import Deps, Settings, Work
 from .submit import Submitter
@@ -34,11 +36,21 @@ class Outcome:
 class Runner:
     """A run over some batches. Made and used once."""
 
-    def __init__(self, deps: Deps, control: Control, settings: Settings, work: Work, latencies: Latencies) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        control: Control,
+        settings: Settings,
+        work: Work,
+        latencies: Latencies,
+        known: Learned = Learned(),  # noqa: B008  frozen
+        sent: Sequence[float] = (),
+    ) -> None:
         self.control = control
         self._deps = deps
         self._settings = settings
         self._slots = Slots(settings.in_flight)
+        self._pacer = Pacer(deps, settings, self._slots, known, sent)
         self._wake = control.signal()
         self._downloads = Downloader(deps, control, settings, work, self._renew, self._downloaded)
         self._poller = Poller(
@@ -50,6 +62,7 @@ class Runner:
             on_completed=self._downloads.add,
             on_ended=self._task_ended,
             on_idle=self._wake.notify,
+            pacer=self._pacer,
         )
         self._submitter = Submitter(
             deps,
@@ -60,6 +73,7 @@ class Runner:
             on_running=self._poller.watch,
             backlog=lambda: self._downloads.backlog,
             on_idle=self._wake.notify,
+            pacer=self._pacer,
         )
         self._work = work
         self._finished: deque[float] = deque()
@@ -102,8 +116,7 @@ class Runner:
         return {
             "states": states,
             "in_flight": self._slots.used,
-            "in_flight_limit": self._slots.limit,
-            "submits_per_minute_limit": self._settings.submits_per_minute,
+            **self._pacer.progress(),
             "hold": round(self.control.hold(), 1),
             "per_minute": round(rate * 60.0, 1),
             "eta_seconds": round(left / rate) if rate > 0.0 and left else (0 if not left else None),
@@ -167,6 +180,7 @@ class Runner:
             if since >= self._settings.batch_sync:
                 since = 0.0
                 self._poller.flush()
+                self._pacer.flush()
 
     async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """First let every POST on the wire be answered and recorded, then stop the rest."""
@@ -180,3 +194,4 @@ class Runner:
         await asyncio.wait(tasks)
         await self._poller.close()
         self._poller.flush()
+        self._pacer.flush()

@@ -12,10 +12,10 @@ from typing import assert_never
 
 from ..core import events as e
 from ..core.job import Job, Problem
-from ..core.pacing import Gcra
 from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
 from .control import Control, Slots, Stop
 from .files import free_bytes, unwritable
+from .pacer import Pacer, Place
 from .ports import Deps, Settings, Work
 from .spool import Spooled
 
@@ -42,6 +42,7 @@ class Submitter:
         on_running: Callable[[Job], None],
         backlog: Callable[[], int],
         on_idle: Callable[[], None],
+        pacer: Pacer | None = None,
     ) -> None:
         self._deps = deps
         self._control = control
@@ -53,7 +54,7 @@ class Submitter:
         self._on_idle = on_idle
         self.wake = control.signal()
         """Notify it when a slot, money or a place in the queue may have come free."""
-        self._rate = Gcra(settings.submits_per_minute)
+        self._pacer = pacer or Pacer(deps, settings, slots)
         self._left = settings.max_submissions
         self._page: deque[Job] = deque()
         self._exhausted_until = 0.0
@@ -149,7 +150,7 @@ class Submitter:
             if not self._posts:
                 self._control.halt(Stop.LIMIT, f"--limit {self._settings.max_submissions} reached")
             return math.inf
-        if not self._slots.free or len(self._posts) >= self._settings.max_posts:
+        if not self._slots.free or self._pacer.crowded(len(self._posts)):
             return math.inf
         if self._backlog() > max(4 * self._settings.max_downloads, self._settings.in_flight):
             return math.inf
@@ -159,7 +160,7 @@ class Submitter:
                 self._control.halt(Stop.DISK, disk)
             return DISK_CHECK_EVERY
         now = self._deps.clock.monotonic()
-        return max(self._control.hold(), self._control.quiet(), self._rate.delay(now))
+        return max(self._control.hold(), self._control.quiet(), self._pacer.delay(now))
 
     def _disk(self) -> str:
         """What is wrong with the output disk; empty for nothing."""
@@ -182,7 +183,7 @@ class Submitter:
     def _send(self, job: Job) -> None:
         self._busy.add(job.id)
         self._slots.take()
-        place = self._rate.take(self._deps.clock.monotonic())
+        place = self._pacer.take(self._deps.clock.monotonic())
         if self._left is not None:
             self._left -= 1
         task = asyncio.get_running_loop().create_task(self._submit(job, place), name=f"submit {job.key}")
@@ -197,7 +198,7 @@ class Submitter:
             self._control.bug(error)
         self.wake.notify()
 
-    async def _submit(self, job: Job, place: float) -> None:
+    async def _submit(self, job: Job, place: Place) -> None:
         claimed: Job | None = None
         refunds = self._refunds
 
@@ -216,13 +217,13 @@ class Submitter:
         if claimed is None:
             self._not_connected(answer, place)
             return
-        await self._record(claimed, answer)
+        await self._record(claimed, answer, place)
         self._deps.crash("submit.recorded")
 
-    def _not_sent(self, place: float) -> None:
+    def _not_sent(self, place: Place) -> None:
         """Nothing left this machine: give back what the submission held, its place in the rate too."""
         self._slots.give_back()
-        self._rate.give_back(place)
+        self._pacer.give_back(place)
         if self._left is not None:
             self._left += 1
         self._look_again()
@@ -232,7 +233,7 @@ class Submitter:
         self._stale = True
         self.idle = False  # not known until it has looked: the run must not end on the strength of an old answer
 
-    def _not_claimed(self, job: Job, refused: Exception, place: float, *, money_came_back: bool) -> None:
+    def _not_claimed(self, job: Job, refused: Exception, place: Place, *, money_came_back: bool) -> None:
         self._not_sent(place)
         match refused:
             case BudgetExhausted() if money_came_back:
@@ -245,23 +246,25 @@ class Submitter:
             case _:
                 pass  # a stale copy of a job that has moved on; the next page has the truth
 
-    def _not_connected(self, answer: e.SubmitAnswer, place: float) -> None:
+    def _not_connected(self, answer: e.SubmitAnswer, place: Place) -> None:
         self._not_sent(place)
         problem = answer.problem if isinstance(answer, e.NotSent) else Problem("answered before it was asked")
         self._control.silent(problem.message)
         self._deps.observe("not_sent", error={"code": problem.code, "message": problem.message})
 
-    async def _record(self, claimed: Job, answer: e.SubmitAnswer) -> None:
+    async def _record(self, claimed: Job, answer: e.SubmitAnswer, place: Place) -> None:
         match answer:
             case e.NotSent():
                 self._control.silent(answer.problem.message)
                 await self._settle(claimed, replace(answer, retry_at=self._deps.clock.wall() + self._control.quiet()))
             case e.Accepted():
                 self._control.heard()
+                self._pacer.accepted(place, claimed, len(self._posts) - 1)
                 await self._accepted(claimed, answer)
             case e.Throttled():
                 self._control.heard()
                 wait = self._control.throttled(answer.retry_after)
+                self._pacer.throttled(place, wait, len(self._posts) - 1)
                 until = self._deps.clock.wall() + wait
                 self._deps.ledger.save_hold(claimed.provider, until)
                 self._deps.observe("hold", seconds=round(wait, 3))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.job import LIVE, State
 from ..core.selection import Selection
+from . import pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .rows import AMBIGUOUS
@@ -51,6 +52,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
         "old": old,
         "output_dir": row["output_dir"],
         "run": last_run(connection, batch, now),
+        "learned_limits": pace.known(connection, row["provider"]),
     }
     return found
 
@@ -75,6 +77,10 @@ def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str
         "stop": row["stop"],
         "eta_seconds": progress.get("eta_seconds"),
         "per_minute": progress.get("per_minute"),
+        "in_flight": progress.get("in_flight"),
+        "in_flight_limit": progress.get("in_flight_limit"),
+        "submits_per_minute_limit": progress.get("submits_per_minute_limit"),
+        "polls_per_minute_limit": progress.get("polls_per_minute_limit"),
     }
 
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ..core import events as e
+from ..core.adaptive import Learned
 from ..core.job import Job, JobSpec, RetryBudget, State
 from ..core.lifecycle import advance
 from ..core.pacing import MAX_RETRY_AFTER
 from ..core.retry import count
 from ..core.selection import Selection
+from . import pace
 from .audit import genuine
 from .connection import open_writer
 from .errors import LedgerUnusable
@@ -241,6 +243,18 @@ class Ledger:
     def save_latency(self, job: Job, took: float) -> None:
         """Remember how long a task took, in seconds; written behind."""
         self._behind("INSERT INTO latency (model, seconds, took) VALUES (?, ?, ?)", [(job.model, job.seconds, took)])
+
+    async def pace(self, provider: str) -> Learned:
+        """The service's limits, as far as other runs have met them."""
+        return await self._writer.read(partial(pace.read, provider))
+
+    def save_pace(self, provider: str, learned: Learned) -> None:
+        """Keep what was learned for the next run; written behind."""
+        self._behind(pace.SAVE, [pace.row(provider, learned, self._now())])
+
+    async def claims(self, since: float) -> list[float]:
+        """When (unix seconds, oldest first) submissions were last begun, none before `since`."""
+        return await self._writer.read(partial(pace.claims, since))
 
     def save_schedules(self, schedules: Iterable[Schedule]) -> None:
         """Remember when tasks are polled next; written behind (losing it costs a free poll, nothing else)."""

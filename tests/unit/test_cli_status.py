@@ -14,6 +14,7 @@ import pytest
 from batchrunner.cli import status as status_module
 from batchrunner.cli.jobs import CSV_COLUMNS, cell
 from batchrunner.core import events as e
+from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import Problem, State
 from batchrunner.engine.clock import wall
 from tests.cli_support import call, make_ledger
@@ -149,6 +150,23 @@ def test_a_live_run_shows_its_pace_and_watch_follows_it(ledger: Path, monkeypatc
     assert pauses == [1.0]
     assert watched.count("night: 1 pending, ") == 1
     assert "with exit code 4, stopped early: deadline" in watched
+
+
+def test_what_the_service_allows_is_shown(ledger: Path) -> None:
+    async def learn() -> None:
+        async with open_ledger(ledger, FakeClock()) as opened:
+            await opened.bind_origin("reapi", "https://reapi.test")
+            opened.save_pace("reapi", Learned(submits=7.0, in_flight=40))
+
+    assert call("status", "night", "--json").json["learned_limits"] is None
+    asyncio.run(learn())
+    found = call("status", "night", "--json").json["learned_limits"]
+    assert {k: found[k] for k in ("submits_per_minute", "in_flight", "calls_per_minute")} == {
+        "submits_per_minute": 420.0,
+        "in_flight": 40,
+        "calls_per_minute": None,
+    }
+    assert "service    about 420 submissions a minute, about 40 in flight (" in call("status").out
 
 
 def test_watch_ends_quietly_with_ctrl_c(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from batchrunner.core import events as e
+from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import Job, Problem, State
 from batchrunner.core.pacing import MAX_RETRY_AFTER
 from batchrunner.core.selection import Selection
@@ -242,6 +243,28 @@ async def test_the_account(ledger: Ledger, path: Path) -> None:
     assert await ledger.query(lambda c: queries.bound_origin(c, "none")) is None
 
 
+async def test_the_limits_that_were_met_are_kept_by_provider(ledger: Ledger) -> None:
+    await ledger.bind_origin("reapi", "https://reapi.ai")
+    await ledger.bind_origin("other", "https://other.example")
+    assert await ledger.pace("reapi") == Learned()
+    ledger.save_pace("reapi", Learned(submits=7.0, in_flight=40, calls=20.0))
+    ledger.save_pace("other", Learned(in_flight=3))
+    ledger.save_pace("reapi", Learned(submits=6.0, in_flight=41))
+    await written_behind(ledger)
+    assert await ledger.pace("reapi") == Learned(submits=6.0, in_flight=41)
+    assert await ledger.pace("other") == Learned(in_flight=3)
+
+
+async def test_when_submissions_were_last_begun(ledger: Ledger, clock: FakeClock) -> None:
+    jobs = await with_jobs(ledger, [spec(f"s{n}") for n in range(5)])
+    for job in jobs[:4]:
+        clock.forward(10.0)
+        await drive(ledger, job, e.Claimed(), e.Accepted(f"t_{job.id}"))
+    assert await ledger.claims(START) == [START + 10, START + 20, START + 30, START + 40]
+    assert await ledger.claims(START + 25) == [START + 30, START + 40]
+    assert await ledger.claims(START + 41) == []
+
+
 async def test_a_run_and_its_heartbeat(ledger: Ledger, clock: FakeClock) -> None:
     await with_jobs(ledger, [spec()])
 
@@ -260,13 +283,18 @@ async def test_a_run_and_its_heartbeat(ledger: Ledger, clock: FakeClock) -> None
         "stop": None,
         "eta_seconds": None,
         "per_minute": None,
+        "in_flight": None,
+        "in_flight_limit": None,
+        "submits_per_minute_limit": None,
+        "polls_per_minute_limit": None,
     }
     clock.forward(queries.ALIVE_WITHIN)
     assert (await last())["alive"] is False
-    ledger.beat(run, {"eta_seconds": 42.0, "per_minute": 7.0, "more": 1})
+    ledger.beat(run, {"eta_seconds": 42.0, "per_minute": 7.0, "in_flight_limit": 40, "more": 1})
     await written_behind(ledger)
     found = await last()
     assert (found["alive"], found["eta_seconds"], found["per_minute"]) == (True, 42.0, 7.0)
+    assert found["in_flight_limit"] == 40
     await ledger.end_run(run, "deadline", 4)
     found = await last()
     assert (found["alive"], found["exit_code"], found["stop"], found["eta_seconds"]) == (False, 4, "deadline", None)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import FailureKind, State
 from batchrunner.core.lifecycle import TABLE, Money
 from batchrunner.ledger import connection as opening
-from batchrunner.ledger.connection import LATEST, migrations, open_writer
+from batchrunner.ledger import pace
+from batchrunner.ledger.connection import LATEST, migrations, open_reader, open_writer
 from batchrunner.ledger.errors import LedgerUnusable
 from batchrunner.ledger.rows import AMBIGUOUS
 
@@ -391,6 +394,7 @@ SNAPSHOT = {
     ),
     "latency": ("id:INTEGER model:TEXT! seconds:INTEGER took:REAL!",),
     "legal": ("from_state:TEXT! to_state:TEXT!",),
+    "pace": ("provider:TEXT! submits_per_minute:REAL in_flight:INTEGER calls_per_minute:REAL learned_at:REAL!",),
     "run": (
         "id:INTEGER started_at:REAL! ended_at:REAL heartbeat_at:REAL! pid:INTEGER! host:TEXT! batches:TEXT!",
         "progress:TEXT!='{}' stop:TEXT exit_code:INTEGER",
@@ -453,6 +457,42 @@ def test_a_later_migration_is_applied_to_an_older_ledger(tmp_path: Path, monkeyp
     assert connection.execute("SELECT count(*) FROM more").fetchone()[0] == 0
     connection.close()
     open_writer(path).close()  # and not a second time
+
+
+def test_a_ledger_of_version_1_is_upgraded_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l.db"
+    real = migrations()
+    monkeypatch.setattr(opening, "migrations", lambda: real[:1])
+    with closing(open_writer(path)) as connection:
+        connection.execute("INSERT INTO account (provider, origin, hold_until) VALUES ('reapi', 'https://x', 7)")
+        connection.execute("INSERT INTO latency (model, seconds, took) VALUES ('m', 5, 61.5)")
+    assert _file_dump(path)[0] == 1
+    with closing(open_reader(path) or pytest.fail("no reader")) as reader:
+        assert pace.known(reader, "reapi") is None, "a reader beside an older ledger changes nothing"
+    assert _file_dump(path)[0] == 1
+    monkeypatch.undo()
+
+    with closing(open_writer(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == LATEST
+        assert connection.execute("SELECT * FROM account").fetchall() == [("reapi", "https://x", 7.0)]
+        assert connection.execute("SELECT model, seconds, took FROM latency").fetchall() == [("m", 5, 61.5)]
+        assert pace.read("reapi", connection) == Learned()
+        learned = Learned(submits=7.0, in_flight=40, calls=None)
+        connection.execute(pace.SAVE, pace.row("reapi", learned, 9.0))
+        assert pace.read("reapi", connection) == learned
+        assert pace.known(connection, "reapi") == {
+            "submits_per_minute": 420.0,
+            "in_flight": 40,
+            "calls_per_minute": None,
+            "learned_at": 9.0,
+        }
+
+
+@pytest.mark.parametrize("values", ["0, 1, 1", "1, 0, 1", "1, 1, 0"])
+def test_a_learned_limit_is_more_than_nothing(db: sqlite3.Connection, values: str) -> None:
+    db.execute("INSERT INTO account (provider, origin) VALUES ('reapi', 'https://x')")
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        db.execute(f"INSERT INTO pace VALUES ('reapi', {values}, 0)")
 
 
 def _file_dump(path: Path) -> tuple[int, int, list[str]]:

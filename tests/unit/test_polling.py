@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.core.polling import ENOUGH, KEPT, MIN_SIGMA, Latencies, Lognormal, PollPolicy, fit, interval
+from batchrunner.core.polling import (
+    EAGER,
+    ENOUGH,
+    KEPT,
+    MIN_SIGMA,
+    Latencies,
+    Lognormal,
+    PollPolicy,
+    Price,
+    fit,
+    interval,
+)
 
 TYPICAL = Lognormal(math.log(60.0), 0.5)
 POLICY = PollPolicy()
@@ -186,3 +197,53 @@ def test_a_model_that_suddenly_takes_longer_is_not_left_alone() -> None:
     polls, delay = _watch(3600.0, TYPICAL, POLICY)
     assert delay <= POLICY.longest
     assert polls >= 3600.0 / POLICY.longest
+
+
+# --- The price of a poll ---------------------------------------------------------------------------------
+
+
+def _settled(price: Price, tasks: int, budget: float, *, eager: bool = False) -> float:
+    """Plan every task three times over, a task of a minute in the middle of its life; the polls a second asked for."""
+    waits = [0.0] * tasks
+    shares: list[float | None] = [None] * tasks
+    for n in list(range(tasks)) * 3:
+        if (share := shares[n]) is not None:
+            price.remove(share)
+        waits[n] = interval(price.settle(budget, eager=eager), TYPICAL, 60.0)
+        shares[n] = price.add(waits[n])
+    return sum(1.0 / w for w in waits)
+
+
+@pytest.mark.parametrize("tasks", [30, 100, 250])
+def test_the_price_rises_until_the_budget_is_kept(tasks: int) -> None:
+    price = Price(POLICY)
+    asked = _settled(price, tasks, budget=10.0)
+    assert asked <= 11.5
+    assert asked >= 5.0 or price.now == POLICY.price
+
+
+def test_a_poll_is_cheap_where_slots_are_waited_for_and_the_budget_allows() -> None:
+    price = Price(POLICY)
+    _settled(price, 10, budget=1000.0)
+    assert price.now == POLICY.price
+    _settled(price, 10, budget=1000.0, eager=True)
+    assert price.now == EAGER
+
+
+def test_the_longest_interval_calls_for_no_higher_price() -> None:
+    """Ten times more tasks than the budget could ever serve, and the price falls back at once when they are gone."""
+    price = Price(POLICY)
+    shares = []
+    for _ in range(10_000):
+        price.settle(10.0, eager=False)
+        shares.append(price.add(POLICY.longest))
+    peak = price.now
+    for share in shares:
+        price.remove(share)
+    assert math.isfinite(peak)
+    assert price.settle(10.0, eager=False) == POLICY
+
+
+def test_a_dear_poll_makes_the_backoff_longer_too() -> None:
+    usual, dear = interval(POLICY, None, 20.0), interval(PollPolicy(price=2.0), None, 20.0)
+    assert dear == pytest.approx(2.0 * usual)

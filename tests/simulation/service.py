@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from batchrunner.core import events as e
 from batchrunner.core.adaptive import Learned
@@ -33,6 +33,8 @@ from batchrunner.providers.base import Balance, BeforeSend
 from batchrunner.providers.fetch import Fetched
 from tests.simulation.loop import Life, SimLoop, Timeline
 from tests.support import spec
+
+T = TypeVar("T")
 
 START = 1_800_000_000.0
 PATIENCE = 7 * 86400.0
@@ -233,10 +235,10 @@ def oracle(limits: Limits, took: Sequence[float]) -> float:
 class Fetcher:
     """Downloads that take no time and always work."""
 
-    async def fetch(self, url: str, part: Path, *, root: Path, kind: str) -> Fetched:
+    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], T]) -> T:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(b"clip")
-        return Fetched(4, "0" * 64, ".mp4", "MP4")
+        return then(Fetched(4, "0" * 64, ".mp4", "MP4"))
 
 
 class VirtualClock:

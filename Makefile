@@ -8,7 +8,7 @@ JOBS ?= auto
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check crash-long seeds-long powerloss-long fuzz mutants soak bench bench-quick clean
+.PHONY: help setup demo test lint type check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -37,8 +37,8 @@ type: $(STAMP) ## mypy, strict, tests too
 
 check: lint type test ## all of the above
 
-crash-long: $(STAMP) ## the crash enumeration, three times as wide (minutes)
-	BATCHRUNNER_CRASH_SCALE=3 $(BIN)/python -m pytest -n $(JOBS) tests/crash
+crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (many minutes)
+	BATCHRUNNER_CRASH_SCALE=5 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever
 
 seeds-long: $(STAMP) ## the deterministic simulation over SEEDS seeds
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
@@ -52,10 +52,14 @@ fuzz: $(STAMP) ## coverage-guided fuzzing of manifests and answers (minutes)
 	$(BIN)/python -m tests.fuzz manifest --runs 200000
 
 mutants: $(STAMP) ## every named mistake, applied to the code: the tests must catch it (minutes)
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants --processes 2
 
-soak: $(STAMP) ## 100,000 jobs with faults and kills: flat memory, exact account (minutes)
-	$(BIN)/python -m tests.soak --jobs 100000
+mutants-core: $(STAMP) ## mutmut on every line of the core (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
+	$(BIN)/python -m tests.mutants.core --processes 2
+
+soak: $(STAMP) ## 100,000 jobs with faults and kills: flat memory, exact account (20 minutes)
+	$(BIN)/python -m tests.soak --jobs 100000 --record soak.json
 
 bench: $(STAMP) ## every target against its peers; writes benchmarks/RESULTS.md (an hour)
 	$(BIN)/python -m benchmarks

@@ -1,24 +1,38 @@
-"""How a run ends early: signals, limits, budgets, refusals, breakers, dead links. The double's account is the judge."""
+"""How a run ends early: signals, limits, budgets, refusals, breakers, dead links. The double's account is the judge.
+
+Signals at every crash point, in recoveries too, once and twice, are the business of `tests/crash`.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import os
+import pty
 import re
 import signal
+import sqlite3
+import subprocess
+import sys
+import termios
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchrunner import app
-from batchrunner.core.job import RetryBudget, State
+from batchrunner.core.job import Job, RetryBudget, State
 from batchrunner.core.pacing import backoff
 from batchrunner.engine import control
 from batchrunner.engine.clock import Dice
 from batchrunner.engine.control import UNREACHABLE_AT_START, UNREACHABLE_LATER, Control, Stop
 from batchrunner.engine.ports import Settings
 from tests.crash.checks import Books, check_end, check_now
-from tests.crash.command_line import CommandLine
+from tests.crash.command_line import PATIENCE, CommandLine
 from tests.crash.faults import Fault
 from tests.crash.workspace import BATCH, SETTINGS, Workspace
 from tests.double import ALWAYS, CREDITS, Account, Double, Plan, Rule
@@ -44,12 +58,12 @@ class Night:
         """From now on the double does this."""
         self._double.open(self.name, Plan(rules))
 
-    def run(self, **options: object) -> app.RunResult:
+    def run(self, watcher: app.Watcher | None = None, **options: object) -> app.RunResult:
         """One run; what it leaves is held against the account."""
         for name, value in self.space.door.environment.items():
             self._monkeypatch.setenv(name, value)
         asked = app.RunOptions(db=self.space.db, manifests=[self.space.manifest()], settings=self.settings)
-        result = app.run(replace(asked, **options), app.Watcher())  # type: ignore[arg-type]
+        result = app.run(replace(asked, **options), watcher or app.Watcher())  # type: ignore[arg-type]
         books, stop = self.books, result.stop.value if result.stop else None
         assert check_now(books, self.account, self.space.outputs, self.space.fault.budget) == []
         assert check_end(books, self.account, self.space.outputs, result.exit_code, stop) == []
@@ -72,10 +86,21 @@ class Night:
         return [job["error_kind"] for job in self.books.jobs]
 
 
+class Impatient(app.Watcher):
+    """Ends a run that goes on for 20 seconds."""
+
+    def __init__(self) -> None:
+        self._seconds = 0
+
+    def event(self, name: str, job: Job | None = None, /, **data: object) -> None:
+        self._seconds += name == "progress"
+        assert self._seconds < 20, "nobody looks at what runs"
+
+
 # --- Signals: the real command line ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_signal_lets_the_posts_on_the_wire_be_answered_and_recorded(
     double: Double, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -87,7 +112,8 @@ def test_a_signal_lets_the_posts_on_the_wire_be_answered_and_recorded(
 
     run.signal(number)
     run.until("stopping")
-    assert run.process.poll() is None, "it waits for the answers"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.process.wait(1.0)  # it waits for the answers, however long they take
     double.release(name)
 
     assert run.end() == code
@@ -117,6 +143,99 @@ def test_a_second_signal_stops_at_once(double: Double, tmp_path: Path, number: s
     assert line.call("run", "night.yaml") == 3
     assert Books(line.db, tmp_path / "copy").states() == {"unconfirmed": 3, "succeeded": 1}
     assert len(double.account(name).posts) == 4
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (signal.SIGHUP, signal.SIGHUP),  # the kernel and the shell both send it when a terminal is closed
+        (signal.SIGTERM, signal.SIGHUP),  # systemd.kill(5), SendSIGHUP=, at the end of a session
+        (signal.SIGHUP, signal.SIGTERM),
+    ],
+    ids=lambda numbers: "-".join(n.name for n in numbers),
+)
+def test_a_terminal_that_closes_is_no_second_word(
+    double: Double, tmp_path: Path, numbers: tuple[signal.Signals, signal.Signals]
+) -> None:
+    name = scenario(tmp_path)
+    line = CommandLine.at(tmp_path, double.open(name, Plan([Rule("post", "hold", last=3)], polls=1)))
+    line.write(4, in_flight=3)
+    run = line.start("run", "night.yaml")
+    run.until("claimed", 3)
+
+    for number in numbers:
+        run.signal(number)
+    run.until("stopping")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.process.wait(1.0)  # it waits for the answers
+    double.release(name)
+
+    assert run.end() == 143
+    assert Books(line.db, tmp_path / "copy").states() == {"running": 3, "pending": 1}
+    assert line.call("run", "night.yaml") == 0
+    assert len(double.account(name).posts) == 4
+
+
+@contextmanager
+def ignoring(number: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile ignores the signal, as under nohup."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def test_under_nohup_the_night_goes_on(double: Double, tmp_path: Path) -> None:
+    name = scenario(tmp_path)
+    line = CommandLine.at(tmp_path, double.open(name, Plan([Rule("post", "hold", last=2)], polls=1)))
+    line.write(2)
+    with ignoring(signal.SIGHUP):
+        run = line.start("run", "night.yaml")
+    run.until("claimed", 2)
+
+    run.signal(signal.SIGHUP)
+    double.release(name)
+
+    assert run.end() == 0
+    assert "stopping" not in {event["event"] for event in run.events}
+
+
+@pytest.mark.parametrize("display", [[], ["--quiet"], ["--json"]], ids=["bars", "quiet", "json"])
+def test_the_window_is_closed(double: Double, tmp_path: Path, display: list[str]) -> None:
+    """A real terminal that goes away: the run ends as it is asked to, though nobody can read what it says."""
+    name = scenario(tmp_path)
+    line = CommandLine.at(tmp_path, double.open(name, Plan([Rule("post", "hold", last=2)], polls=1)))
+    line.write(2)
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchrunner", "run", "night.yaml", *display],
+        cwd=tmp_path,
+        env=line._environment(),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    os.set_blocking(master, False)
+    end = time.monotonic() + PATIENCE
+    while double.account(name).waiting < 2 and time.monotonic() < end:
+        try:
+            os.read(master, 65536)
+        except BlockingIOError:
+            time.sleep(0.01)
+
+    os.close(master)
+    double.release(name)
+
+    assert process.wait(PATIENCE) == 143
+    account = double.account(name)
+    assert len(account.tasks) == 2
+    assert {a["task_id"] for a in Books(line.db, tmp_path / "copy").attempts} == {t.id for t in account.tasks}
+    assert not list(tmp_path.rglob("*.log")), "a closed window is no bug"
+    assert line.call("run", "night.yaml") == 0
 
 
 @pytest.mark.parametrize("held", ["poll", "media"])
@@ -173,6 +292,61 @@ def test_limit_counts_what_was_sent(
     assert night.states == {"succeeded": 3, "pending": 5}
 
 
+def test_nothing_is_submitted_after_the_deadline(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Night(double, tmp_path, monkeypatch, Fault(jobs=3))
+
+    result = night.run(until=0.0)
+
+    assert (result.exit_code, result.stop) == (4, Stop.DEADLINE)
+    assert night.account.posts == []
+    assert night.run().exit_code == 0
+
+
+class Patient(app.Watcher):
+    """Lets the outputs go a second after five tasks were complete, and remembers how many had been sent by then."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._seen: Counter[str] = Counter()
+        self.sent: int | None = None
+
+    def event(self, name: str, job: Job | None = None, /, **data: object) -> None:
+        self._seen[name] += 1
+        if name == "progress" and self._seen["completed"] >= 5 and self.sent is None:
+            self.sent = self._seen["claimed"]
+            self._release()
+
+
+def test_submitting_waits_while_outputs_pile_up(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is finished should come home before its URL dies; the fifth is the first beyond four a worker."""
+    fault = Fault(Plan([Rule("media", "hold", last=ALWAYS)], polls=1), jobs=9, in_flight=1)
+    night = Night(double, tmp_path, monkeypatch, fault)
+    night.settings = replace(SETTINGS, max_downloads=1)
+    watcher = Patient(lambda: double.release(night.name))
+
+    assert night.run(watcher).exit_code == 0
+
+    assert watcher.sent == 5
+    assert night.states == {"succeeded": 9}
+
+
+@pytest.mark.parametrize(("said", "sent"), [(1, 1), (2, 2), (9, 2)])
+def test_of_two_caps_the_smaller_one_counts(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int, sent: int
+) -> None:
+    """`--max-credits` never raises the budget that the manifest allows."""
+    night = Night(double, tmp_path, monkeypatch, Fault(jobs=4, budget=2 * CREDITS))
+
+    result = night.run(max_credits=said * CREDITS)
+
+    assert (result.exit_code, result.stop) == (4, Stop.BUDGET)
+    assert len(night.account.posts) == sent
+
+
 @pytest.mark.parametrize("in_flight", [1, 50])
 def test_a_budget_is_never_exceeded(
     double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_flight: int
@@ -208,7 +382,7 @@ def test_out_of_credit_stops_submitting_and_brings_home_what_runs(
     empty = Rule("post", "no_credit", first=3, last=ALWAYS)
     night = Night(double, tmp_path, monkeypatch, Fault(Plan([empty]), jobs=6))
 
-    result = night.run()
+    result = night.run(Impatient())
 
     assert (result.exit_code, result.stop) == (4, Stop.CREDIT)
     assert night.states == {"succeeded": 2, "pending": 4}
@@ -450,17 +624,38 @@ def test_a_429_holds_every_call(double: Double, tmp_path: Path, monkeypatch: pyt
     assert max(after - before for before, after in itertools.pairwise(times)) >= 0.9  # otherwise a poll is due in 0.5 s
 
 
-def test_a_hold_outlives_the_run(double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault = Fault(Plan([Rule("post", "throttle")], retry_after="1"), jobs=1)
-    night = Night(double, tmp_path, monkeypatch, fault)
-    night.run(until=0.0)
-    night.run(limit=1, until=0.5)
-    thrown = night.account.calls[-1][0]
-    assert night.states == {"pending": 1}
+def test_a_hold_outlives_the_run(double: Double, tmp_path: Path) -> None:
+    """Also for a job that the 429 was not the answer to."""
+    name = scenario(tmp_path)
+    line = CommandLine.at(tmp_path, double.open(name, Plan([Rule("post", "throttle")], polls=1, retry_after="3")))
+    line.write(2, in_flight=1)
+    run = line.start("run", "night.yaml")
+    run.until("hold")
+    run.signal(signal.SIGTERM)
+    assert run.end() == 143
+    assert Books(line.db, tmp_path / "copy").states() == {"pending": 2}
 
-    assert night.run().exit_code == 0
+    assert line.call("run", "night.yaml") == 0
 
-    assert night.account.calls[1][0] - thrown >= 0.9
+    (thrown, _), (next_call, _) = double.account(name).calls[:2]
+    assert next_call - thrown >= 2.9
+
+
+def test_a_schedule_of_another_day_is_not_waited_for(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that was set back must not leave paid tasks unwatched until their URLs are dead."""
+    night = Night(double, tmp_path, monkeypatch, Fault(Plan([Rule("poll", "unauthorized")])))
+    assert night.run().exit_code == 6
+    assert night.states == {"running": 2}
+    with closing(sqlite3.connect(night.space.db, isolation_level=None)) as connection:
+        tomorrow = "UPDATE job SET next_poll_at = updated_at + 86400.0 WHERE state = 'running'"
+        assert connection.execute(tomorrow).rowcount == 2
+    night.change()
+
+    assert night.run(Impatient()).exit_code == 0
+
+    assert night.states == {"succeeded": 2}
 
 
 def test_a_redirected_post_is_a_doubt_and_is_not_followed(

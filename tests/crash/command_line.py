@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,12 @@ class CommandLine:
     def outputs(self) -> Path:
         return self.folder / "out"
 
-    def start(self, *arguments: str) -> Running:
-        """Begin a call; `--json` is added."""
+    def start(self, *arguments: str, under: Sequence[str] = ()) -> Running:
+        """Begin a call, under another program where one is named; `--json` is added."""
         errors = self.folder / "stderr"
         with errors.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "batchrunner", *arguments, "--json"],
+                [*under, sys.executable, "-m", "batchrunner", *arguments, "--json"],
                 cwd=self.folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from batchrunner.core.job import RetryBudget
 from tests.double import ALWAYS, CREDITS, Plan, Rule
@@ -33,14 +33,15 @@ class Fault:
 
 
 def _post(what: str, last: int = 1) -> Fault:
-    return Fault(Plan([Rule("post", what, last=last)]))
+    return _rules(Rule("post", what, last=last))
 
 
 def _rules(*rules: Rule) -> Fault:
-    return Fault(Plan(rules))
+    """Faults of later than sending need no second job: PAIRS have one."""
+    return Fault(Plan(rules, polls=1), jobs=2 if rules[0].on in {"post", "connect"} else 1)
 
 
-FAULTS: dict[str, Fault] = {
+_ALONE: dict[str, Fault] = {
     "none": Fault(),
     "three": Fault(Plan(polls=1, usage=False), jobs=3),
     "narrow": Fault(jobs=3, in_flight=1),
@@ -97,6 +98,46 @@ FAULTS: dict[str, Fault] = {
     "disk_full_twice": Fault(full=1, spooled=2),
     "disk_full_later": Fault(jobs=3, full=2, in_flight=1),
 }
-"""Every situation by name."""
+"""What goes wrong by itself."""
 
-NAMES: Sequence[str] = tuple(FAULTS)
+_SENDING = (
+    "throttle",
+    "reject",
+    "connect_close",
+    "error500",
+    "reset_before",
+    "bare400",
+    "error500_after",
+    "reset_after",
+    "no_id",
+    "malformed",
+    "cut_answer",
+    "slow",
+)
+_LATER = (
+    "fail",
+    "moderate",
+    "poll500",
+    "poll_reset",
+    "poll_missing",
+    "poll_wrong_id",
+    "poll_throttle",
+    "gone",
+    "expired",
+    "truncated",
+    "cut",
+    "media500",
+)
+
+
+def _both(first: Fault, second: Fault) -> Fault:
+    """What goes wrong while sending, and what goes wrong later with the first task that can be followed."""
+    later = [rule if rule.on == "task" else replace(rule, task=0) for rule in second.plan.rules]
+    return Fault(replace(first.plan, rules=(*first.plan.rules, *later)), retry=RetryBudget(provider=1))
+
+
+PAIRS: Sequence[str] = tuple(f"{first}+{second}" for first in _SENDING for second in _LATER)
+"""Names of what goes wrong together."""
+
+FAULTS: Mapping[str, Fault] = _ALONE | {name: _both(*(_ALONE[part] for part in name.split("+"))) for name in PAIRS}
+"""Every situation by name."""

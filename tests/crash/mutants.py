@@ -125,11 +125,11 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "resend": Mutant(_resend, "none/submit.answered.1/poll.sent.1/run"),
-    "late_intent": Mutant(_late_intent, "none/submit.before_intent.1/poll.sent.1/run"),
-    "retry_post": Mutant(_retry_post, "error500_after/-/-/run"),
-    "redirects": Mutant(_redirects, "redirect/-/-/run"),
-    "no_media_check": Mutant(_no_media_check, "cut/-/-/run"),
-    "free_doubts": Mutant(_free_doubts, "reset_after/-/-/run"),
-    "no_echo": Mutant(_no_echo, "poll_wrong_id/-/-/run"),
+    "resend": Mutant(_resend, "none/run:submit.answered.1/run:poll.sent.1/run"),
+    "late_intent": Mutant(_late_intent, "none/run:submit.before_intent.1/run:poll.sent.1/run"),
+    "retry_post": Mutant(_retry_post, "error500_after/run"),
+    "redirects": Mutant(_redirects, "redirect/run"),
+    "no_media_check": Mutant(_no_media_check, "cut/run"),
+    "free_doubts": Mutant(_free_doubts, "reset_after/run"),
+    "no_echo": Mutant(_no_echo, "poll_wrong_id/run"),
 }

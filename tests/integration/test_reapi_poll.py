@@ -163,6 +163,21 @@ async def test_poll_that_says_little(data: bytes, kind: type[PollAnswer]) -> Non
     assert type(answer) is kind, answer
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(status: int) -> None:
+    """Where it leads, the key would go along, and whatever answers there would be believed."""
+
+    def answer(request: Request) -> bytes:
+        if request.target == "/elsewhere":
+            return http(200, done(video_urls=[URL]))
+        return http(status, "", ("Location", "/elsewhere"))
+
+    found, server = await poll(keep(answer))
+    assert isinstance(found, PollFailed)
+    assert found.problem.http_status == status
+    assert [r.target for r in server.requests] == [f"/api/v1/tasks/{ID}"]
+
+
 async def test_a_poll_cut_at_any_byte() -> None:
     data = http(200, done(video_urls=[URL]))
     for cut in range(len(data)):

@@ -13,14 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from batchrunner.core import events as e
 from batchrunner.core.job import State
 from batchrunner.core.lifecycle import TABLE
+from tests.crash.checks import EVENTS, SIGNALS, check_code
 from tests.simulation.world import World
 
-EVENTS: dict[str, type[e.Event]] = {kind.__name__.lower(): kind for _, kind in TABLE}
-SIGNALLED = {"interrupted": 130, "terminated": 143}
-EARLY = frozenset({"credentials refused", "unreachable", "ledger", "disk", *SIGNALLED})
+EARLY = frozenset({"credentials refused", "unreachable", "ledger", "disk", *SIGNALS})
 """Reasons for which a run may leave tasks running and outputs unfetched."""
 
 Row = dict[str, Any]
@@ -221,7 +219,7 @@ def judge_end(
         left: downloads that it said it left to the next run.
         lost_after: the setting.
     """
-    wrong = _code(books, code, stop)
+    wrong = check_code(books.states(), code, stop)
     passing = [j for j in books.jobs if j["state"] in {"running", "downloading"}]
     if any(j["state"] == "submitting" for j in books.jobs):
         wrong.append("P4 a job was left submitting")
@@ -239,21 +237,6 @@ def judge_end(
             elif str(path).removesuffix(".json") not in names:
                 wrong.append(f"nobody's: {path.name}")
     return wrong
-
-
-def _code(books: Books, code: int, stop: str | None) -> list[str]:
-    states = books.states()
-    if stop in SIGNALLED:
-        expected = SIGNALLED[stop]
-    elif stop in {"credentials refused", "unreachable"}:
-        expected = 6
-    elif states.get("unconfirmed"):
-        expected = 3
-    elif any(states.get(s) for s in ("pending", "submitting", "running", "downloading")):
-        expected = 4
-    else:
-        expected = 1 if states.get("failed") else 0
-    return [] if code == expected else [f"P4 exit code {code}, expected {expected} for {states} ({stop})"]
 
 
 def _outcome(job: Row, world: World, lost_after: float) -> list[str]:

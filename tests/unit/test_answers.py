@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zlib
 from typing import Any, get_args
 
@@ -155,6 +156,19 @@ def test_a_compressed_answer_is_read_up_to_the_limit_and_no_further() -> None:
     large = json.dumps({"id": "task_1", "x": "a" * MAX_ANSWER}).encode()
     assert answers.submit_answer(Reply(200, zlib.compress(fits), "deflate"), KEY) == Accepted("task_1")
     assert isinstance(answers.submit_answer(Reply(200, zlib.compress(large), "deflate"), KEY), Ambiguous)
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    """A megabyte on the wire may be a gigabyte in memory."""
+    bomb = zlib.compress(b'{"id": "task_1", "x": "' + b"a" * (64 << 20) + b'"}')
+    tracemalloc.start()
+    try:
+        answer = answers.submit_answer(Reply(200, bomb, "deflate"), KEY)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(answer, Ambiguous)
+    assert peak < 8 * MAX_ANSWER
 
 
 def test_messages_are_kept_raw_but_cut() -> None:

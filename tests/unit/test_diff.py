@@ -35,8 +35,7 @@ def one(asked: JobSpec, *revisions: Known) -> JobChange:
     ],
 )
 def test_the_same_request_costs_only_while_it_was_never_sent(state: State, change: Change, price: int) -> None:
-    found = one(spec(), known(spec(), state))
-    assert (found.change, found.credits, found.state) == (change, price, state)
+    assert one(spec(), known(spec(), state)) == JobChange("dog-1", change, price, state=state)
 
 
 def test_an_unknown_key_is_new() -> None:
@@ -46,16 +45,19 @@ def test_an_unknown_key_is_new() -> None:
 @pytest.mark.parametrize("state", list(State))
 def test_another_request_is_changed_whatever_became_of_the_old_one(state: State) -> None:
     found = one(spec(prompt="a dog at night"), known(spec(), state))
-    assert found.change is Change.CHANGED
-    assert found.credits == 630
-    assert found.fields == (FieldChange("prompt", "a dog", "a dog at night"),)
+    assert found == JobChange("dog-1", Change.CHANGED, 630, (FieldChange("prompt", "a dog", "a dog at night"),))
 
 
 def test_a_change_that_is_recorded_and_not_sent_is_still_a_change() -> None:
     new = spec(prompt="b")
     found = one(new, known(spec(), State.SUCCEEDED, current=False), known(new, State.PENDING, revision=2))
-    assert found.change is Change.CHANGED
-    assert found.fields == (FieldChange("prompt", "a dog", "b"),)
+    assert found == JobChange("dog-1", Change.CHANGED, 630, (FieldChange("prompt", "a dog", "b"),), State.PENDING)
+
+
+def test_a_first_request_that_comes_back_unsent_takes_nobodys_place() -> None:
+    later = known(spec(prompt="b"), State.SUCCEEDED, revision=2)
+    found = one(spec(), known(spec(), State.PENDING, current=False), later)
+    assert found == JobChange("dog-1", Change.NEW, 630, state=State.PENDING)
 
 
 def test_a_request_that_comes_back_is_the_job_that_it_was() -> None:
@@ -86,8 +88,18 @@ def test_what_is_asked_for_no_more_is_removed_once() -> None:
     ]
 
 
+def totals(*specs: JobSpec) -> Totals:
+    found = Totals.empty()
+    for change in diff(specs, {}):
+        found.add(change)
+    return found
+
+
+def test_totals_are_sums() -> None:
+    found = totals(spec(), spec("cat", credits=7), spec("cow", credits=0))
+    assert (found.credits, found.unpriced, found.counts[Change.NEW]) == (637, 0, 3)
+
+
 def test_totals_know_no_price_once_a_job_has_none() -> None:
-    totals = Totals.empty()
-    for change in diff([spec(), spec("cat", credits=None), spec("cow")], {}):
-        totals.add(change)
-    assert (totals.credits, totals.unpriced, totals.counts[Change.NEW]) == (None, 1, 3)
+    found = totals(spec(), spec("cat", credits=None), spec("cow"), spec("hen", credits=None))
+    assert (found.credits, found.unpriced, found.counts[Change.NEW]) == (None, 2, 4)

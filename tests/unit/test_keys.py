@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from batchrunner.core.keys import MAX_VALUE, canonical_json, fingerprint, job_key, value_text
+from batchrunner.core.keys import MAX_VALUE, canonical_json, fingerprint, fingerprint_of, job_key, value_text
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,28 @@ def test_what_is_unsafe_or_mistakable_is_shortened_and_hashed(value: object) -> 
     assert len(text) <= MAX_VALUE + 9
 
 
+@pytest.mark.parametrize(
+    ("value", "begins"),
+    [
+        ("a b", "a_b."),
+        ("Zoë + X", "Zo_X."),
+        ("X y X", "X_y_X."),
+        ("_ä_", "x."),
+        (".hidden.", "hidden."),
+        ("Ab" * MAX_VALUE, "Ab" * (MAX_VALUE // 2) + "."),
+        (1.12345678, "1.12345678."),  # it looks like a short form: two values must never look the same
+    ],
+)
+def test_what_is_readable_of_a_value_stays(value: object, begins: str) -> None:
+    text = value_text(value)
+    assert text.startswith(begins)
+    assert re.fullmatch(r"[0-9a-f]{8}", text.removeprefix(begins))
+
+
+def test_the_longest_value_that_stands_as_it_is() -> None:
+    assert value_text("x" * MAX_VALUE) == "x" * MAX_VALUE
+
+
 def test_a_value_that_spells_another_ones_short_form_is_not_mistaken_for_it() -> None:
     """`a b` is shortened to `a_b.<hash>`; that text itself is a value of its own."""
     short = value_text("a b")
@@ -93,6 +115,12 @@ def test_fingerprint_covers_provider_model_and_request() -> None:
         fingerprint("reapi", "kling", {"a": 1, "b": [1, 2], "c": None}),
     ]
     assert len({base, *others}) == 6
+
+
+def test_a_request_that_is_text_already_has_the_same_fingerprint() -> None:
+    request = {"prompt": "a corgi, “winter” 犬", "duration": 5}
+    text = canonical_json(request).decode()
+    assert fingerprint_of('re"api', "kling-ü", text) == fingerprint('re"api', "kling-ü", request)
 
 
 def test_a_fingerprint_never_changes_between_releases() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,20 @@ async def test_limit(ledger: Ledger) -> None:
     await with_jobs(ledger, [spec(f"s{n}") for n in range(5)])
     assert await due(ledger, limit=3) == ["s0-1", "s1-1", "s2-1"]
     assert await due(ledger, limit=0) == []
+
+
+async def test_a_damaged_request_is_not_sent(ledger: Ledger) -> None:
+    """A bit that flipped in the file is seen by its fingerprint: no money for a film that nobody ordered."""
+    await with_jobs(ledger, [spec("a"), spec("b")])
+
+    def flip(connection: sqlite3.Connection) -> None:
+        connection.execute("DROP TRIGGER job_is_what_it_was")
+        connection.execute("UPDATE job SET request = replace(request, 'a b', 'a c') WHERE key = 'b-1'")
+
+    await ledger.query(flip)
+    with pytest.raises(LedgerUnusable, match="request of job b-1 is damaged"):
+        await due(ledger)
+    assert await due(ledger, Selection(only=("a",))) == ["a-1"]
 
 
 async def test_several_batches(ledger: Ledger) -> None:

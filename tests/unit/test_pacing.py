@@ -36,6 +36,11 @@ def test_the_burst_is_one_seconds_worth() -> None:
     assert rate.delay(50.0) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("burst", [1.0, 1.5, 9.0])
+def test_a_burst_that_was_asked_for_stays(burst: float) -> None:
+    assert Gcra(600.0, burst).burst == burst
+
+
 def test_a_pause_saves_no_more_than_the_burst() -> None:
     rate = Gcra(60.0, burst=3.0)
     rate.take(0.0)
@@ -54,7 +59,7 @@ def test_a_delay_reserves_nothing() -> None:
 
 @pytest.mark.parametrize("per_minute", [0.0, -1.0, math.nan])
 def test_a_rate_must_be_positive(per_minute: float) -> None:
-    with pytest.raises(ValueError, match="more than 0"):
+    with pytest.raises(ValueError, match=r"^per_minute must be more than 0$"):
         Gcra(per_minute)
 
 
@@ -64,6 +69,13 @@ def test_what_was_not_sent_may_be_sent_at_once() -> None:
     assert rate.delay(10.0) == 1.0
     rate.give_back(receipt)
     assert rate.delay(10.0) == 0.0
+
+
+def test_only_the_call_that_was_not_sent_is_given_back() -> None:
+    rate = Gcra(60.0)
+    rate.take(10.0)
+    rate.give_back(rate.take(11.0))
+    assert rate.delay(10.25) == 0.75
 
 
 def test_a_late_give_back_does_not_bring_the_next_call_forward() -> None:

@@ -69,6 +69,20 @@ def test_fit_needs_enough_and_finds_the_parameters() -> None:
     assert found.sigma == pytest.approx(0.5, rel=0.05)
 
 
+def test_a_fit_is_the_mean_and_the_sample_deviation_of_the_logarithms() -> None:
+    samples = [0.02, 0.5, 0.9, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+    logs = [math.log(s) for s in samples]
+    found = fit(samples)
+    assert found is not None
+    assert found.mu == pytest.approx(statistics.fmean(logs))
+    assert found.sigma == pytest.approx(statistics.stdev(logs))
+
+
+def test_hazard_of_what_takes_less_than_a_second() -> None:
+    quick = Lognormal(math.log(0.5), 0.5)
+    assert quick.hazard(0.5) == pytest.approx(math.sqrt(2.0 / math.pi) / (0.5 * 0.5))
+
+
 def test_a_fit_is_never_certain() -> None:
     same = fit([60.0] * 50)
     assert same is not None

@@ -51,6 +51,11 @@ def test_a_flat_price_is_rounded_up_once() -> None:
     assert parse_price({"per": "output", "usd": 0.1}).credits({}, {}) == 100
 
 
+def test_a_price_without_a_date_or_a_source_has_none() -> None:
+    price = parse_price({"per": "output", "usd": 1})
+    assert price == Price("output", (Rate(Decimal(1)),), "", "")
+
+
 def test_the_first_rate_that_applies_wins_and_types_matter() -> None:
     price = parse_price(
         {

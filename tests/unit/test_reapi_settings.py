@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import traceback
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -12,7 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from batchrunner.providers.reapi import ReApi, ReApiSettings
-from batchrunner.providers.wire import Key, explain, is_loopback_host, parse_base
+from batchrunner.providers.wire import Key, explain, is_loopback_host, parse_base, read_into
 
 SECRET = "rk_live_canary_0123456789"
 
@@ -157,3 +159,28 @@ def test_no_error_is_explained_in_its_own_words() -> None:
         assert problem.code == code
         assert SECRET not in repr(problem)
         assert type(error).__name__ in problem.message
+
+
+class Body:
+    """A body of some chunks of 1,000 bytes that counts what was taken of it."""
+
+    def __init__(self, chunks: int) -> None:
+        self._chunks = chunks
+        self.taken = 0
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        while self.taken < self._chunks:
+            self.taken += 1
+            yield b"x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("chunks", "limit", "whole", "length", "taken"),
+    [(0, 10, True, 0, 0), (2, 2000, True, 2000, 2), (3, 2999, False, 2999, 3), (100, 2500, False, 2500, 3)],
+)
+async def test_a_body_is_read_up_to_the_limit_and_no_further(
+    chunks: int, limit: int, whole: bool, length: int, taken: int
+) -> None:
+    body, into = Body(chunks), bytearray()
+    assert await read_into(cast("Any", body), into, limit) is whole
+    assert (len(into), body.taken) == (length, taken)

@@ -5,10 +5,11 @@ Targets 7 and 8 of the performance page. The bounds of the manifest are far abov
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ import pytest
 from batchrunner.core.adaptive import Learned
 from batchrunner.engine.ports import Settings
 from tests.simulation.service import Limits, Night, Service, World, lognormal, oracle
+
+SCALE = float(os.environ.get("BATCHRUNNER_PACING_SCALE", "0.5"))
+"""Share of each night that is played; 1 for the table of the performance page. What is found out at the start weighs
+more in a shorter night, so that is allowed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,22 @@ class Case:
     """Share of the POSTs."""
     median: float = 60.0
 
+    def scaled(self) -> Case:
+        changes = tuple((at * SCALE, factor) for at, factor in self.limits.changes)
+        return replace(
+            self,
+            limits=replace(self.limits, changes=changes),
+            jobs=int(self.jobs * SCALE),
+            least=self.least - 0.04 * (1.0 - SCALE),
+            refused=self.refused + 0.04 * (1.0 - SCALE),
+        )
+
+
+MAIN = "7 a second, 40 in flight"
+"""Target 7 itself: always played whole."""
 
 CASES = {
-    "7 a second, 40 in flight": Case(Limits(rate=7.0, slots=40), 1000),
+    MAIN: Case(Limits(rate=7.0, slots=40), 1000),
     "the same, Retry-After 1 s": Case(Limits(rate=7.0, slots=40, retry_after=1.0), 800),
     "the same, Retry-After 30 s": Case(Limits(rate=7.0, slots=40, retry_after=30.0), 1000, least=0.90),
     "the same, it queues": Case(Limits(rate=7.0, slots=40, queues=True), 600),
@@ -62,7 +80,7 @@ def play(folder: Path, case: Case, *, seed: int = 1, bounds: tuple[float, int] =
 def test_a_night_under_limits_that_nobody_told(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    case = CASES[name]
+    case = CASES[name] if name == MAIN else CASES[name].scaled()
     night, best = play(tmp_path, case)
 
     ratio = best / night.makespan
@@ -79,7 +97,7 @@ def test_a_night_under_limits_that_nobody_told(
 
 def test_a_known_limit_in_flight_is_used(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """Target 8: makespan against the bound n * mean / slots."""
-    case, slots = Case(Limits(), 1000), 6
+    case, slots = Case(Limits(), 600), 4
     night, _ = play(tmp_path, case, bounds=(3000.0, slots))
     mean = statistics.fmean(t.took for t in night.service.tasks.values())
     ratio = case.jobs * mean / slots / night.makespan
@@ -91,10 +109,10 @@ def test_a_known_limit_in_flight_is_used(tmp_path: Path, record_property: Callab
 
 
 def test_where_it_queues_the_queue_stays_short(tmp_path: Path) -> None:
-    night, _ = play(tmp_path, Case(Limits(slots=10, queues=True), 600), bounds=(3000.0, 200))
+    night, _ = play(tmp_path, Case(Limits(slots=10, queues=True), 400), bounds=(3000.0, 120))
     waits = sorted(t.ends - t.took - t.asked for t in list(night.service.tasks.values())[-200:])
     assert statistics.median(waits) <= 4.0 * 68.0, "19 times, if nobody had looked"
-    assert night.service.most == 200, "nobody knew at the start"
+    assert night.service.most == 120, "nobody knew at the start"
 
 
 def test_the_second_night_knows_what_the_first_has_found(tmp_path: Path) -> None:

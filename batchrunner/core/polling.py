@@ -35,7 +35,7 @@ class PollPolicy:
         growth: factor of the backoff that is used until enough is known.
     """
 
-    price: float = 0.5
+    price: float = 0.45
     shortest: float = 1.0
     longest: float = 30.0
     growth: float = 1.5

@@ -126,8 +126,9 @@ def test_the_second_night_knows_what_the_first_has_found(tmp_path: Path) -> None
         world.timeline.advance(80_000.0)
     monday, tuesday = found
 
-    assert monday.learned.in_flight == 40
-    assert tuesday.learned.in_flight == 40
+    for night in found:
+        assert night.learned.in_flight is not None
+        assert 40 <= night.learned.in_flight <= 44, "what has ended and was not asked about yet counts too"
     assert tuesday.service.refused < monday.service.refused
     assert tuesday.service.most == 40
 
@@ -141,7 +142,9 @@ def test_a_limit_above_tonights_bound_is_not_forgotten(tmp_path: Path) -> None:
     service = Service(world.timeline, Limits(slots=10), lambda key: 60.0, world.rng)
     tuesday = world.night(world.jobs(20, "tuesday"), service, few, batch="tuesday")
 
-    assert monday.learned.in_flight == tuesday.learned.in_flight == 10
+    assert monday.learned.in_flight is not None
+    assert 10 <= monday.learned.in_flight <= 14, "what has ended and was not asked about yet counts too"
+    assert tuesday.learned == monday.learned
     assert tuesday.service.most == 4
 
 

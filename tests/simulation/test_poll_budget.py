@@ -157,4 +157,4 @@ def test_latencies_are_kept_for_the_next_night_in_bounded_number(tmp_path: Path)
 
     assert len(kept) == LATENCIES_KEPT
     assert {model for model, _, _ in kept} == {"kling-3-0-turbo"}
-    assert all(20.0 <= took <= 31.0 for _, _, took in kept)
+    assert all(10.0 < took <= 31.0 for _, _, took in kept), "between the look before the end and the one after it"

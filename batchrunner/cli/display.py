@@ -239,7 +239,7 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:
         case "output_renamed":
             return f"{key}: {visible(data['wanted'])} appeared meanwhile; saved as {visible(data['output'])}"
         case "left_behind":
-            return f"{key}: could not be downloaded now, will be next time: {told}"
+            return f"{key}: could not be brought home now, will be next time: {told}"
         case "stopping":
             return f"no more submissions ({data['reason']}): {visible(data['message'], 300)}"
         case _:

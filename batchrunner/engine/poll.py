@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ..core import events as e
 from ..core import retry
-from ..core.job import Job, Running
+from ..core.job import Job, Problem, Running
 from ..core.pacing import backoff
 from ..core.polling import Latencies, interval
 from ..ledger.errors import WriteFailed
@@ -40,6 +40,7 @@ class Watched:
         polls: polls made so far.
         missing_since: monotonic time of the first of the 404s in a row; None where the last answer was another.
         failures: polls in a row that failed.
+        failing_since: monotonic time of the first of them.
         status: the last undocumented status word that was shown to the user.
         share: of the poll budget that its next poll was planned with.
         asked_at: monotonic seconds at which it was last asked for.
@@ -52,6 +53,7 @@ class Watched:
     polls: int = 0
     missing_since: float | None = None
     failures: int = 0
+    failing_since: float = 0.0
     status: str = ""
     share: float = 0.0
     asked_at: float = 0.0
@@ -87,6 +89,8 @@ class Poller:
         self._asking: set[asyncio.Task[None]] = set()
         self._schedules: dict[int, Schedule] = {}
         self._record_failures = 0
+        self.left_behind = 0
+        """Tasks whose polls went on failing; the next run goes on with them."""
 
     @property
     def idle(self) -> bool:
@@ -217,9 +221,7 @@ class Poller:
                 self._control.halt(stop, problem.message)
                 self._again(watched)
             case e.PollFailed(problem=problem):
-                watched.failures += 1
-                self._deps.observe("poll_failed", watched.job, error={"code": problem.code, "message": problem.message})
-                self._again(watched, backoff(watched.failures, self._deps.dice(), self._settings.retry_delay))
+                self._poll_failed(watched, problem)
             case _:
                 assert_never(answer)
 
@@ -250,6 +252,21 @@ class Poller:
             self._release(watched)
         else:
             self._again(watched)
+
+    def _poll_failed(self, watched: Watched, problem: Problem) -> None:
+        """Look again, or leave the task to the next run: a run ends (P4), whatever one task's answers are."""
+        now = self._deps.clock.monotonic()
+        if not watched.failures:
+            watched.failing_since = now
+        watched.failures += 1
+        error = {"code": problem.code, "message": problem.message}
+        if now - watched.failing_since < self._settings.poll_patience:
+            self._deps.observe("poll_failed", watched.job, error=error)
+            self._again(watched, backoff(watched.failures, self._deps.dice(), self._settings.retry_delay))
+        else:
+            self.left_behind += 1
+            self._deps.observe("left_behind", watched.job, error=error)
+            self._release(watched)
 
     def _release(self, watched: Watched, took: float | None = None) -> None:
         self._schedules.pop(watched.job.id, None)

@@ -80,6 +80,7 @@ class Settings:
         deadline: monotonic time after which nothing more is submitted, None for none.
         poll: when to poll.
         lost_after: how long the provider must not know a task before it is lost.
+        poll_patience: how long the polls of one task may go on failing before it is left for the next run.
         download_patience: how long a download may go on failing before it is left for the next run.
         bad_content_tries: how often a complete but unusable file is fetched again from one URL.
         retry_delay: shortest wait before a failed download or poll is repeated.
@@ -97,6 +98,7 @@ class Settings:
     deadline: float | None = None
     poll: PollPolicy = field(default_factory=PollPolicy)
     lost_after: float = 900.0
+    poll_patience: float = 3600.0
     download_patience: float = 900.0
     bad_content_tries: int = 3
     retry_delay: float = 1.0

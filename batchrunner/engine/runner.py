@@ -101,7 +101,8 @@ class Runner:
             await self._shut_down(tasks)
         if self.control.error is not None:
             raise self.control.error
-        return Outcome(self.control.stop, self.control.stop_message, self._downloads.left_behind)
+        left_behind = self._poller.left_behind + self._downloads.left_behind
+        return Outcome(self.control.stop, self.control.stop_message, left_behind)
 
     @property
     def _idle(self) -> bool:

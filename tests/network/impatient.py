@@ -33,6 +33,7 @@ USUAL = {
     "poll": 30.0,  # for a poll
     "stall": 60.0,  # without a byte of a download
     "download": 900.0,  # for which a download may go on failing
+    "nonsense": 3600.0,  # for which the polls of a task may go on failing
     "lost": 900.0,  # for which a task may be unknown
     "unreachable": 900.0,  # without any answer
     "largest": 4 << 30,  # bytes of an output
@@ -60,6 +61,7 @@ def make_impatient() -> None:
         poll=PollPolicy(shortest=0.01, longest=0.05),
         retry_delay=0.01,
         lost_after=patience["lost"],
+        poll_patience=patience["nonsense"],
         download_patience=patience["download"],
     )
 

@@ -220,6 +220,17 @@ GROUPS = [
         again=1,
     ),
     Group(
+        "A task about which nothing sensible is ever said",
+        "For an hour, less in the test: a run ends. The task goes on, and so does the next run with it.",
+        Verdict("running", None, ("reserved",), 4),
+        [
+            Case("404 without the envelope, always", Part(poll=answer(404, PAGE))),
+            Case("500, always", Part(poll=answer(500, PAGE))),
+            Case("completed without an output, always", Part(poll=say(lambda s: http(200, s.task("completed"))))),
+        ],
+        patience={"nonsense": 0.3},
+    ),
+    Group(
         "A poll whose key is refused",
         "The run stops at once; the task goes on and is found by the next run.",
         Verdict("running", None, ("reserved",), 6),

@@ -7,6 +7,7 @@ fingerprint. Where the two disagree one of them is damaged, and nothing may be s
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
 from collections.abc import Iterable
@@ -147,17 +148,22 @@ def _rules(connection: sqlite3.Connection) -> str | None:
 
 def _schema(connection: sqlite3.Connection) -> str | None:
     """Every table, index and trigger is there as the migrations make it, but for comments and spaces."""
+    theirs = _statements(connection)
+    wrong = [name for name, sql in _ours().items() if theirs.get(name) != sql]
+    return f"its schema is not ours: {wrong[0]}" if wrong else None
+
+
+@functools.cache
+def _ours() -> dict[str, str]:
     from .connection import migrations
 
     ours = sqlite3.connect(":memory:")
     try:
         for _number, _name, sql in migrations():
             ours.executescript(sql)
-        theirs = _statements(connection)
-        wrong = [name for name, sql in _statements(ours).items() if theirs.get(name) != sql]
+        return _statements(ours)
     finally:
         ours.close()
-    return f"its schema is not ours: {wrong[0]}" if wrong else None
 
 
 def _statements(connection: sqlite3.Connection) -> dict[str, str]:

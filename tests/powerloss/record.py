@@ -276,8 +276,9 @@ class _Reader:
             case "mkdir" | "link" | "linkat" | "rename" | "renameat" | "renameat2":
                 return os.path.lexists(self._path(words[-1]))
             case "openat" | "open" | "creat":
-                made = "O_CREAT" in call.words and self._tape._inside(path := self._path(words[0]))
-                assert not made or path in self._tape._nodes or not os.path.lexists(path), f"{path} was half made"
+                path = self._path(words[0])
+                makes = "O_CREAT" in call.words and self._tape._inside(path) and path not in self._tape._nodes
+                return makes and os.path.lexists(path)
         return False
 
     # --- Where a call begins: what may be on the disk from now on ----------------------------------------
@@ -295,7 +296,10 @@ class _Reader:
                 file = self._files.get(descriptor(call.words)[0])
                 if file is not None:
                     tape.steps.append(Cut(at, ended, file.node, int(call.words.rsplit(",", 1)[1])))
-            case "openat" | "open" | "creat" | "fsync" | "fdatasync":
+            case "openat" | "open" | "creat":
+                if call.result is None:  # it made a file, and nobody lived to hold it
+                    self._enter(call, {self._path(strings(call.words)[0]): self._new()})
+            case "fsync" | "fdatasync":
                 pass
             case _:
                 self._not_modelled(call)

@@ -72,7 +72,7 @@ class Poller:
         on_completed: Callable[[Job], None],
         on_ended: Callable[[], None],
         on_idle: Callable[[], None],
-        pacer: Pacer | None = None,
+        pacer: Pacer,
     ) -> None:
         self._deps = deps
         self._control = control
@@ -83,7 +83,7 @@ class Poller:
         self._on_ended = on_ended
         self._on_idle = on_idle
         self._wake = control.signal()
-        self._pacer = pacer or Pacer(deps, settings, slots)
+        self._pacer = pacer
         self._heap: list[tuple[float, int, Watched]] = []
         self._order = itertools.count()
         self._asking: set[asyncio.Task[None]] = set()

@@ -42,7 +42,7 @@ class Submitter:
         on_running: Callable[[Job], None],
         backlog: Callable[[], int],
         on_idle: Callable[[], None],
-        pacer: Pacer | None = None,
+        pacer: Pacer,
     ) -> None:
         self._deps = deps
         self._control = control
@@ -54,7 +54,7 @@ class Submitter:
         self._on_idle = on_idle
         self.wake = control.signal()
         """Notify it when a slot, money or a place in the queue may have come free."""
-        self._pacer = pacer or Pacer(deps, settings, slots)
+        self._pacer = pacer
         self._left = settings.max_submissions
         self._page: deque[Job] = deque()
         self._exhausted_until = 0.0

@@ -20,6 +20,7 @@ from batchrunner.core.lifecycle import advance
 from batchrunner.core.selection import Selection
 from batchrunner.engine import control
 from batchrunner.engine.clock import Dice, SystemClock
+from batchrunner.engine.pacer import Pacer
 from batchrunner.engine.ports import Batch, Deps, Settings, Work
 from batchrunner.engine.submit import Submitter
 from tests.crash.workspace import SETTINGS
@@ -72,8 +73,17 @@ async def test_a_post_that_ends_while_the_next_page_is_read(tmp_path: Path, monk
     switches = control.Control(clock, Dice(1), lambda _stop, _message: None)
     work = Work([Batch(1, "night", tmp_path, 60_000.0, 5, RetryBudget())])
     settings: Settings = replace(SETTINGS, submits_per_minute=60_000.0)
+    slots = control.Slots(5)
     submitter = Submitter(
-        deps, switches, control.Slots(5), settings, work, on_running=print, backlog=lambda: 0, on_idle=lambda: None
+        deps,
+        switches,
+        slots,
+        settings,
+        work,
+        on_running=print,
+        backlog=lambda: 0,
+        on_idle=lambda: None,
+        pacer=Pacer(deps, settings, slots),
     )
     running = asyncio.create_task(submitter.run())
     (await ledger.asked.get()).set_result([JOB])  # the first page

@@ -38,7 +38,8 @@ def damaged(data: bytes) -> list[str]:
 
 
 def _lines(data: bytes) -> list[bytes]:
-    return [line for line in data.replace(b"\0", b"\n").split(b"\n") if line]
+    # Nearly all of it is the zeros behind the last record: they are no lines to look at one by one.
+    return [line for line in data.rstrip(b"\0").replace(b"\0", b"\n").split(b"\n") if line]
 
 
 def _record(line: bytes) -> Spooled | None:

@@ -24,7 +24,8 @@ setup: $(STAMP) ## make .venv and install batchrunner in it
 demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh manifests/demo.sh
 
-test: $(STAMP) ## every test of the gate
+test: $(STAMP) ## every test of the gate; installs Chromium for the pages' tests where it can
+	@if sh tests/browser/chromium.sh; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
 	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(STAMP) ## ruff and the import contract

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,38 +13,11 @@ from ..core.job import State
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_batches, no_ledger, reading
-from .options import db_option, json_option, ledger_path, selection, selection_options
-from .tables import note, number, print_json_array, print_table, say, utc_time
+from .options import db_option, json_option, ledger_path, selection, selection_options, states_option
+from .tables import Counter, note, number, print_json_array, print_pieces, print_table, say
 
 MESSAGE = 160
 """Columns that an error's message may take, for people."""
-
-CSV_COLUMNS = (
-    "job",
-    "batch",
-    "shot",
-    "take",
-    "matrix",
-    "tags",
-    "model",
-    "prompt",
-    "request",
-    "state",
-    "task_id",
-    "attempts",
-    "credits",
-    "error_kind",
-    "error_code",
-    "error_message",
-    "request_id",
-    "output",
-    "sha256",
-    "bytes",
-    "current",
-    "revision",
-    "created_at",
-    "updated_at",
-)
 
 
 @click.command(
@@ -61,16 +32,14 @@ States: pending, submitting, unconfirmed, running, downloading, succeeded, faile
 """
 )
 @click.argument("batch", required=False, shell_complete=complete_batches)
-@click.option(
-    "--state", "states", multiple=True, type=click.Choice([s.value for s in State]), help="Only jobs in this state."
-)
+@states_option
 @selection_options
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
 @db_option
 def jobs(
     batch: str | None,
-    states: tuple[str, ...],
+    states: tuple[State, ...],
     only: tuple[str, ...],
     tags: tuple[str, ...],
     as_json: bool,
@@ -103,30 +72,19 @@ def jobs(
 
 def _print(found: Iterator[dict[str, Any]], *, as_json: bool, as_csv: bool) -> int:
     """Print them, none of them kept; returns how many."""
-    counter = _Counter(found)
+    counter = Counter(found)
     if as_json:
         print_json_array(counter)
     elif as_csv:
-        _print_csv(counter)
+        from ..report.results import csv_text, encoded
+
+        print_pieces(encoded(csv_text(counter)))
     else:
         first = next(found, None)
         if first is not None:
-            counter = _Counter(chain((first,), found))
+            counter = Counter(chain((first,), found))
             print_table(("job", "state", "tries", "credits", ""), map(_row, counter), right=(2, 3))
     return counter.count
-
-
-class _Counter:
-    """Counts what passes through."""
-
-    def __init__(self, items: Iterable[dict[str, Any]]) -> None:
-        self._items = items
-        self.count = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for item in self._items:
-            self.count += 1
-            yield item
 
 
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
@@ -140,59 +98,3 @@ def _detail(job: dict[str, Any]) -> str:
         code = "" if error["code"] is None else f" {error['code']}"
         return visible(f"{error['kind']}{code}: {error['message']}", MESSAGE)
     return str(job["output"] or job["task_id"] or "")
-
-
-# --- CSV -------------------------------------------------------------------------------------------------
-
-
-def _print_csv(found: Iterable[dict[str, Any]]) -> None:
-    import csv
-    import io
-
-    stdout = sys.stdout.buffer
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-
-    def flush() -> None:
-        stdout.write(buffer.getvalue().encode("utf-8", "backslashreplace"))
-        buffer.seek(0)
-        buffer.truncate()
-
-    writer.writerow(CSV_COLUMNS)
-    for job in found:
-        writer.writerow([cell(value) for value in _csv_values(job)])
-        flush()
-    flush()
-    stdout.flush()
-
-
-def _csv_values(job: dict[str, Any]) -> Iterator[Any]:
-    error = job["error"] or {}
-    flat = {
-        **job,
-        "matrix": _compact(job["matrix"]) if job["matrix"] else "",
-        "tags": " ".join(job["tags"]),
-        "prompt": job["request"].get("prompt", ""),
-        "request": _compact(job["request"]),
-        "error_kind": error.get("kind"),
-        "error_code": error.get("code"),
-        "error_message": error.get("message"),
-        "request_id": error.get("request_id"),
-        "current": "true" if job["current"] else "false",
-        "created_at": utc_time(job["created_at"]),
-        "updated_at": utc_time(job["updated_at"]),
-    }
-    for name in CSV_COLUMNS:
-        yield flat[name]
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def cell(value: Any) -> Any:
-    """A CSV cell that no spreadsheet runs as a formula: text that begins with = + - @, a tab or a carriage return gets
-    an apostrophe before it (owasp.org, CSV Injection)."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("words", "Send failed jobs back to pending."),
     "resolve": ("words", "Say what became of an unconfirmed job."),
     "cancel": ("words", "Withdraw pending jobs."),
+    "export": ("export", "Results as CSV, JSON or JSONL."),
     "simulate": ("simulate", "A local server that speaks the provider's API."),
     "models": ("models", "List the models, their fields and prices."),
     "schema": ("models", "Print the JSON Schema of manifests, or of one model's requests."),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..core.job import State
 from ..core.selection import Selection
 from ..exits import DEFAULT_DB
 
@@ -67,6 +68,18 @@ def selection_options(function: F) -> F:
     function = click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only jobs with this tag.")(function)
     return click.option(
         "--only", multiple=True, metavar="GLOB", help="Only jobs whose key or shot matches, such as 'corgi-*'."
+    )(function)
+
+
+def states_option(function: F) -> F:
+    """`--state`, any number of them: the value is a tuple of `State`, which is text to SQL."""
+    return click.option(
+        "--state",
+        "states",
+        multiple=True,
+        type=click.Choice([s.value for s in State]),
+        callback=lambda _ctx, _param, names: tuple(State(name) for name in names),
+        help="Only jobs in this state.",
     )(function)
 
 

@@ -14,7 +14,12 @@ from typing import Any
 
 import click
 
-from ..core.pricing import usd_text
+from ..core.figures import counted as counted
+from ..core.figures import local_time as local_time
+from ..core.figures import money as money
+from ..core.figures import number as number
+from ..core.figures import span as span
+from ..core.figures import utc_time as utc_time
 from ..core.text import visible
 
 STATE_COLOURS = {
@@ -60,13 +65,29 @@ def print_json(value: Any) -> None:
 
 def print_json_array(values: Iterable[Any]) -> None:
     """A JSON array on stdout, an element a line, none of them kept."""
-    stdout = sys.stdout.buffer
-    before = "["
-    for value in values:
-        stdout.write(f"{before}\n{json_text(value, indent=None)}".encode("utf-8", "backslashreplace"))
-        before = ","
-    stdout.write(b"[]\n" if before == "[" else b"\n]\n")
-    stdout.flush()
+    from ..report.results import encoded, json_array_text
+
+    print_pieces(encoded(json_array_text(values)))
+
+
+def print_pieces(pieces: Iterable[bytes]) -> None:
+    """Bytes on stdout as they come."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+class Counter:
+    """Counts what passes through."""
+
+    def __init__(self, items: Iterable[dict[str, Any]]) -> None:
+        self._items = items
+        self.count = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for item in self._items:
+            self.count += 1
+            yield item
 
 
 # --- Text ------------------------------------------------------------------------------------------------
@@ -141,8 +162,8 @@ def table_lines(
     def flush() -> Iterator[str]:
         shown = head + chunk if first else chunk
         widths = [max((width(row[i]) for row in head + chunk), default=0) for i in range(len(headers))]
-        for number, row in enumerate(shown):
-            is_head = first and bool(head) and number == 0
+        for index, row in enumerate(shown):
+            is_head = first and bool(head) and index == 0
             yield _line(row, widths, right, columns, styled=styled, head=is_head)
 
     for row in rows:
@@ -185,53 +206,3 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     columns = shutil.get_terminal_size().columns if on_terminal() else None
     for line in table_lines(headers, rows, right=right, columns=columns):
         say(line)
-
-
-# --- Figures ---------------------------------------------------------------------------------------------
-
-
-def number(value: int) -> str:
-    """12500 -> `12,500`."""
-    return f"{value:,}"
-
-
-def money(credits: int | None) -> str:  # noqa: A002
-    """630 -> `630 credits ($0.63)`."""
-    if credits is None:
-        return "an unknown price"
-    return f"{number(credits)} credit{'s' if credits != 1 else ''} (${usd_text(credits)})"
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 job`, `3 jobs`, `2 batches`."""
-    plural = noun + ("es" if noun.endswith("ch") else "s")
-    return f"{number(count)} {noun if count == 1 else plural}"
-
-
-def local_time(at: float | None) -> str:
-    """Unix seconds as local time, `2026-11-22 06:00:00`."""
-    import datetime
-
-    if at is None:
-        return ""
-    return datetime.datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006  people read their own time
-
-
-def utc_time(at: float | None) -> str:
-    """Unix seconds as ISO 8601 in UTC, for files."""
-    import datetime
-
-    if at is None:
-        return ""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def span(seconds: float) -> str:
-    """A duration for people: `45 s`, `12 min`, `3 h 05 min`."""
-    whole = max(0, round(seconds))
-    if whole < 90:
-        return f"{whole} s"
-    minutes = (whole + 30) // 60
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from batchrunner.cli import status as status_module
-from batchrunner.cli.jobs import CSV_COLUMNS, cell
 from batchrunner.core import events as e
 from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import Problem, State
 from batchrunner.engine.clock import wall
+from batchrunner.report.results import CSV_COLUMNS, cell
 from tests.cli_support import call, make_ledger
 from tests.support import FakeClock, open_ledger, path_to, spec
 

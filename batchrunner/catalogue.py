@@ -1,7 +1,8 @@
 """The models as data: a JSON Schema each, with endpoint, output kind and dated price beside it.
 
 A model is one file, `schemas/models/<model>.schema.json`. What JSON Schema has no word for stands in its
-`x-batchrunner` object: `provider`, `endpoint`, `output` (`video`, `image`, `audio`) and `price`.
+`x-batchrunner` object: `provider`, `endpoint`, `output` (`video`, `image`, `audio`), `seconds` (the field that holds
+the clip's length), `price`, and `warnings` about valid requests.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Model:
         schema: the JSON Schema of the request object, `model` included.
         defaults: the provider's default for every field that has one.
         price: None where unknown.
+        seconds: the field that holds the clip's length in whole seconds; None where there is none.
     """
 
     name: str
@@ -41,11 +43,24 @@ class Model:
     schema: dict[str, Any]
     defaults: dict[str, Any]
     price: Price | None
+    seconds: str | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The request fields, without `model`."""
         return tuple(name for name in self.schema["properties"] if name != "model")
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """What holds between the fields, in words."""
+        either = [b["title"] for b in self.schema.get("anyOf", ()) if "title" in b]
+        told = [r["description"] for r in self.schema.get("allOf", ()) if "description" in r]
+        return (*([f"Needs {' or '.join(either)}."] if either else []), *told)
+
+    def length(self, request: Mapping[str, Any]) -> int | None:
+        """Length of the clip that a request asks for, in seconds; None where it says none."""
+        value = request.get(self.seconds, self.defaults.get(self.seconds)) if self.seconds else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def schema_folder() -> Traversable:
@@ -66,6 +81,7 @@ def manifest_schema() -> dict[str, Any]:
 def _model(schema: dict[str, Any]) -> Model:
     extra = schema["x-batchrunner"]
     properties = schema["properties"]
+    seconds = extra.get("seconds")
     return Model(
         name=properties["model"]["const"],
         provider=extra["provider"],
@@ -74,7 +90,8 @@ def _model(schema: dict[str, Any]) -> Model:
         output=extra["output"],
         schema=schema,
         defaults={k: v["default"] for k, v in properties.items() if isinstance(v, dict) and "default" in v},
-        price=parse_price(extra["price"]) if "price" in extra else None,
+        price=parse_price(extra["price"], seconds or "duration") if "price" in extra else None,
+        seconds=seconds,
     )
 
 

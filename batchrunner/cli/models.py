@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,12 +109,14 @@ def examples(model: Model) -> list[dict[str, Any]]:
     if model.price is None:
         return []
     found: list[dict[str, Any]] = []
-    duration = _numbers(model.schema["properties"].get("duration", {}))
+    properties = model.schema["properties"]
+    length = model.seconds if model.price.per == "second" else None
+    _add(found, model, {name: model.defaults[name] for name in model.price.fields if name in model.defaults})
     for rate in model.price.rates:
-        given = dict(rate.when)
-        for seconds in duration if model.price.per == "second" or "duration" in model.defaults else [None]:
-            request = given if seconds is None or "duration" in given else {**given, "duration": seconds}
-            _add(found, model, request)
+        given = {name: value[0] if isinstance(value, tuple) else value for name, value in rate.when}
+        given |= {name: properties.get(name, {}).get("examples", [None])[0] for name in rate.given[:1]}
+        for seconds in _numbers(properties[length]) if length else [None]:
+            _add(found, model, given if seconds is None or length is None else {**given, length: seconds})
     return found
 
 
@@ -138,15 +139,18 @@ def price_text(price: Price | None) -> str:
     if price is None:
         return "unknown"
     unit = "a second" if price.per == "second" else "each"
-    return ", ".join(f"${rate.usd} {unit}{_when(rate)}" for rate in price.rates)
+    lines = ((rate, _conditions(rate)) for rate in price.rates)
+    return ", ".join(f"${rate.usd} {unit}" + (f" ({when})" if when else "") for rate, when in lines)
 
 
-def _when(rate: Rate) -> str:
-    return (
-        f" ({', '.join(_value(v) if isinstance(v, str) else f'{k} {_value(v)}' for k, v in rate.when)})"
-        if rate.when
-        else ""
-    )
+def _conditions(rate: Rate) -> str:
+    """When a line of a price list applies: `resolution 4k, without video_urls`."""
+    parts = [f"{name} {' or '.join(map(_value, v)) if isinstance(v, tuple) else _value(v)}" for name, v in rate.when]
+    if rate.given:
+        parts.append("with " + " or ".join(rate.given))
+    if rate.without:
+        parts.append("without " + " or ".join(rate.without))
+    return ", ".join(parts)
 
 
 def _value(value: Any) -> str:
@@ -158,7 +162,7 @@ def _value(value: Any) -> str:
 
 def _row(model: Model) -> tuple[str, ...]:
     first = next(iter(examples(model)), None)
-    example = "" if first is None else f"{_request(first['request'])}: {money(first['credits'])}"
+    example = "" if first is None else f"{_request(model, first['request'])}: {money(first['credits'])}"
     rates = () if model.price is None else model.price.rates
     text = price_text(model.price)
     if model.price is not None and len(rates) > 1:
@@ -167,10 +171,15 @@ def _row(model: Model) -> tuple[str, ...]:
     return model.name, model.output, text, example
 
 
-def _request(request: dict[str, Any]) -> str:
-    parts = [
-        f"{v} s" if k == "duration" else v if isinstance(v, str) else f"{k} {_value(v)}" for k, v in request.items()
-    ]
+def _request(model: Model, request: dict[str, Any]) -> str:
+    parts = []
+    for name, value in request.items():
+        if isinstance(value, list):
+            parts.append(f"with {name}")
+        elif name == model.seconds:
+            parts.append(f"{value} s")
+        else:
+            parts.append(value if isinstance(value, str) else f"{name} {_value(value)}")
     return ", ".join(parts) or "any"
 
 
@@ -182,10 +191,10 @@ def _explain(model: Model) -> None:
     required = set(model.schema.get("required", ()))
     rows = [_field_row(name, model.schema["properties"][name], name in required) for name in model.fields]
     print_table(("field", "takes", "default", ""), rows)
-    either = [e["title"] for e in model.schema.get("anyOf", ()) if "title" in e]
-    if either:
+    if model.rules:
         say()
-        say(f"  needs {' or '.join(map(visible, either))}")
+    for rule in model.rules:
+        say(f"  {visible(rule)}")
     say()
     _explain_price(model)
 
@@ -203,12 +212,9 @@ def _explain_price(model: Model) -> None:
         [(f"  ${r.usd} {'a second' if price.per == 'second' else 'each'}", _conditions(r)) for r in price.rates],
     )
     say()
-    rows = [(f"  {_request(e['request'])}", f"{number(e['credits'])} credits", f"${e['usd']}") for e in examples(model)]
+    told = ((_request(model, e["request"]), e) for e in examples(model))
+    rows = [(f"  {request}", f"{number(e['credits'])} credits", f"${e['usd']}") for request, e in told]
     print_table(("", "", ""), rows, right=(1, 2))
-
-
-def _conditions(rate: Rate) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in rate.when)
 
 
 def _field_row(name: str, field: dict[str, Any], required: bool) -> tuple[str, ...]:
@@ -252,6 +258,7 @@ def _model_json(model: Model) -> dict[str, Any]:
         "endpoint": model.endpoint,
         "output": model.output,
         "fields": {name: model.schema["properties"][name] for name in model.fields},
+        "rules": list(model.rules),
         "defaults": model.defaults,
         "price": _price_json(model.price),
         "examples": examples(model),
@@ -261,5 +268,11 @@ def _model_json(model: Model) -> dict[str, Any]:
 def _price_json(price: Price | None) -> dict[str, Any] | None:
     if price is None:
         return None
-    rates: Iterable[dict[str, Any]] = [{"when": dict(r.when), "usd": str(r.usd)} for r in price.rates]
-    return {"per": price.per, "rates": list(rates), "as_of": price.as_of, "source": price.source}
+    return {"per": price.per, "rates": list(map(_rate_json, price.rates)), "as_of": price.as_of, "source": price.source}
+
+
+def _rate_json(rate: Rate) -> dict[str, Any]:
+    line: dict[str, Any] = {"when": dict(rate.when)}
+    line |= {"given": list(rate.given)} if rate.given else {}
+    line |= {"without": list(rate.without)} if rate.without else {}
+    return {**line, "usd": str(rate.usd)}

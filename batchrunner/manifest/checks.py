@@ -233,7 +233,7 @@ class Checker:
         if problems or not rules.clean(request):
             self._explain(shot, matrix, point, rules, request)
         if rules.credits(request) is None and rules.valid(request):
-            self._no_price(shot, matrix, point, rules)
+            self._no_price(shot, matrix, point, rules, request)
         return rules, request
 
     def _explain(
@@ -270,11 +270,22 @@ class Checker:
                 f"shot {shot.id} has no model; set model in defaults or in the shot; models: {listed(known)}",
             )
 
-    def _no_price(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], rules: ModelRules) -> None:
+    def _no_price(
+        self,
+        shot: Shot,
+        matrix: Matrix | None,
+        point: Mapping[str, Any],
+        rules: ModelRules,
+        request: Mapping[str, Any],
+    ) -> None:
         place = self._origin(shot, matrix, point, "model")
         name = rules.model.name
         what = f"no price is known for {name} as it is used here"
         how = f"give it in the manifest, such as prices: {{{name}: {{per: second, usd: 0.1}}}}"
+        length = rules.missing_length(request)
+        if length is not None:
+            what = f"{name} is charged by the second and its default length is not known"
+            how = f"give {length}"
         if self.budget:
             self._error(place, f"{what}, and a budget is set; {how}")
         else:

@@ -38,7 +38,10 @@ def any_model_problems(rules: Rules, field: str, value: Any) -> list[Problem]:
         hint = did_you_mean(field, [*known, *SHOT_KEYS])
         return [Problem((), f"no model has a field {quoted(field)}{hint}; fields: {listed(known)}", at_key=True)]
     found = [r.field_problems(field, r.convert(field, value)) for r in having]
-    return found[0] if all(found) else []
+    if not all(found) or len(having) == 1:
+        return found[0] if all(found) else []
+    said = f"no model takes this; by {having[0].model.name}, "
+    return [Problem(p.steps, said + p.message, p.at_key) for p in found[0]]
 
 
 def check_layer(layer: Layer, model: str | None, rules: Rules, report: Report) -> None:
@@ -76,11 +79,15 @@ def field_problems(rules: Rules, model: str | None, name: str, value: Any) -> li
 
 
 def check_price(node: Node, rules: ModelRules, report: Report) -> None:
-    """Check the fields and values in the `when` of a price that the manifest gives."""
+    """Check the fields and values in the conditions of a price that the manifest gives."""
     for i, rate in enumerate(node.value.get("rates", [])):
-        if "when" not in rate:
-            continue
-        when = node.child("rates").child(i).child("when")
-        for name, value in rate["when"].items():
-            for problem in rules.field_problems(name, value):
-                report.error(when.key(name) if problem.at_key else when.at(name), problem.message)
+        here = node.child("rates").child(i)
+        for name, wanted in rate.get("when", {}).items():
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                for problem in rules.field_problems(name, value):
+                    when = here.child("when")
+                    report.error(when.key(name) if problem.at_key else when.at(name), problem.message)
+        for key in ("given", "without"):
+            for n, name in enumerate(rate.get(key, [])):
+                if name not in rules.properties:
+                    report.error(here.child(key).at(n), rules.no_field(name))

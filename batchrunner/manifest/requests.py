@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..catalogue import Model
@@ -30,6 +31,7 @@ class ModelRules:
 
     The schema is taken apart: each field's own subschema, whose answers are remembered by value, and the rules
     that concern the request as a whole. A test holds that both together refuse what the whole schema refuses.
+    Validators are built when they are first asked: a manifest uses few of the models there are.
     """
 
     def __init__(self, model: Model, price: Price | None) -> None:
@@ -39,22 +41,32 @@ class ModelRules:
         self.properties: Mapping[str, Any] = schema["properties"]
         self.strings = frozenset(n for n, s in self.properties.items() if is_text(s))
         self.integers = frozenset(n for n, s in self.properties.items() if s.get("type") == "integer")
-        self._warnings = [
-            (gate({**_definitions(schema), **w["if"]}), str(w["field"]), str(w["message"]))
-            for w in schema.get("x-batchrunner", {}).get("warnings", [])
-        ]
-        self.valid = gate(schema).is_valid
-        noted = {"not": {"anyOf": [w["if"] for w in schema.get("x-batchrunner", {}).get("warnings", [])]}}
-        clean = {**schema, "allOf": [*schema.get("allOf", []), noted]} if self._warnings else schema
-        self.clean = gate(clean).is_valid
-        """Whether a request is valid and nothing is to be said of it: one call for most jobs."""
+        self._noted = schema.get("x-batchrunner", {}).get("warnings", [])
         rules = {k: v for k, v in schema.items() if k not in ("properties", "additionalProperties")}
         self._rules = Explainer(rules)
         self._fields = {n: Explainer({**_definitions(schema), **s}) for n, s in self.properties.items()}
         self._known: dict[Any, list[Problem]] = {}
         self._prices: dict[Any, int | None] = {}
-        when = [name for rate in price.rates for name, _ in rate.when] if price else []
-        self._price_fields = tuple(dict.fromkeys([*when, "duration"]))
+        self._price_fields = price.fields if price else ()
+
+    @cached_property
+    def valid(self) -> Callable[[Any], bool]:
+        """Whether a request is valid."""
+        return gate(self.model.schema).is_valid  # type: ignore[no-any-return]
+
+    @cached_property
+    def clean(self) -> Callable[[Any], bool]:
+        """Whether a request is valid and nothing is to be said of it: one call for most jobs."""
+        schema = self.model.schema
+        if not self._noted:
+            return self.valid
+        noted = {"not": {"anyOf": [w["if"] for w in self._noted]}}
+        return gate({**schema, "allOf": [*schema.get("allOf", []), noted]}).is_valid  # type: ignore[no-any-return]
+
+    @cached_property
+    def _warnings(self) -> list[tuple[Any, str, str]]:
+        definitions = _definitions(self.model.schema)
+        return [(gate({**definitions, **w["if"]}), str(w["field"]), str(w["message"])) for w in self._noted]
 
     def convert(self, field: str, value: Any) -> Any:
         """A value as the request carries it: a whole float becomes an int where the field is one."""
@@ -72,15 +84,15 @@ class ModelRules:
             return text
         return resolve(text.strip())
 
+    def no_field(self, field: str) -> str:
+        """What to say of a field that the model doesn't have."""
+        hint = did_you_mean(field, [*self.model.fields, *SHOT_KEYS])
+        return f"{self.model.name} has no field {quoted(field)}{hint}; its fields: {listed(self.model.fields)}"
+
     def field_problems(self, field: str, value: Any) -> list[Problem]:
         """What is wrong with one field, by its own subschema."""
         if field not in self.properties:
-            known = [*self.model.fields, *SHOT_KEYS]
-            message = (
-                f"{self.model.name} has no field {quoted(field)}{did_you_mean(field, known)}; "
-                f"its fields: {listed(self.model.fields)}"
-            )
-            return [Problem((), message, at_key=True)]
+            return [Problem((), self.no_field(field), at_key=True)]
         key = (field, typed(value))
         found = self._known.get(key)
         if found is None:
@@ -94,7 +106,8 @@ class ModelRules:
         found = [FieldProblem(f, p) for f, value in request.items() for p in self.field_problems(f, value)]
         for problem in self._rules.problems(request, subject):
             if problem.steps and isinstance(problem.steps[0], str):
-                found.append(FieldProblem(problem.steps[0], Problem(problem.steps[1:], problem.message)))
+                inner = Problem(problem.steps[1:], problem.message, problem.at_key)
+                found.append(FieldProblem(problem.steps[0], inner))
             else:
                 found.append(FieldProblem(None, problem))
         if not found and not self.valid(request):
@@ -121,12 +134,16 @@ class ModelRules:
             self._prices[key] = found
         return found
 
+    def missing_length(self, request: Mapping[str, Any]) -> str | None:
+        """The field that would give the price, where that hangs on a length that nobody gives."""
+        price = self.price
+        if price is None or price.per != "second" or price.seconds not in self.properties:
+            return None
+        return price.seconds if price.seconds not in {**self.model.defaults, **request} else None
+
     def seconds(self, request: Mapping[str, Any]) -> int | None:
         """Length of the clip that is asked for, where the model has one."""
-        if "duration" not in self.properties:
-            return None
-        value = request.get("duration", self.model.defaults.get("duration"))
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        return self.model.length(request)
 
 
 def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:

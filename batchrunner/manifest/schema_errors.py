@@ -2,6 +2,9 @@
 
 `jsonschema-rs` says whether a value is valid, `jsonschema` why not. So that both mean the same by `pattern`
 (`\\d` and digits of other scripts, `$` and a final line feed), `jsonschema` asks `jsonschema-rs` about it.
+
+Where a rule says itself what is wrong (`errorMessage`, `patternErrorMessage`; editors know them too), that is said. An
+`errorMessage` continues a sentence that begins with what the rule is about: `needs a prompt`.
 """
 
 from __future__ import annotations
@@ -85,6 +88,14 @@ def _explain(error: Any, subject: str) -> Iterator[Problem]:
     steps: Steps = tuple(error.absolute_path)
     name = _name(steps, subject)
     schema = error.schema if isinstance(error.schema, dict) else {}
+    if "errorMessage" in schema:
+        at_key = bool(steps) and schema.get("not") == {}
+        yield Problem(steps, f"{name or 'this'} {schema['errorMessage']}", at_key)
+    else:
+        yield from _words(error, schema, steps, name)
+
+
+def _words(error: Any, schema: Mapping[str, Any], steps: Steps, name: str) -> Iterator[Problem]:
     kind = str(error.validator)
     if kind in ("additionalProperties", "unevaluatedProperties") and error.validator_value is False:
         yield from _unknown_keys(error, schema, steps, name)

@@ -17,6 +17,7 @@ from batchrunner.manifest.located import Document, Map, Node, Seq
 from batchrunner.manifest.reading import check_text
 from batchrunner.manifest.requests import ModelRules
 from batchrunner.manifest.schema_errors import Explainer, gate
+from tests.unit.test_models import CASES, meant
 
 TEXT = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn", "Co", "Zl", "Zp"]), max_size=20
@@ -282,41 +283,48 @@ def test_order_changes_neither_keys_nor_fingerprints(shots: dict[str, Any], rand
 
 # --- the two validators agree ----------------------------------------------------------------------------
 
-FIELDS = [name for model in models().values() for name in model.schema["properties"]]
-REQUESTS = st.dictionaries(
-    st.sampled_from([*FIELDS, "unknown"]),
-    VALUES
-    | st.sampled_from(
-        [
-            "16:9",
-            "1080p",
-            "720p\n",
-            "http://a",
-            "https://a/\u00a0",
-            "https://example.com/a.png",
-            "https://a\n",
-            "https://a b",
-            True,
-            5.0,
-            3,
-            "x" * 3073,
-        ]
-    )
-    | st.lists(SCALARS, max_size=2),
-    max_size=6,
-)
+ODD = VALUES | st.sampled_from(
+    [
+        "16:9",
+        "1080p",
+        "720p\n",
+        "http://a",
+        "https://a/\u00a0",
+        "https://example.com/a.png",
+        "https://a\n",
+        "https://a b",
+        True,
+        5.0,
+        3,
+        "x" * 3073,
+    ]
+) | st.lists(SCALARS, max_size=2)  # fmt: skip
+RULES = {name: ModelRules(model, model.price) for name, model in models().items()}
+WHOLE_SCHEMA = {name: (gate(model.schema).is_valid, Explainer(model.schema)) for name, model in models().items()}
 
 
-@settings(max_examples=400, deadline=None)
-@given(REQUESTS, st.booleans())
-def test_gate_explainer_and_parts_agree_on_requests(request: dict[str, Any], named: bool) -> None:
-    for model in models().values():
-        rules = ModelRules(model, model.price)
-        value = {**request, "model": model.name} if named else request
-        valid = gate(model.schema).is_valid(value)
-        assert valid == (not Explainer(model.schema).problems(value))
-        assert valid == (not rules.problems(value))
-        assert rules.clean(value) == (valid and not rules.warnings(value))
+def _values(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Requests of one model: values that the tables of requests give a field, good ones and bad ones, or anything."""
+    case = CASES[name]
+    written = [meant(r) for r in [*case["valid"], *(i["request"] for i in case["invalid"])]]
+    fields = {}
+    for field in [*models()[name].schema["properties"], "unknown"]:
+        seen = [request[field] for request in written if field in request]
+        fields[field] = st.sampled_from(seen) | ODD if seen else ODD
+    fields["model"] = st.just(name) | ODD
+    return st.fixed_dictionaries({}, optional=fields).map(lambda request: {"model": name, **request})
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(list(CASES)).flatmap(lambda name: st.tuples(st.just(name), _values(name))))
+def test_gate_explainer_and_parts_agree_on_requests(drawn: tuple[str, dict[str, Any]]) -> None:
+    name, value = drawn
+    rules = RULES[name]
+    is_valid, explainer = WHOLE_SCHEMA[name]
+    valid = is_valid(value)
+    assert valid == (not explainer.problems(value))
+    assert valid == (not rules.problems(value))
+    assert rules.clean(value) == (valid and not rules.warnings(value))
 
 
 ID_LIKE = st.text(st.sampled_from("aZ0._-٣é \n$"), max_size=6)

@@ -42,7 +42,8 @@ def test_every_model_has_a_dated_price_for_its_defaults(name: str) -> None:
     assert model.price is not None
     assert model.price.as_of
     assert model.price.source
-    credits = model.price.credits({}, model.defaults)  # noqa: A001
+    duration = {} if model.length({}) or model.price.per == "output" else {"duration": 5}
+    credits = model.price.credits(duration, model.defaults)  # noqa: A001
     assert credits is not None
     assert credits > 0
 

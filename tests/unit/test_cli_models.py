@@ -37,7 +37,7 @@ def test_a_model_is_explained() -> None:
         "2,363",
     ):
         assert part in text
-    assert "needs a prompt or a first frame" in text
+    assert "Needs a prompt or a first frame." in text
 
 
 def test_models_as_json() -> None:

@@ -78,6 +78,26 @@ def test_the_first_rate_that_applies_wins_and_types_matter() -> None:
     assert price.credits({"a": "x"}, {"b": "y"}) == 5000
 
 
+def test_conditions_on_what_is_given() -> None:
+    price = parse_price(
+        {
+            "per": "second",
+            "rates": [
+                {"when": {"hd": [True, "yes"]}, "given": ["image", "clips"], "usd": "0.002"},
+                {"without": ["clips"], "usd": "0.001"},
+            ],
+        },
+        seconds="length",
+    )
+    assert price.fields == ("hd", "image", "clips", "length")
+    assert price.credits({"hd": True, "image": "x", "length": 2}, {}) == 4
+    assert price.credits({"hd": "yes", "clips": ["x"], "length": 2}, {}) == 4
+    assert price.credits({"hd": 1, "image": "x", "length": 2}, {}) == 2
+    assert price.credits({"hd": True, "image": "", "clips": [], "length": 2}, {}) == 2
+    assert price.credits({"clips": ["x"], "length": 2}, {}) is None
+    assert price.credits({"image": "x", "duration": 2}, {}) is None
+
+
 @pytest.mark.parametrize(
     ("credits", "text"),
     [(0, "0.00"), (1, "0.001"), (10, "0.01"), (630, "0.63"), (788, "0.788"), (1000, "1.00"), (1234567, "1234.567")],

@@ -3,6 +3,8 @@ can name a code without paying for the engine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -19,4 +21,12 @@ DEFAULT_DB = "batchrunner.db"
 
 
 class UsageError(Exception):
-    """What the user asked for can't be done; the message says how to mend it. Exit code 2, nothing was sent."""
+    """What the user asked for can't be done; the message says how to mend it. Exit code 2, nothing was sent.
+
+    Attributes:
+        lines: details, one to a line below the message.
+    """
+
+    def __init__(self, message: str, lines: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .catalogue import models
+from .core.frozen import Frozen
 from .core.job import Job, State
 from .core.pacing import clamp_retry_after
 from .core.polling import Latencies
@@ -42,6 +43,7 @@ from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.record import BatchSpec
 from .ledger.store import Ledger
+from .planning import hold_to
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -66,6 +68,7 @@ class RunOptions:
         resubmit: `--on-unconfirmed resubmit`.
         until: seconds from now after which nothing more is submitted.
         wait_lock: seconds to wait for another runner to leave.
+        plan: `--plan`: a frozen plan; what would pay for anything else is refused before anything is recorded.
         settings: how the engine behaves, except for what the options and the batches say.
         crash: called with the name of every durable step; for tests.
     """
@@ -81,6 +84,7 @@ class RunOptions:
     resubmit: bool = False
     until: float | None = None
     wait_lock: float = 0.0
+    plan: Frozen | None = None
     settings: Settings = field(default_factory=Settings)
     crash: Crash = no_crash
 
@@ -164,6 +168,8 @@ class Night:
         for manifest in options.manifests:
             if names.count(manifest.batch) > 1:
                 raise UsageError(f"two manifests name the batch {manifest.batch}; give each a name of its own")
+        if options.plan is not None:
+            await self._ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
         for manifest in options.manifests:
             await self._ledger.record(batch_spec(manifest, options.max_credits), manifest.jobs)
             options.crash("start.recorded")

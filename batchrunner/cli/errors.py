@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except LedgerBusy as busy:
         return _say(str(busy), EXIT_BUSY)
     except (UsageError, LedgerError) as error:
-        return _say(str(error), EXIT_USAGE)
+        return _say(str(error), EXIT_USAGE, getattr(error, "lines", ()))
     except Exception as error:  # noqa: BLE001  the last line of defence
         return _known(error) or _bug(error)
 
@@ -54,8 +55,8 @@ def _never_fail_to_print() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def _say(message: str, code: int) -> int:
-    click.echo(f"error: {visible(message)}", err=True)
+def _say(message: str, code: int, lines: Sequence[str] = ()) -> int:
+    click.echo("\n  ".join([f"error: {visible(message)}", *map(visible, lines)]), err=True)
     return code
 
 

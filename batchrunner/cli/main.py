@@ -12,7 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Do the main job: submit, poll, download. Run it again to continue."),
     "resume": ("run", "Continue unfinished batches from the ledger alone, without the manifest."),
     "validate": ("validate", "Check a manifest; nothing is recorded or sent."),
-    "plan": ("plan", "Show what a run would do, and what it would cost."),
+    "plan": ("plan", "Show what a run would do, what it would cost, and how long it would take."),
     "status": ("status", "Counts by state, and credits spent, reserved and at risk."),
     "jobs": ("jobs", "List jobs."),
     "show": ("show", "Everything about one job: request, history, attempts."),

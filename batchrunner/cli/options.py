@@ -49,6 +49,12 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(function)
 
 
+def balance_option(function: F) -> F:
+    return click.option("--no-balance", is_flag=True, help="Don't ask the service what is left on the account.")(
+        function
+    )
+
+
 def ledger_path(db: Path | None, *, simulate: bool = False) -> Path:
     """Where the ledger is. Simulated work keeps its own, so that it never mixes with paid work: with `--simulate`,
     only a `--db` given on the command line names it as it stands."""
@@ -83,7 +89,7 @@ def states_option(function: F) -> F:
     )(function)
 
 
-def manifest_options(function: F) -> F:
+def manifest_options(function: F, *, required: bool = True) -> F:
     """The arguments and options that say what a manifest means."""
     function = click.option(
         "--var", "variables", multiple=True, metavar="K=V", callback=_variables, help="Override a variable (vars:)."
@@ -91,7 +97,8 @@ def manifest_options(function: F) -> F:
     function = click.option("--profile", metavar="NAME", help="Apply a profile of the manifest, such as final.")(
         function
     )
-    return click.argument("manifests", nargs=-1, required=True, metavar="MANIFEST...", type=click.Path())(function)
+    metavar = "MANIFEST..." if required else "[MANIFEST]..."
+    return click.argument("manifests", nargs=-1, required=required, metavar=metavar, type=click.Path())(function)
 
 
 def _variables(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:

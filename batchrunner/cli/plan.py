@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ..core.diff import Change, JobChange, Known, Totals, diff
-from ..core.job import JobSpec, State
+from .. import planfile
+from ..core.diff import Change, JobChange
+from ..core.forecast import Forecast
+from ..core.frozen import Arguments
+from ..core.job import State
 from ..core.pricing import usd_text
-from ..core.selection import Selection
 from ..core.text import visible
-from ..exits import EXIT_OK, UsageError
+from ..engine.clock import wall
+from ..exits import EXIT_OK
+from ..planning import Funds, Plan, funds, make_plans
 from .ledgers import reading
 from .options import (
+    balance_option,
     db_option,
     json_option,
     ledger_path,
@@ -26,10 +29,7 @@ from .options import (
     selection,
     selection_options,
 )
-from .tables import clip, counted, json_text, money, number, print_json, print_table, say, warn
-
-if TYPE_CHECKING:
-    from ..manifest import Manifest
+from .tables import clip, counted, json_text, money, note, number, print_json, print_table, say, span, utc_time, warn
 
 ROWS = 40
 """Jobs that are listed for people."""
@@ -47,6 +47,7 @@ Examples:
   batchrunner plan nightly.yaml
   batchrunner plan nightly.yaml --profile final --only 'corgi-*'
   batchrunner plan nightly.yaml --json | jq '.summary'
+  batchrunner plan nightly.yaml --out plan.json     freeze it: `run --plan plan.json` pays for this, or for nothing
 
 \b
 new        never sent: a run pays for it        changed    asked for differently: a run pays for it
@@ -56,6 +57,13 @@ removed    no longer in the manifest: never sent from now on
 )
 @manifest_options
 @selection_options
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Freeze the plan in this file, for run --plan.",
+)
+@balance_option
 @json_option
 @db_option
 def plan(
@@ -64,124 +72,88 @@ def plan(
     profile: str | None,
     only: tuple[str, ...],
     tags: tuple[str, ...],
+    out: Path | None,
+    no_balance: bool,
     as_json: bool,
     db: Path | None,
 ) -> int:
-    """Show what a run would do, and what it would cost.
+    """Show what a run would do, what it would cost, and how long it would take.
 
-    Compares the manifest with the ledger. Nothing is recorded or sent.
+    Compares the manifest with the ledger, and with the account's balance where a key is set. Nothing is recorded or
+    sent.
     """
     from .loading import load_all
 
     loaded = load_all(manifests, profile=profile, variables=variables, as_json=as_json)
-    with reading(ledger_path(db)) as connection:
-        return print_plan(loaded, connection, selection(only, tags), as_json=as_json)
+    path = ledger_path(db)
+    with reading(path) as connection:
+        plans = make_plans(loaded, connection, selection(only, tags))
+        account = Funds() if no_balance else funds(path, connection)
+    if out is not None:
+        arguments = Arguments(profile, variables, only, tags)
+        planfile.write(out, planfile.freeze(plans, arguments, path=out, ledger=path, made_at=utc_time(wall())))
+    print_plan(plans, as_json=as_json, account=account)
+    if out is not None:
+        (note if as_json else say)(
+            f"frozen in {visible(str(out))}: batchrunner run --plan {visible(shlex.quote(str(out)))}"
+        )
+    return EXIT_OK
 
 
-def print_plan(
-    manifests: Sequence[Manifest], connection: sqlite3.Connection | None, chosen: Selection, *, as_json: bool
-) -> int:
-    """Print the plan of every manifest; returns the exit code.
+NOBODY_ASKED = Funds()
+
+
+def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds = NOBODY_ASKED) -> int:
+    """Print plans; returns the exit code.
 
     Args:
-        manifests: valid ones.
-        connection: the ledger, read-only; None where there is none.
-        chosen: `--only`, `--tag`.
-        as_json: one object, or with several manifests `{"plans": [...]}`.
-
-    Raises:
-        UsageError: two manifests name one batch, or nothing is selected.
+        plans: one for each manifest.
+        as_json: one object, or with several plans `{"plans": [...]}`.
+        account: what is left on it.
     """
-    names = [m.batch for m in manifests]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"two manifests name the batch {name}; give each a name of its own")
-    plans = [make_plan(manifest, connection, chosen) for manifest in manifests]
-    if chosen and not any(p.changes for p in plans):
-        raise UsageError(f"nothing is selected: no job of {', '.join(names)} matches --only and --tag")
     for found in plans:
         if found.totals.unpriced:
             unpriced = counted(found.totals.unpriced, "job")
             warn(f"{found.batch}: {unpriced} without a known price; give it in the manifest under prices:")
     if as_json:
-        texts = [plan_json(p) for p in plans]
+        texts = [plan_json(p, account) for p in plans]
         print_json(texts[0] if len(texts) == 1 else {"plans": texts})
-        return EXIT_OK
-    for found in plans:
-        _show(found)
+    else:
+        for found in plans:
+            _show(found)
+    _show_account(plans, account, as_json=as_json)
     return EXIT_OK
-
-
-# --- The plan --------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Plan:
-    """A manifest's changes, their sums, and the money that the batch has committed already."""
-
-    batch: str
-    max_credits: int | None
-    committed: int
-    totals: Totals = field(default_factory=Totals.empty)
-    changes: list[JobChange] = field(default_factory=list)
-
-
-def make_plan(manifest: Manifest, connection: sqlite3.Connection | None, chosen: Selection) -> Plan:
-    """Compare a manifest with the ledger."""
-    rows, committed = _known(connection, manifest.batch)
-    found = Plan(manifest.batch, manifest.max_credits, committed)
-    left_out: set[str] = set()
-
-    def asked() -> Iterator[JobSpec]:
-        for spec in manifest.jobs:
-            if chosen and not chosen.matches(spec.key, spec.shot, spec.tags):
-                left_out.add(spec.key)
-            yield spec
-
-    for change in diff(asked(), {key: [_revision(r) for r in revisions] for key, revisions in rows.items()}):
-        if change.job in left_out:
-            continue
-        if change.change is Change.REMOVED and not _selects(chosen, rows[change.job][-1]):
-            continue
-        found.changes.append(change)
-        found.totals.add(change)
-    return found
-
-
-def _known(connection: sqlite3.Connection | None, batch: str) -> tuple[Mapping[str, list[sqlite3.Row]], int]:
-    """The batch's jobs in the ledger, and its credits that are spent, reserved or at risk."""
-    from ..ledger import queries
-
-    if connection is None:
-        return {}, 0
-    committed = queries.committed(connection, batch)
-    return (queries.known_jobs(connection, batch), committed) if committed is not None else ({}, 0)
-
-
-def _revision(row: sqlite3.Row) -> Known:
-    return Known(
-        row["fingerprint"], row["revision"], State(row["state"]), bool(row["current"]), row["provider"], row["request"]
-    )
-
-
-def _selects(chosen: Selection, row: sqlite3.Row) -> bool:
-    return not chosen or chosen.matches(row["key"], row["shot"], json.loads(row["tags"]))
 
 
 # --- For scripts -----------------------------------------------------------------------------------------
 
 
-def plan_json(found: Plan) -> dict[str, Any]:
-    """The plan as `plan --json` prints it."""
-    totals = found.totals
+def plan_json(found: Plan, account: Funds) -> dict[str, Any]:
+    """The plan as `plan --json` prints it. Times are in seconds; what is not known is null."""
+    totals, took = found.totals, found.forecast
     summary: dict[str, Any] = {change.value: totals.counts[change] for change in Change}
     summary["credits"] = totals.credits
     summary["usd"] = None if totals.credits is None else usd_text(totals.credits)
-    return {"batch": found.batch, "summary": summary, "jobs": [_job_json(c) for c in found.changes]}
+    cap = found.max_credits
+    return {
+        "batch": found.batch,
+        "summary": summary,
+        "budget": None
+        if cap is None
+        else {"max": cap, "committed": found.committed, "left": max(0, cap - found.committed)},
+        "balance": account.credits,
+        "duration": {
+            "low": round(took.low, 1),
+            "high": None if took.high is None else round(took.high, 1),
+            "unknown": took.unknown,
+        },
+        "jobs": [_job_json(c) for c in found.changes],
+    }
 
 
 def _job_json(change: JobChange) -> dict[str, Any]:
     job: dict[str, Any] = {"job": change.job, "change": change.change.value, "credits": change.credits}
+    job["usd"] = None if change.credits is None else usd_text(change.credits)
     if change.fields:
         job["fields"] = {f.name: {"from": f.before, "to": f.after} for f in change.fields}
     return job
@@ -193,14 +165,14 @@ def _job_json(change: JobChange) -> dict[str, Any]:
 def _show(found: Plan) -> None:
     listed = [c for group in ORDER for c in found.changes if c.change is group]
     if listed:
-        print_table(("change", "job", "credits", ""), map(_row, listed[:ROWS]), right=(2,))
+        print_table(("change", "job", "credits", "usd", ""), map(_row, listed[:ROWS]), right=(2, 3))
     if len(listed) > ROWS:
         say(f"... and {number(len(listed) - ROWS)} more; --json lists all")
     if listed:
         say()
     counts = found.totals.counts
     say(f"{found.batch}: " + ", ".join(f"{number(counts[c])} {c.value.replace('_', ' ')}" for c in Change))
-    say(f"  a run would cost {money(found.totals.credits)}")
+    say(f"  a run would cost {money(found.totals.credits)}{_how_long(found.forecast)}")
     if found.max_credits is not None:
         _show_budget(found, found.max_credits)
     failed = sum(c.change is Change.UNCHANGED and c.state is State.FAILED for c in found.changes)
@@ -208,9 +180,19 @@ def _show(found: Plan) -> None:
         say(f"  {number(failed)} of the unchanged failed; a run leaves them so: `batchrunner retry {found.batch}`")
 
 
-def _row(change: JobChange) -> tuple[str, str, str, str]:
-    credit = "?" if change.credits is None else number(change.credits)
-    return change.change.value.replace("_", " "), change.job, credit, _detail(change)
+def _how_long(took: Forecast) -> str:
+    """How long, as far as earlier runs have taught it."""
+    if took.high is None:
+        return f", and take {span(took.low)} or more" if took.low >= 1.0 else ""
+    if took.high < 1.0:
+        return ""
+    low, high = span(took.low), span(took.high)
+    return f", and take about {low}" if low == high else f", and take {low} to {high}"
+
+
+def _row(change: JobChange) -> tuple[str, ...]:
+    credit, usd = ("?", "?") if change.credits is None else (number(change.credits), f"${usd_text(change.credits)}")
+    return change.change.value.replace("_", " "), change.job, credit, usd, _detail(change)
 
 
 def _detail(change: JobChange) -> str:
@@ -230,3 +212,17 @@ def _show_budget(found: Plan, cap: int) -> None:
     say(f"  budget {money(cap)}, of which {number(max(left, 0))} left before the run")
     if found.totals.credits is not None and found.totals.credits > left:
         warn(f"{found.batch}: the budget ends the run {number(found.totals.credits - left)} credits short of the plan")
+
+
+def _show_account(plans: Sequence[Plan], account: Funds, *, as_json: bool) -> None:
+    """The balance against all plans together, since one account pays for them."""
+    if account.why_not:
+        note(f"note: the balance is not known: {visible(account.why_not)}")
+    if account.credits is None:
+        return
+    if not as_json:
+        say(f"  balance {money(account.credits)}")
+    total = sum(p.totals.credits or 0 for p in plans)
+    if total > account.credits:
+        short = number(total - account.credits)
+        warn(f"the account has {short} credits less than this costs; a run stops there, with exit code 4")

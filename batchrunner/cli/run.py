@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .. import app
+from ..core.frozen import Arguments, Frozen
 from ..core.selection import Selection
 from ..exits import EXIT_SIGTERM
+from ..planning import hold_to, make_plans
+from .ledgers import reading
 from .options import (
     Duration,
     F,
@@ -80,11 +84,19 @@ Examples:
   batchrunner run nightly.yaml --profile final --max-credits 5000
   batchrunner run nightly.yaml --only 'corgi-*' --limit 3
   batchrunner run nightly.yaml --until 06:00 --json >> night.ndjson
+  batchrunner run --plan plan.json                         what `plan --out plan.json` froze, or nothing
 """
 )
-@manifest_options
+@partial(manifest_options, required=False)
 @selection_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Pay for what this frozen plan pays for, and for nothing else; see plan --out.",
+)
 @_shared
 def run(
     manifests: tuple[str, ...],
@@ -93,6 +105,7 @@ def run(
     only: tuple[str, ...],
     tags: tuple[str, ...],
     dry_run: bool,
+    plan_file: Path | None,
     db: Path | None,
     as_json: bool,
     simulate: bool,
@@ -101,23 +114,33 @@ def run(
     """Do the main job: submit what is pending, poll, download, until everything has ended.
 
     Run the same command again to continue after a crash, a signal, a limit or an empty account: a job that was paid
-    for is never paid for twice, and a finished file is never fetched again.
+    for is never paid for twice, and a finished file is never fetched again. With --plan, manifests, profile, variables
+    and selection are those that the plan was made with.
     """
     from .loading import load_all
 
-    loaded = load_all(manifests, profile=profile, variables=variables, as_json=as_json)
     path = ledger_path(db, simulate=simulate)
-    chosen = selection_of(only, tags)
-    if dry_run:
-        from .plan import print_plan
+    given = Arguments(profile, variables, only, tags)
+    frozen = None
+    if plan_file is not None:
+        from .frozen import thaw
 
-        connection = app.read_ledger(path)
-        try:
-            return print_plan(loaded, connection, chosen, as_json=as_json)
-        finally:
-            if connection is not None:
-                connection.close()
-    return _go(db=path, manifests=loaded, selection=chosen, as_json=as_json, simulate=simulate, **rest)
+        if rest["on_unconfirmed"] == "resubmit":
+            raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
+        frozen, manifests, given = thaw(plan_file, path, manifests, given)
+    elif not manifests:
+        raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
+    loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
+    chosen = selection_of(given.only, given.tags)
+    if dry_run or frozen is not None:
+        with reading(path) as connection:
+            if frozen is not None:  # once more under the lock; here before a ledger is made
+                hold_to(frozen, loaded, chosen, connection)
+            if dry_run:
+                from .plan import print_plan
+
+                return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+    return _go(db=path, manifests=loaded, selection=chosen, as_json=as_json, simulate=simulate, plan=frozen, **rest)
 
 
 @click.command(
@@ -162,6 +185,7 @@ def _go(
     max_credits: int | None,
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
+    plan: Frozen | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
@@ -180,6 +204,7 @@ def _go(
         resubmit=on_unconfirmed == "resubmit",
         until=_deadline(until, duration),
         wait_lock=wait_lock,
+        plan=plan,
     )
     early_signals()
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:

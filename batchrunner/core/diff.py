@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -68,6 +68,8 @@ class JobChange:
         credits: what a run would pay for it: 0 where nothing, None where no price is known.
         fields: what is different, for `changed`.
         state: the state it is in, where it is known.
+        fingerprint: of what is asked for; empty for `removed`.
+        spec: what a run would pay for; None where it pays nothing.
     """
 
     job: str
@@ -75,6 +77,8 @@ class JobChange:
     credits: int | None
     fields: tuple[FieldChange, ...] = ()
     state: State | None = None
+    fingerprint: str = field(default="", compare=False, repr=False)
+    spec: JobSpec | None = field(default=None, compare=False, repr=False)
 
 
 def diff(specs: Iterable[JobSpec], known: Mapping[str, Sequence[Known]]) -> Iterator[JobChange]:
@@ -97,14 +101,15 @@ def diff(specs: Iterable[JobSpec], known: Mapping[str, Sequence[Known]]) -> Iter
 def _compare(spec: JobSpec, revisions: Sequence[Known]) -> JobChange:
     same = next((k for k in revisions if k.fingerprint == spec.fingerprint), None)
     if same is not None and same.state in LIVE:
-        return JobChange(spec.key, Change.IN_FLIGHT, 0, state=same.state)
+        return JobChange(spec.key, Change.IN_FLIGHT, 0, (), same.state, spec.fingerprint)
     if same is not None and same.state is not State.PENDING:
-        return JobChange(spec.key, Change.UNCHANGED, 0, state=same.state)
+        return JobChange(spec.key, Change.UNCHANGED, 0, (), same.state, spec.fingerprint)
     state = same.state if same else None
     before = _before(revisions, same)
     if before is None:
-        return JobChange(spec.key, Change.NEW, spec.credits, state=state)
-    return JobChange(spec.key, Change.CHANGED, spec.credits, field_changes(before, spec), state)
+        return JobChange(spec.key, Change.NEW, spec.credits, (), state, spec.fingerprint, spec)
+    fields = field_changes(before.provider, json.loads(before.request), spec)
+    return JobChange(spec.key, Change.CHANGED, spec.credits, fields, state, spec.fingerprint, spec)
 
 
 def _before(revisions: Sequence[Known], same: Known | None) -> Known | None:
@@ -114,10 +119,10 @@ def _before(revisions: Sequence[Known], same: Known | None) -> Known | None:
     return next((k for k in others if k.current), others[-1] if others else None)
 
 
-def field_changes(before: Known, after: JobSpec) -> tuple[FieldChange, ...]:
-    """The request fields that differ, in the order of the new request; `provider` where that differs."""
-    found = [] if before.provider == after.provider else [FieldChange("provider", before.provider, after.provider)]
-    request: dict[str, Any] = json.loads(before.request)
+def field_changes(provider: str, request: Mapping[str, Any], after: JobSpec) -> tuple[FieldChange, ...]:
+    """The request fields that differ from `request` of `provider`, in the order of the new request; `provider` where
+    that differs."""
+    found = [] if provider == after.provider else [FieldChange("provider", provider, after.provider)]
     for name in dict.fromkeys([*after.request, *request]):
         old, new = request.get(name), after.request.get(name)
         if old != new or type(old) is not type(new):

@@ -44,6 +44,12 @@ def known(connection: sqlite3.Connection, provider: str) -> dict[str, Any] | Non
     return dict(zip(("submits_per_minute", "in_flight", "calls_per_minute", "learned_at"), found, strict=True))
 
 
+def latencies(connection: sqlite3.Connection) -> list[tuple[str, int | None, float]]:
+    """(model, seconds asked for, seconds taken), oldest first."""
+    rows = connection.execute("SELECT model, seconds, took FROM latency ORDER BY id").fetchall()
+    return [(model, seconds, took) for model, seconds, took in rows]
+
+
 def claims(since: float, connection: sqlite3.Connection) -> list[float]:
     rows = connection.execute(
         "SELECT at FROM (SELECT id, at, to_state FROM history ORDER BY id DESC LIMIT ?) "

@@ -256,6 +256,16 @@ def committed(connection: sqlite3.Connection, batch: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def tasks_out(connection: sqlite3.Connection, batch: str) -> list[tuple[str, int | None, int]]:
+    """(model, seconds asked for, how many) of the batch's tasks that the service works on."""
+    rows = connection.execute(
+        "SELECT model, seconds, count(*) FROM job WHERE batch_id = (SELECT id FROM batch WHERE name = ?) "
+        "AND state IN ('submitting', 'running') GROUP BY model, seconds",
+        (batch,),
+    ).fetchall()
+    return [(model, seconds, count) for model, seconds, count in rows]
+
+
 def bound_origin(connection: sqlite3.Connection, provider: str) -> str | None:
     """The origin that the ledger belongs to; None where it was never used with one."""
     row = connection.execute("SELECT origin FROM account WHERE provider = ?", (provider,)).fetchone()
@@ -278,5 +288,6 @@ __all__ = [
     "selected_states",
     "show",
     "status",
+    "tasks_out",
     "unsent_outputs",
 ]

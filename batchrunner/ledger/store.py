@@ -234,11 +234,8 @@ class Ledger:
         self._behind("UPDATE account SET hold_until = ? WHERE provider = ?", [(until, provider)])
 
     async def latencies(self) -> list[tuple[str, int | None, float]]:
-        """(model, seconds asked for, seconds taken), oldest first."""
-        rows = await self._writer.read(
-            lambda c: c.execute("SELECT model, seconds, took FROM latency ORDER BY id").fetchall()
-        )
-        return [(model, seconds, took) for model, seconds, took in rows]
+        """See `pace.latencies`."""
+        return await self._writer.read(pace.latencies)
 
     def save_latency(self, job: Job, took: float) -> None:
         """Remember how long a task took, in seconds; written behind."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +21,8 @@ from tests.support import path_to
 @pytest.fixture
 def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BATCHRUNNER_DB", raising=False)
+    for name in ("BATCHRUNNER_DB", "REAPI_API_KEY", "REAPI_KEY"):
+        monkeypatch.delenv(name, raising=False)
     path = tmp_path / "night.yaml"
     path.write_text(MANIFEST)
     return path
@@ -107,7 +114,10 @@ def test_without_a_ledger_everything_is_new(manifest: Path) -> None:
             "credits": 1890,
             "usd": "1.89",
         },
-        "jobs": [{"job": key, "change": "new", "credits": 630} for key in ("dog-1", "dog-2", "cat-1")],
+        "budget": None,
+        "balance": None,
+        "duration": {"low": 0.4, "high": None, "unknown": 3},
+        "jobs": [{"job": key, "change": "new", "credits": 630, "usd": "0.63"} for key in ("dog-1", "dog-2", "cat-1")],
     }
     assert not manifest.with_name("batchrunner.db").exists()
 
@@ -127,19 +137,20 @@ def test_a_plan_compares_with_the_ledger(manifest: Path) -> None:
         "usd": "1.889",
     }
     assert found["jobs"] == [
-        {"job": "dog-1", "change": "unchanged", "credits": 0},
+        {"job": "dog-1", "change": "unchanged", "credits": 0, "usd": "0.00"},
         {
             "job": "cat-1",
             "change": "changed",
             "credits": 1259,
+            "usd": "1.259",
             "fields": {"prompt": {"from": "a cat", "to": "a cat at night"}, "duration": {"from": 5, "to": 10}},
         },
-        {"job": "cow-1", "change": "new", "credits": 630},
-        {"job": "dog-2", "change": "removed", "credits": 0},
+        {"job": "cow-1", "change": "new", "credits": 630, "usd": "0.63"},
+        {"job": "dog-2", "change": "removed", "credits": 0, "usd": "0.00"},
     ]
     text = call("plan", "night.yaml").out
     assert 'duration: 5 -> 10, prompt: "a cat" -> "a cat at night"' in text
-    assert "removed  dog-2        0  running" in text
+    assert "removed  dog-2        0   $0.00  running" in text
     assert (
         "night: 1 new, 1 changed, 1 unchanged, 0 in flight, 1 removed\n  a run would cost 1,889 credits ($1.889)\n"
         in text
@@ -153,7 +164,7 @@ def test_a_selection_narrows_the_manifest_and_what_was_removed(manifest: Path) -
     assert [j["job"] for j in found["jobs"]] == ["dog-2"]
     assert [j["job"] for j in call("plan", "night.yaml", "--json", "--tag", "hero").json["jobs"]] == ["dog-1", "dog-2"]
     removed = call("plan", "night.yaml", "--json", "--only", "cat*").json["jobs"]
-    assert removed == [{"job": "cat-1", "change": "removed", "credits": 0}]
+    assert [(j["job"], j["change"]) for j in removed] == [("cat-1", "removed")]
     nothing = call("plan", "night.yaml", "--only", "cow")
     assert nothing.code == 2
     assert "nothing is selected" in nothing.err
@@ -204,3 +215,93 @@ def test_what_failed_is_not_sent_again_by_itself(manifest: Path) -> None:
 def test_dry_run_prints_the_plan(manifest: Path) -> None:
     assert call("run", "night.yaml", "--dry-run", "--json").json == call("plan", "night.yaml", "--json").json
     assert not manifest.with_name("batchrunner.db").exists()
+
+
+# --- money and time --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A service that tells the balance: `answer` is (status, body), None for no answer at all; `asked` counts."""
+    told: dict[str, Any] = {"answer": (200, b'{"balance": 1000}'), "asked": 0}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told["asked"] += 1
+            if told["answer"] is None:
+                return
+            status, body = told["answer"]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("REAPI_API_KEY", "rk_secret_of_the_test")
+        monkeypatch.setenv("REAPI_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        yield told
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("manifest")
+def test_the_balance_is_shown_where_a_key_is_set(service: dict[str, Any]) -> None:
+    ran = call("plan", "night.yaml")
+    assert "  balance 1,000 credits ($1.00)\n" in ran.out
+    assert "the account has 890 credits less than this costs" in ran.err
+    assert call("plan", "night.yaml", "--json").json["balance"] == 1000
+    assert service["asked"] == 2
+    assert call("plan", "night.yaml", "--json", "--no-balance").json["balance"] is None
+    assert call("plan", "night.yaml", "--json", "--db", "batchrunner.sim.db").json["balance"] is None
+    assert service["asked"] == 2
+
+
+@pytest.mark.usefixtures("manifest")
+@pytest.mark.parametrize("answer", [(500, b"\x1b[2J"), (401, b"{}"), (200, b"[]"), None])
+def test_a_balance_that_is_not_told_is_a_note(service: dict[str, Any], answer: Any) -> None:
+    service["answer"] = answer
+    ran = call("plan", "night.yaml", "--json")
+    assert (ran.code, ran.json["balance"]) == (0, None)
+    assert ran.err.startswith("note: the balance is not known: ")
+    assert len(ran.err.splitlines()) == 1
+    assert "rk_secret" not in ran.err
+    assert "\x1b" not in ran.err
+
+
+def test_a_service_that_the_ledger_does_not_belong_to_is_not_asked(manifest: Path, service: dict[str, Any]) -> None:
+    record(manifest)
+    with closing(sqlite3.connect("batchrunner.db")) as connection, connection:
+        connection.execute("INSERT INTO account (provider, origin) VALUES ('reapi', 'the simulator')")
+    ran = call("plan", "night.yaml")
+    assert ran.code == 0
+    assert "this ledger belongs to the simulator" in ran.err
+    assert service["asked"] == 0
+
+
+def test_a_base_url_that_can_not_be_used_is_a_note(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REAPI_API_KEY", "rk_secret_of_the_test")
+    monkeypatch.setenv("REAPI_BASE_URL", "http://example.com")
+    ran = call("plan", "night.yaml")
+    assert ran.code == 0
+    assert "note: the balance is not known: " in ran.err
+
+
+def test_how_long_it_takes_is_learned(manifest: Path) -> None:
+    record(manifest, dog_1=State.RUNNING)
+    assert "and take" not in call("plan", "night.yaml").out
+    with closing(sqlite3.connect("batchrunner.db")) as connection, connection:
+        connection.executemany(
+            "INSERT INTO latency (model, seconds, took) VALUES ('kling-3-0-turbo', 5, ?)", [(t,) for t in range(50, 70)]
+        )
+    assert call("plan", "night.yaml", "--json").json["duration"] == {"low": 55.1, "high": 75.8, "unknown": 0}
+    assert "a run would cost 1,260 credits ($1.26), and take 55 s to 76 s\n" in call("plan", "night.yaml").out
+    with closing(sqlite3.connect("batchrunner.db")) as connection, connection:
+        connection.execute("INSERT INTO account (provider, origin) VALUES ('reapi', 'x')")
+        connection.execute("INSERT INTO pace VALUES ('reapi', 0.5, 1, NULL, 0)")
+    slow = call("plan", "night.yaml", "--json").json["duration"]
+    assert slow["low"] > 120.0, "a submission every two minutes is what the service was found to allow"

@@ -1,0 +1,224 @@
+"""What a run would do, cost and take: a manifest against the ledger, changing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .core.diff import Change, JobChange, Known, Totals, diff
+from .core.forecast import Forecast, Kind, forecast
+from .core.frozen import Frozen, drift
+from .core.job import JobSpec, State
+from .core.polling import Latencies
+from .core.selection import Selection
+from .engine.clock import wall
+from .environment import THIS_MACHINE, keys, provider_settings
+from .exits import UsageError
+from .ledger import pace, queries
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+    from .providers.reapi import ReApi
+
+ASK_SECONDS = 3.0
+"""How long to wait for the balance: a plan is looked at, and never waits for a network."""
+
+DRIFTED = 20
+"""Jobs that a refusal names."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """A manifest's changes, their sums, and what they meet.
+
+    Attributes:
+        batch: its name.
+        file: the manifest.
+        max_credits: the budget, None for none.
+        committed: credits of the batch that are spent, reserved or at risk already.
+        forecast: how long a run would take.
+        totals, changes: see `core.diff`.
+    """
+
+    batch: str
+    file: Path
+    max_credits: int | None
+    committed: int
+    forecast: Forecast = Forecast(0.0, 0.0)  # noqa: RUF009  frozen
+    totals: Totals = field(default_factory=Totals.empty)
+    changes: list[JobChange] = field(default_factory=list)
+
+    @property
+    def charged(self) -> Iterator[JobSpec]:
+        """The jobs that a run would pay for."""
+        return (c.spec for c in self.changes if c.spec is not None)
+
+
+def make_plans(manifests: Sequence[Manifest], connection: sqlite3.Connection | None, chosen: Selection) -> list[Plan]:
+    """The plan of every manifest.
+
+    Args:
+        manifests: valid ones.
+        connection: the ledger; None where there is none.
+        chosen: `--only`, `--tag`.
+
+    Raises:
+        UsageError: two manifests name one batch, or nothing is selected.
+    """
+    names = [m.batch for m in manifests]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two manifests name the batch {name}; give each a name of its own")
+    plans = [make_plan(manifest, connection, chosen) for manifest in manifests]
+    if chosen and not any(p.changes for p in plans):
+        raise UsageError(f"nothing is selected: no job of {', '.join(names)} matches --only and --tag")
+    return plans
+
+
+def make_plan(manifest: Manifest, connection: sqlite3.Connection | None, chosen: Selection) -> Plan:
+    """Compare a manifest with the ledger."""
+    rows, committed = _known(connection, manifest.batch)
+    found = Plan(manifest.batch, manifest.file, manifest.max_credits, committed)
+    left_out: set[str] = set()
+
+    def asked() -> Iterator[JobSpec]:
+        for spec in manifest.jobs:
+            if chosen and not chosen.matches(spec.key, spec.shot, spec.tags):
+                left_out.add(spec.key)
+            yield spec
+
+    for change in diff(asked(), {key: [_revision(r) for r in revisions] for key, revisions in rows.items()}):
+        if change.job in left_out:
+            continue
+        if change.change is Change.REMOVED and not _selects(chosen, rows[change.job][-1]):
+            continue
+        found.changes.append(change)
+        found.totals.add(change)
+    found.forecast = _forecast(found, connection, manifest)
+    return found
+
+
+def _known(connection: sqlite3.Connection | None, batch: str) -> tuple[Mapping[str, list[sqlite3.Row]], int]:
+    """The batch's jobs in the ledger, and its credits that are spent, reserved or at risk."""
+    if connection is None:
+        return {}, 0
+    committed = queries.committed(connection, batch)
+    return (queries.known_jobs(connection, batch), committed) if committed is not None else ({}, 0)
+
+
+def _revision(row: sqlite3.Row) -> Known:
+    return Known(
+        row["fingerprint"], row["revision"], State(row["state"]), bool(row["current"]), row["provider"], row["request"]
+    )
+
+
+def _selects(chosen: Selection, row: sqlite3.Row) -> bool:
+    return not chosen or chosen.matches(row["key"], row["shot"], json.loads(row["tags"]))
+
+
+# --- How long --------------------------------------------------------------------------------------------
+
+
+def _forecast(plan: Plan, connection: sqlite3.Connection | None, manifest: Manifest) -> Forecast:
+    """By what earlier runs of this ledger have learned, and the smaller of the manifest's limits and the learned."""
+    latencies = Latencies()
+    out: list[tuple[str, int | None, int]] = []
+    limits: Mapping[str, float | None] = {}
+    if connection is not None:
+        for model, seconds, took in pace.latencies(connection):
+            latencies.add(model, seconds, took)
+        out = queries.tasks_out(connection, plan.batch)
+        limits = pace.known(connection, manifest.provider) or {}
+    waiting: dict[tuple[str, int | None], int] = {}
+    for spec in plan.charged:
+        waiting[spec.model, spec.seconds] = waiting.get((spec.model, spec.seconds), 0) + 1
+    per_minute = min(manifest.submits_per_minute, limits.get("submits_per_minute") or manifest.submits_per_minute)
+    slots = min(manifest.in_flight, limits.get("in_flight") or manifest.in_flight)
+    return forecast(
+        [Kind(count, latencies.of(*kind)) for kind, count in waiting.items()],
+        [Kind(count, latencies.of(model, seconds)) for model, seconds, count in out],
+        per_minute / 60.0,
+        int(slots),
+    )
+
+
+# --- What is on the account ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """The account's balance in credits; where it was not told (None), why, or an empty text where nobody asked."""
+
+    credits: int | None = None
+    why_not: str = ""
+
+
+def funds(db: Path, connection: sqlite3.Connection | None) -> Funds:
+    """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key and a ledger that is
+    this service's (or nobody's yet). Never raises for what a network does."""
+    if not keys() or db.stem.endswith(".sim"):
+        return Funds()
+    from .providers.reapi import ReApi
+
+    try:
+        provider = ReApi(provider_settings(), wall)
+    except (UsageError, ValueError) as error:
+        return Funds(None, str(error))
+    bound = None if connection is None else queries.bound_origin(connection, provider.name)
+    if bound not in (None, THIS_MACHINE if provider.loopback else provider.origin):
+        return Funds(None, f"this ledger belongs to {bound}, and the key to {provider.origin}")
+    return asyncio.run(_ask(provider))
+
+
+async def _ask(provider: ReApi) -> Funds:
+    from .providers.base import Balance
+
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            answer = await provider.balance()
+    except TimeoutError:
+        return Funds(None, f"no answer in {ASK_SECONDS:.0f} s")
+    finally:
+        await provider.aclose()
+    if isinstance(answer, Balance):
+        return Funds(answer.credits)
+    problem = getattr(answer, "problem", None)
+    return Funds(None, problem.message if problem is not None else "no answer")
+
+
+# --- Frozen ----------------------------------------------------------------------------------------------
+
+
+def hold_to(
+    frozen: Frozen, manifests: Sequence[Manifest], chosen: Selection, connection: sqlite3.Connection | None
+) -> None:
+    """Refuse what would pay for anything that the frozen plan does not pay for.
+
+    Args:
+        frozen: the plan.
+        manifests: what the run would record.
+        chosen: `--only`, `--tag` of the run.
+        connection: the ledger; None where there is none.
+
+    Raises:
+        UsageError: it has drifted; names the jobs, and how.
+    """
+    planned = {b.batch: b for b in frozen.batches}
+    names = [m.batch for m in manifests]
+    if sorted(names) != sorted(planned):
+        raise UsageError(f"the plan is for {', '.join(planned)}, and the run for {', '.join(names)}")
+    found: list[str] = []
+    for plan in make_plans(manifests, connection, chosen):
+        found += [f"{key} {how}" for key, how in drift(planned[plan.batch], plan.changes)]
+    if found:
+        more = [f"... and {len(found) - DRIFTED} more"] if len(found) > DRIFTED else []
+        raise UsageError(
+            f"the plan of {frozen.made_at} does not hold any more, and nothing was sent; if this is what you want, "
+            "make the plan again",
+            [*found[:DRIFTED], *more],
+        )

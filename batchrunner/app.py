@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import sqlite3
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from .core import deadline
 from .engine.clock import Clock, SystemClock, local_now
+from .engine.ports import Settings
 from .engine.spool import Spool
 from .exits import UsageError
 from .ledger.connection import open_reader
@@ -33,8 +37,11 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
 
 async def _run(options: RunOptions, watcher: Watcher) -> RunResult:
     clock = SystemClock()
+    began = clock.monotonic()
     async with AsyncExitStack() as stack:
         ledger = await _open_ledger(options, clock)
+        if options.until is not None:  # the time goes on while another runner is waited for
+            options = replace(options, until=options.until - (clock.monotonic() - began))
         stack.push_async_callback(ledger.close)
         try:
             spool = Spool(options.db)
@@ -56,6 +63,11 @@ async def _open_ledger(options: RunOptions, clock: Clock) -> Ledger:
             await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
 
 
+def seconds_left(until: datetime.time, since: datetime.time | None = None) -> float:
+    """Seconds until it is `until` o'clock here; 0 outside the hours from `since`, where that is given."""
+    return deadline.seconds_left(until, local_now(), datetime.datetime.astimezone, since)
+
+
 def read_ledger(db: Path) -> sqlite3.Connection | None:
     """A read-only connection for `queries`, None where there is no ledger. Raises LedgerUnusable."""
     return open_reader(db)
@@ -64,11 +76,12 @@ def read_ledger(db: Path) -> sqlite3.Connection | None:
 __all__ = [
     "RunOptions",
     "RunResult",
+    "Settings",
     "UsageError",
     "Watcher",
     "batch_spec",
     "exit_code",
-    "local_now",
     "read_ledger",
     "run",
+    "seconds_left",
 ]

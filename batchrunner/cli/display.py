@@ -211,7 +211,7 @@ def money_text(credits_: dict[str, int]) -> str:
     return ", ".join(parts)
 
 
-def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:
+def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:  # noqa: C901  a table of lines
     """One line for people about an event; None for events that are not worth one."""
     error = data.get("error") or {}
     told = visible(str(error.get("message", "")), 200)
@@ -240,6 +240,8 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None:
             return f"{key}: {visible(data['wanted'])} appeared meanwhile; saved as {visible(data['output'])}"
         case "left_behind":
             return f"{key}: could not be brought home now, will be next time: {told}"
+        case "grace_over":
+            return f"long after the deadline: {data['tasks'] + data['downloads']} in flight are left to the next run"
         case "stopping":
             return f"no more submissions ({data['reason']}): {visible(data['message'], 300)}"
         case _:

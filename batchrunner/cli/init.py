@@ -1,7 +1,8 @@
-"""`init`: a commented manifest to start from."""
+"""`init`: a commented manifest to start from, and what runs one every night."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
+from .options import TimeOfDay, db_option, ledger_path
 from .tables import say
 
 TEMPLATE = """\
@@ -58,14 +60,41 @@ shots:
 Examples:
   batchrunner init                 writes manifest.yaml
   batchrunner init nightly.yaml
+  batchrunner init --nightly nightly.yaml --at 22:00 --until 06:00
+  batchrunner init --nightly nightly.yaml --to units     to look at first; nothing is installed
+
+\b
+--nightly writes a systemd service, its timer, and a file of mode 0600 for the key, and prints a line for cron.
+The service runs in the current folder, as `batchrunner run` does here. docs/nightly.md tells the rest.
 """
 )
-@click.argument("path", default="manifest.yaml", type=click.Path(dir_okay=False, path_type=Path))
-def init(path: Path) -> int:
+@click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--nightly", "manifest", metavar="MANIFEST", type=click.Path(), help="Write a timer that runs it nightly."
+)
+@click.option("--at", "since", type=TimeOfDay(), default="22:00", show_default=True, help="When the night begins.")
+@click.option("--until", type=TimeOfDay(), default="06:00", show_default=True, help="When it is over.")
+@click.option("--system", is_flag=True, help="A service of the machine, run as the manifest's owner; else your own.")
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), help="Write into this folder instead.")
+@db_option
+def init(
+    path: Path | None,
+    manifest: str | None,
+    since: datetime.time,
+    until: datetime.time,
+    system: bool,
+    to: Path | None,
+    db: Path | None,
+) -> int:
     """Write a commented manifest to start from.
 
-    An existing file is never overwritten.
+    With --nightly: what runs a manifest every night. An existing file is never overwritten.
     """
+    if manifest is not None:
+        if path is not None:
+            raise UsageError(f"--nightly {manifest} takes no other file; {path} is one too many")
+        return _nightly(manifest, since=since, until=until, system=system, to=to, db=db)
+    path = path or Path("manifest.yaml")
     text = manifest_text(path)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -79,6 +108,36 @@ def init(path: Path) -> int:
     say(f"wrote {visible(str(path))}. Now:")
     say(f"  batchrunner plan {name}                 what it would do and cost")
     say(f"  batchrunner run {name} --simulate       free, without a key")
+    return EXIT_OK
+
+
+def _nightly(
+    manifest: str, *, since: datetime.time, until: datetime.time, system: bool, to: Path | None, db: Path | None
+) -> int:
+    from ..nightly import install
+    from .loading import load_all
+
+    if since == until:
+        raise UsageError("--at and --until are the same time; a night has a beginning and an end")
+    [loaded] = load_all([manifest], profile=None, variables={})
+    night = install(loaded, since=since, until=until, system=system, to=to, ledger=ledger_path(db))
+    for path in night.write():
+        say(f"wrote {visible(str(path))}")
+    manager = "systemctl" if system else "systemctl --user"
+    key = visible(_word(night.settings))
+    say("Now:")
+    say(f"  put the key behind REAPI_API_KEY= in {key}")
+    if to is not None:
+        files = f"{_word(night.service_file)} {_word(night.timer_file)}"
+        say(f"  systemd-analyze {'' if system else '--user '}verify {visible(files)}")
+        say(f"  {manager} link {visible(files)}")
+    say(f"  {manager} daemon-reload && {manager} enable --now {night.name}.timer")
+    if not system:
+        say("  loginctl enable-linger                  runs it while you are not logged in, too")
+    journal = f"journalctl {'' if system else '--user '}-u {night.name}"
+    say(f"  {manager} list-timers; {journal}   when, and what it said")
+    say("Or, instead of the timer, this line in `crontab -e`:")
+    say(f"  {visible(night.cron())}")
     return EXIT_OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from collections.abc import Callable
@@ -32,6 +33,23 @@ class Duration(click.ParamType[float]):
         if not _DURATION.fullmatch(text):
             self.fail(f"{text!r} is not a duration; write 90s, 10m, 5h or 1h30m", param, ctx)
         return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([0-9.]+)([smhd])", text))
+
+
+class TimeOfDay(click.ParamType[datetime.time]):
+    """`06:00`: a local time."""
+
+    name = "HH:MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.time:
+        if isinstance(value, datetime.time):
+            return value
+        try:
+            found = datetime.time.fromisoformat(str(value))
+        except ValueError:
+            found = None
+        if found is None or found.tzinfo is not None:
+            self.fail(f"{str(value)!r} is not a local time; write it like 06:00", param, ctx)
+        return found
 
 
 def db_option(function: F) -> F:

@@ -20,6 +20,7 @@ from .ledgers import reading
 from .options import (
     Duration,
     F,
+    TimeOfDay,
     db_option,
     json_option,
     ledger_path,
@@ -52,9 +53,26 @@ def _shared(function: F) -> F:
                 "resubmit is your recorded consent to pay a second time.",
             ),
             click.option(
-                "--until", metavar="HH:MM", help="Stop submitting at this local time; follow what is running."
+                "--until",
+                type=TimeOfDay(),
+                help="Submit nothing that, by what is known of its kind, would not be done by this local time; "
+                "then follow what is running.",
             ),
-            click.option("--for", "duration", type=Duration(), help="Stop submitting after this long, such as 5h."),
+            click.option("--for", "duration", type=Duration(), help="The same, this long from now, such as 5h."),
+            click.option(
+                "--from",
+                "since",
+                type=TimeOfDay(),
+                help="With --until: outside these hours submit nothing, only bring home what is in flight. "
+                "For a night that was started again by a machine.",
+            ),
+            click.option(
+                "--grace",
+                type=Duration(),
+                default="1h",
+                show_default=True,
+                help="How long after --until or --for to follow what is in flight; the next run goes on with it.",
+            ),
             click.option(
                 "--wait-lock", type=Duration(), default="0s", help="Wait this long for another runner, such as 10m."
             ),
@@ -175,8 +193,10 @@ def _go(
     selection: Selection,
     as_json: bool,
     quiet: bool,
-    until: str | None,
+    until: datetime.time | None,
     duration: float | None,
+    since: datetime.time | None,
+    grace: float,
     wait_lock: float,
     on_unconfirmed: str,
     faults: tuple[str, ...],
@@ -202,9 +222,10 @@ def _go(
         limit=limit,
         max_credits=max_credits,
         resubmit=on_unconfirmed == "resubmit",
-        until=_deadline(until, duration),
+        until=_deadline(until, duration, since),
         wait_lock=wait_lock,
         plan=plan,
+        settings=app.Settings(grace=grace),
     )
     early_signals()
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:
@@ -228,17 +249,11 @@ def _terminated(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(EXIT_SIGTERM)
 
 
-def _deadline(until: str | None, duration: float | None) -> float | None:
+def _deadline(until: datetime.time | None, duration: float | None, since: datetime.time | None = None) -> float | None:
     """Seconds from now until the earlier of `--until` and `--for`; None for neither."""
+    if since is not None and until in (None, since):
+        raise app.UsageError("--from needs an --until at another time: --from 22:00 --until 06:00")
     ends = [] if duration is None else [duration]
     if until is not None:
-        try:
-            wanted = datetime.time.fromisoformat(until)
-        except ValueError:
-            raise app.UsageError(f"--until takes a local time such as 06:00, not {until!r}") from None
-        now = app.local_now()
-        end = datetime.datetime.combine(now.date(), wanted, tzinfo=now.tzinfo)
-        if end <= now:
-            end += datetime.timedelta(days=1)
-        ends.append((end - now).total_seconds())
-    return min(ends) if ends else None
+        ends.append(app.seconds_left(until, since))
+    return min(ends, default=None)

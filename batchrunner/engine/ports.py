@@ -77,7 +77,8 @@ class Settings:
         polls_per_minute: budget of polls shared by everything in flight; None for `poll_budget(in_flight)`.
         max_downloads: downloads at once.
         max_submissions: `--limit`, None for none.
-        deadline: monotonic time after which nothing more is submitted, None for none.
+        deadline: monotonic time by which what is submitted should be done, None for none; see `core.deadline`.
+        grace: how long after the deadline what is in flight is followed, before it is left to the next run.
         poll: when to poll.
         lost_after: how long the provider must not know a task before it is lost.
         poll_patience: how long the polls of one task may go on failing before it is left for the next run.
@@ -96,6 +97,7 @@ class Settings:
     max_downloads: int = 12
     max_submissions: int | None = None
     deadline: float | None = None
+    grace: float = 3600.0
     poll: PollPolicy = field(default_factory=PollPolicy)
     lost_after: float = 900.0
     poll_patience: float = 3600.0

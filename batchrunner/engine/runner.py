@@ -74,6 +74,7 @@ class Runner:
             backlog=lambda: self._downloads.backlog,
             on_idle=self._wake.notify,
             pacer=self._pacer,
+            latencies=latencies,
         )
         self._work = work
         self._finished: deque[float] = deque()
@@ -176,12 +177,21 @@ class Runner:
         while True:
             await self._deps.clock.sleep(1.0)
             self.control.wake_all()
+            self._check_grace()
             since += 1.0
             self._deps.observe("progress", **self.progress(), credits=await self._deps.ledger.money(self._work.ids))
             if since >= self._settings.batch_sync:
                 since = 0.0
                 self._poller.flush()
                 self._pacer.flush()
+
+    def _check_grace(self) -> None:
+        """What is still in flight long after the deadline is left to the next run: its ids are durable."""
+        deadline = self._settings.deadline
+        if deadline is not None and self._deps.clock.monotonic() >= deadline + self._settings.grace:
+            self.control.halt(Stop.DEADLINE, "the time is up, and the grace after it")
+            self._deps.observe("grace_over", tasks=self._slots.used, downloads=self._downloads.backlog)
+            self.control.give_up()
 
     async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """First let every POST on the wire be answered and recorded, then stop the rest."""

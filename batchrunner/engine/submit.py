@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import assert_never
 
 from ..core import events as e
+from ..core.deadline import SURE, in_time
 from ..core.job import Job, Problem
+from ..core.polling import Latencies
 from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
 from .control import Control, Slots, Stop
 from .files import free_bytes, unwritable
@@ -43,6 +45,7 @@ class Submitter:
         backlog: Callable[[], int],
         on_idle: Callable[[], None],
         pacer: Pacer,
+        latencies: Latencies,
     ) -> None:
         self._deps = deps
         self._control = control
@@ -55,6 +58,9 @@ class Submitter:
         self.wake = control.signal()
         """Notify it when a slot, money or a place in the queue may have come free."""
         self._pacer = pacer
+        self._latencies = latencies
+        self._late: set[tuple[str, int | None]] = set()
+        """Kinds of tasks (model, length) that would not be done by the deadline."""
         self._left = settings.max_submissions
         self._page: deque[Job] = deque()
         self._exhausted_until = 0.0
@@ -103,8 +109,10 @@ class Submitter:
         if not self._control.submitting:
             return math.inf
         self._check_deadline()
+        self._pass_over()
         if not self._page:
             wait = await self._turn_page()
+            self._pass_over()
             if not self._page:
                 return wait
         wait = self._obstacle()
@@ -120,10 +128,13 @@ class Submitter:
         wall = self._deps.clock.wall()
         busy = set(self._busy)
         batches = [b for b in self._work.ids if b not in self._broke]
+        self._late = {kind for kind in self._late if not self._in_time(*kind)}
         self._exhausted_until = math.inf
         self._stale = False
         if batches:
-            found, next_at = await self._deps.ledger.pending(batches, self._work.selection, PAGE + len(busy), wall)
+            found, next_at = await self._deps.ledger.pending(
+                batches, self._work.selection, PAGE + len(busy), wall, without=tuple(self._late)
+            )
             self._page.extend(j for j in found if j.id not in busy and j.id not in self._busy)
             if found:
                 self._exhausted_until = 0.0
@@ -135,6 +146,8 @@ class Submitter:
             # All that is pending was on the wire when the page was read. What still is will notify at its end; what
             # has ended since has done so while nobody was waiting.
             return math.inf if self._busy else 0.0
+        if self._late and math.isinf(self._exhausted_until) and not self._busy:
+            self._too_late()
         if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
             self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
         return self._exhausted_until - now
@@ -143,6 +156,26 @@ class Submitter:
         deadline = self._settings.deadline
         if deadline is not None and self._deps.clock.monotonic() >= deadline:
             self._control.halt(Stop.DEADLINE, "the time is up; what is in flight is followed to its end")
+
+    def _pass_over(self) -> None:
+        """Leave out of the page what would not be done by the deadline."""
+        while self._page and not self._in_time(self._page[0].model, self._page[0].seconds):
+            self._late.add((self._page[0].model, self._page[0].seconds))
+            self._page = deque(j for j in self._page if (j.model, j.seconds) not in self._late)
+
+    def _in_time(self, model: str, seconds: int | None) -> bool:
+        deadline = self._settings.deadline
+        if deadline is None:
+            return True
+        return in_time(deadline - self._deps.clock.monotonic(), self._latencies.of(model, seconds))
+
+    def _too_late(self) -> None:
+        """All that is pending would take too long."""
+        takes = [k.quantile(SURE) for k in (self._latencies.of(*kind) for kind in self._late) if k is not None]
+        up_to = f", it takes up to {min(takes):.0f} s" if takes else ""
+        self._control.halt(
+            Stop.DEADLINE, f"what is left would not be done in time{up_to}; what is in flight is followed to its end"
+        )
 
     def _obstacle(self) -> float:
         """Seconds until the next POST may be sent: 0 for now, infinite until something changes."""

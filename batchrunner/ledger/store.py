@@ -151,12 +151,18 @@ class Ledger:
         return found
 
     async def pending(
-        self, batches: Sequence[int], selection: Selection, limit: int, now: float
+        self,
+        batches: Sequence[int],
+        selection: Selection,
+        limit: int,
+        now: float,
+        without: Sequence[tuple[str, int | None]] = (),
     ) -> tuple[list[Job], float | None]:
         """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
         may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
-        since, and counts as over."""
-        rows, next_at = await self._writer.read(partial(_pending, tuple(batches), selection, limit, now))
+        since, and counts as over. `without`: kinds (model, length) to pass over."""
+        ask = partial(_pending, tuple(batches), selection, limit, now, without)
+        rows, next_at = await self._writer.read(ask)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
                 raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
@@ -326,23 +332,30 @@ def _batches(names: tuple[str, ...], connection: sqlite3.Connection) -> list[Bat
 
 
 def _pending(
-    batches: tuple[int, ...], selection: Selection, limit: int, now: float, connection: sqlite3.Connection
+    batches: tuple[int, ...],
+    selection: Selection,
+    limit: int,
+    now: float,
+    without: Sequence[tuple[str, int | None]],
+    connection: sqlite3.Connection,
 ) -> tuple[list[sqlite3.Row], float | None]:
     if not batches:
         return [], None
     condition, values = where(selection)
+    condition += " AND NOT (model = ? AND seconds IS ?)" * len(without)
+    known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
     due = f"batch_id IN ({_marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
     rows = _rows(
         connection,
         f"SELECT {JOB_COLUMNS}, fingerprint FROM job INDEXED BY job_due WHERE {due} "
         "AND NOT (not_before > ? AND not_before <= ?) ORDER BY batch_id, position LIMIT ?",
-        (*batches, *values, now, now + MAX_RETRY_AFTER, limit),
+        (*batches, *known, now, now + MAX_RETRY_AFTER, limit),
     )
     next_at = None
     if len(rows) < limit:
         next_at = connection.execute(
             f"SELECT min(not_before) FROM job INDEXED BY job_due WHERE {due} AND not_before > ? AND not_before <= ?",
-            (*batches, *values, now, now + MAX_RETRY_AFTER),
+            (*batches, *known, now, now + MAX_RETRY_AFTER),
         ).fetchone()[0]
     return rows, next_at
 

@@ -17,6 +17,7 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Pending, Problem, RetryBudget
 from batchrunner.core.lifecycle import advance
+from batchrunner.core.polling import Latencies
 from batchrunner.core.selection import Selection
 from batchrunner.engine import control
 from batchrunner.engine.clock import Dice, SystemClock
@@ -35,7 +36,7 @@ class Ledger:
         self.asked: asyncio.Queue[asyncio.Future[list[Job]]] = asyncio.Queue()
 
     async def pending(
-        self, batches: list[int], selection: Selection, limit: int, now: float
+        self, batches: list[int], selection: Selection, limit: int, now: float, without: object = ()
     ) -> tuple[list[Job], float | None]:
         answer: asyncio.Future[list[Job]] = asyncio.get_running_loop().create_future()
         self.asked.put_nowait(answer)
@@ -84,6 +85,7 @@ async def test_a_post_that_ends_while_the_next_page_is_read(tmp_path: Path, monk
         backlog=lambda: 0,
         on_idle=lambda: None,
         pacer=Pacer(deps, settings, slots),
+        latencies=Latencies(),
     )
     running = asyncio.create_task(submitter.run())
     (await ledger.asked.get()).set_result([JOB])  # the first page

@@ -55,6 +55,7 @@ SIGNALS = "tests/acceptance/test_signals.py"
 REHEARSAL = "tests/acceptance/test_rehearsal.py"
 DISK = "tests/system/test_disk.py"
 SEEDS = "tests/simulation/test_simulation.py::test_the_promise_holds_for_every_seed"
+DEADLINES = "tests/simulation/test_deadline.py"
 POWER = "tests/powerloss/test_powerloss.py::test_a_power_cut_loses_nothing"
 
 INTENT = (
@@ -904,13 +905,30 @@ BOUNDS = (
         "pass",
         f"{SIGNALS}::test_limit_and_max_credits_on_the_command_line",
     ),
-    _mutant(
+    Mutant(
         "deadline_ignored",
         "Submissions go on after `--until`.",
-        SUBMIT,
-        "if deadline is not None and",
-        "if False and deadline is not None and",
-        f"{SIGNALS}::test_nothing_is_submitted_after_the_deadline",
+        (
+            Edit(SUBMIT, "if deadline is not None and", "if False and deadline is not None and"),
+            Edit(SUBMIT, "if deadline is None:", "if True:"),
+        ),
+        (f"{SIGNALS}::test_nothing_is_submitted_after_the_deadline",),
+    ),
+    _mutant(
+        "late_ones_are_sent",
+        "What would not be done by the deadline is submitted all the same.",
+        "core/deadline.py",
+        "known.quantile(SURE) <= left",
+        "True",
+        f"{DEADLINES}::test_nothing_is_sent_that_would_not_be_done_in_time",
+    ),
+    _mutant(
+        "grace_without_end",
+        "A task that never ends keeps a run with a deadline alive for ever.",
+        RUNNER,
+        "self._check_grace()",
+        "pass",
+        f"{DEADLINES}::test_what_never_ends_is_left_after_the_grace_and_taken_up_by_the_next_night",
     ),
     _mutant(
         "out_of_credit_goes_on",

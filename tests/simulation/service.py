@@ -21,7 +21,7 @@ from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import JobSpec, Problem, RetryBudget, State
 from batchrunner.core.polling import Latencies
 from batchrunner.engine.clock import Dice
-from batchrunner.engine.control import Control
+from batchrunner.engine.control import Control, Stop
 from batchrunner.engine.ports import Deps, Settings, Tally, Work
 from batchrunner.engine.runner import Runner
 from batchrunner.engine.spool import Spool
@@ -267,6 +267,8 @@ class Night:
     events: list[tuple[float, str, dict[str, Any]]]
     began_work: float = 0.0
     """When the engine began, on the timeline."""
+    stop: Stop | None = None
+    """Why it stopped early."""
 
     @property
     def refused(self) -> float:
@@ -362,11 +364,13 @@ class World:
             runner = Runner(deps, control, settings, work, latencies, await ledger.pace("reapi"), sent)
             if math.isfinite(stop_after):
                 asyncio.get_running_loop().call_later(stop_after, control.give_up)
-            await runner.run()
+            outcome = await runner.run()
             rows = await ledger.query(lambda c: c.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall())
             ends = [t.seen for t in service.tasks.values() if math.isfinite(t.seen)]
             makespan = max(ends, default=0.0)
-            return Night(service, makespan, {r[0]: r[1] for r in rows}, await _settled(ledger), events, begin)
+            return Night(
+                service, makespan, {r[0]: r[1] for r in rows}, await _settled(ledger), events, begin, outcome.stop
+            )
         finally:
             await ledger.close()
             spool.close()
@@ -379,7 +383,7 @@ async def _settled(ledger: Ledger) -> Learned:
 
 
 def _note(into: list[tuple[float, str, dict[str, Any]]], at: float, name: str, data: dict[str, Any]) -> None:
-    if name in {"limits", "hold", "stopping"}:
+    if name in {"limits", "hold", "stopping", "grace_over"}:
         into.append((at, name, data))
 
 

@@ -74,6 +74,7 @@ def test_event_lines(name: str, data: dict[str, Any], line: str | None) -> None:
         ("unknown_status", {"status": "dreaming"}, "'dreaming'"),
         ("output_renamed", {"wanted": "a.mp4", "output": "a.1.mp4"}, "a.mp4 appeared meanwhile; saved as a.1.mp4"),
         ("left_behind", {"error": error()}, "will be next time: it broke"),
+        ("grace_over", {"tasks": 2, "downloads": 1}, "3 in flight are left to the next run"),
         ("stopping", {"reason": "budget", "message": "all gone"}, "(budget): all gone"),
     ],
 )

@@ -1,0 +1,318 @@
+"""A run every night: a systemd service and timer, the file for its key, and the same as a line for cron."""
+
+from __future__ import annotations
+
+import datetime
+import glob
+import os
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .exits import UsageError
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
+STARTS = 6
+"""Starts within `WITHIN`, the timer's own included, before systemd gives up for the night."""
+
+WITHIN = "12h"
+
+SYSTEM_UNITS = Path("/etc/systemd/system")
+SYSTEM_SETTINGS = Path("/etc/batchrunner")
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./=@+:-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Nightly:
+    """What runs, when, and where its files are. Paths are absolute.
+
+    Attributes:
+        batch: the batch; names the units.
+        manifest, ledger: as the run is given them.
+        folder: its current folder.
+        outputs: what it writes to beside the ledger's folder.
+        program: the words that start batchrunner.
+        since, until: local times: begin, and be done.
+        units: where the service and the timer go.
+        settings: the file for the key.
+        owner: whom a system service runs as; None for a service of the user's own manager.
+        mails: the manifest asks for mail, which the usual sendmail can't send from a sandbox.
+    """
+
+    batch: str
+    manifest: Path
+    ledger: Path
+    folder: Path
+    outputs: tuple[Path, ...]
+    program: tuple[str, ...]
+    since: datetime.time
+    until: datetime.time
+    units: Path
+    settings: Path
+    owner: str | None = None
+    mails: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"batchrunner-{self.batch}"
+
+    @property
+    def service_file(self) -> Path:
+        return self.units / f"{self.name}.service"
+
+    @property
+    def timer_file(self) -> Path:
+        return self.units / f"{self.name}.timer"
+
+    @property
+    def words(self) -> list[str]:
+        """The command, word by word."""
+        hours = ["--from", _hours(self.since), "--until", _hours(self.until)]
+        return [*self.program, "run", str(self.manifest), "--db", str(self.ledger), *hours, "--wait-lock", "10m"]
+
+    def write(self) -> list[Path]:
+        """Write the files that are not there yet; returns which.
+
+        Raises:
+            UsageError: a unit is there already, a path can't stand in a unit, or a file can't be written.
+        """
+        units = {self.service_file: self.service(), self.timer_file: self.timer()}
+        there = [str(path) for path in units if os.path.lexists(path)]
+        if there:
+            raise UsageError(f"{there[0]} exists and is never overwritten; remove it first, or name a folder with --to")
+        written = []
+        try:
+            if not os.path.lexists(self.settings):
+                self.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _create(self.settings, self.key_file(), 0o600)
+                written.append(self.settings)
+            self.units.mkdir(parents=True, exist_ok=True)
+            for path, text in units.items():
+                _create(path, text, 0o644)
+                written.append(path)
+        except OSError as error:
+            raise UsageError(f"can't write {error.filename}: {error.strerror}") from None
+        return written
+
+    # --- The files ---------------------------------------------------------------------------------------
+
+    def service(self) -> str:
+        """The service, as systemd.service(5) and systemd.exec(5) have it."""
+        online = "" if self.owner is None else "Wants=network-online.target\nAfter=network-online.target\n"
+        user = "" if self.owner is None else f"User={self.owner}\n"
+        return SERVICE.format(
+            batch=self.batch,
+            name=self.name,
+            online=online,
+            user=user,
+            starts=STARTS,
+            within=WITHIN,
+            folder=_path(self.folder),
+            settings=_path(Path(glob.escape(str(self.settings)))),
+            command=" ".join(map(_word, self.words)),
+            sandbox=self._sandbox(),
+        )
+
+    def _sandbox(self) -> str:
+        if self.mails:
+            return (
+                "# No sandbox: the manifest's notify: sends mail, and a sendmail that sets its group (Postfix) can't\n"
+                "# write to its queue from one.\n"
+            )
+        if self.owner is None:
+            return SANDBOX
+        roots = dict.fromkeys(map(_existing, (self.ledger.parent, *self.outputs)))
+        return SANDBOX + SYSTEM_SANDBOX.format(paths=" ".join(_word(str(root)) for root in roots))
+
+    def timer(self) -> str:
+        """The timer, as systemd.timer(5) has it."""
+        return TIMER.format(batch=self.batch, since=self.since.isoformat())
+
+    def key_file(self) -> str:
+        """The file for the key, without one."""
+        return KEY_FILE.format(batch=self.batch)
+
+    def cron(self) -> str:
+        """The line for `crontab -e`, where a `%` would end the command (crontab(5))."""
+        run = shlex.join([*self.words, "--quiet"])
+        folder, settings = shlex.quote(str(self.folder)), shlex.quote(str(self.settings))
+        command = f"cd {folder} && set -a && . {settings} && set +a && exec {run}".replace("%", r"\%")
+        return f"{self.since.minute} {self.since.hour} * * *  {command}"
+
+
+def install(
+    manifest: Manifest,
+    *,
+    since: datetime.time,
+    until: datetime.time,
+    system: bool,
+    to: Path | None,
+    ledger: Path,
+) -> Nightly:
+    """What runs a manifest every night, from the current folder.
+
+    Args:
+        manifest: a valid one.
+        since, until: local times.
+        system: a service of the machine, run as the owner of the manifest's file; else of the user.
+        to: the folder for all files; None for where systemd looks.
+        ledger: absolute path.
+    """
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    units, keys = (SYSTEM_UNITS, SYSTEM_SETTINGS) if system else (settings / "systemd/user", settings / "batchrunner")
+    if to is not None:
+        units = keys = Path(os.path.abspath(to))
+    return Nightly(
+        batch=manifest.batch,
+        manifest=manifest.file,
+        ledger=ledger,
+        folder=Path.cwd(),
+        outputs=(manifest.output_dir,),
+        program=_program(),
+        since=since,
+        until=until,
+        units=units,
+        settings=keys / f"{manifest.batch}.env",
+        owner=_owner(manifest.file) if system else None,
+    )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
+
+
+def _program() -> tuple[str, ...]:
+    """What starts this batchrunner, wherever it is called from."""
+    script = Path(sys.executable).with_name("batchrunner")
+    return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-P", "-m", "batchrunner")
+
+
+def _hours(time: datetime.time) -> str:
+    return time.isoformat("minutes")
+
+
+def _create(path: Path, text: str, mode: int) -> None:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w", encoding="utf-8"
+    ) as file:
+        file.write(text)
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself or the nearest above it that is there: what is not can't be named in ReadWritePaths=."""
+    return path if path.exists() or path == path.parent else _existing(path.parent)
+
+
+def _checked(text: str) -> str:
+    if not text.isprintable():
+        raise UsageError(f"{text!r} has characters that can't stand in a systemd unit; rename it")
+    return text
+
+
+def _word(text: str) -> str:
+    """A word of a command line or list (systemd.syntax(7), Quoting; systemd.unit(5), Specifiers). A `$` means itself
+    behind the `:` that the command begins with."""
+    escaped = _checked(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return escaped if _PLAIN.fullmatch(escaped) else f'"{escaped}"'
+
+
+def _path(path: Path) -> str:
+    """A path that is the whole value of a setting: there are no quotes, and the ends of the line count."""
+    text = _checked(str(path))
+    if text != text.strip() or text.endswith("\\"):
+        raise UsageError(f"{text!r} ends with a character that can't end a path in a systemd unit; rename it")
+    return text.replace("%", "%%")
+
+
+SERVICE = """\
+# Made by `batchrunner init --nightly`, and yours to change. systemd-analyze verify checks it.
+[Unit]
+Description=batchrunner: a night of {batch}
+{online}# A refused key is not tried all night.
+StartLimitIntervalSec={within}
+StartLimitBurst={starts}
+
+[Service]
+Type=exec
+{user}WorkingDirectory={folder}
+EnvironmentFile={settings}
+ExecStart=:{command}
+
+# Started again after ten minutes, outside its hours only to bring home what is in flight:
+#   5 another runner holds the ledger, 6 no network (or a refused key), 70 a bug, and killed or out of memory.
+# Not started again, since the next try would end the same or a person should look first:
+#   1 some jobs failed, 2 the manifest or the command is wrong, 3 jobs are unconfirmed, 4 stopped early.
+# No failure: 0, and 130 or 143 for somebody who stopped it.
+Restart=on-failure
+RestartSec=10min
+RestartPreventExitStatus=1 2 3 4
+SuccessExitStatus=130 143
+
+# SIGTERM lets the submissions on the wire be answered (3 minutes at most, and half a minute to connect) and recorded
+# (a minute at most, on a full disk); a second signal would not, and leave them unconfirmed.
+KillSignal=SIGTERM
+KillMode=mixed
+TimeoutStopSec=5min
+
+StandardOutput=journal
+StandardError=journal
+SyslogIdentifier={name}
+
+{sandbox}"""
+
+SANDBOX = """\
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+"""
+
+SYSTEM_SANDBOX = """\
+CapabilityBoundingSet=
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectSystem=strict
+ReadWritePaths={paths}
+StateDirectory=batchrunner
+Environment=XDG_STATE_HOME=%S
+"""
+
+TIMER = """\
+# Made by `batchrunner init --nightly`, and yours to change.
+[Unit]
+Description=batchrunner: every night of {batch}
+
+[Timer]
+OnCalendar=*-*-* {since}
+# A night that was missed is made up for at the next start; outside its hours that only brings home what is in flight.
+Persistent=yes
+
+[Install]
+WantedBy=timers.target
+"""
+
+KEY_FILE = """\
+# The environment of the nightly runs of {batch}.
+# It has the key in it: keep it at mode 0600, and out of every repository.
+REAPI_API_KEY=
+"""

@@ -180,6 +180,7 @@ def _go(
         resubmit=on_unconfirmed == "resubmit",
         until=_deadline(until, duration),
         wait_lock=wait_lock,
+        remote=True,
     )
     early_signals()
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,7 @@ class RunOptions:
         until: seconds from now after which nothing more is submitted.
         wait_lock: seconds to wait for another runner to leave.
         plan: `--plan`: a frozen plan; what would pay for anything else is refused before anything is recorded.
+        remote: take a person's word over a socket beside the ledger while the run is alive (docs/live.md).
         settings: how the engine behaves, except for what the options and the batches say.
         crash: called with the name of every durable step; for tests.
     """
@@ -85,6 +86,7 @@ class RunOptions:
     until: float | None = None
     wait_lock: float = 0.0
     plan: Frozen | None = None
+    remote: bool = False
     settings: Settings = field(default_factory=Settings)
     crash: Crash = no_crash
 
@@ -267,7 +269,26 @@ class Night:
         runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
         self._watcher.begin(names, tally)
         on_signals(control)
-        return await runner.run()
+        async with self._remote(runner):
+            return await runner.run()
+
+    @asynccontextmanager
+    async def _remote(self, runner: Runner) -> AsyncIterator[None]:
+        """The socket that a second terminal asks at, while the run is alive."""
+        if not self._options.remote:
+            yield
+            return
+        from .remote.desk import Desk
+        from .remote.server import Server
+
+        server = Server(self._options.db, Desk(runner, self._observe))
+        why_not = await server.open()
+        if why_not is not None:
+            self._tell("remote_closed", message=why_not)
+        try:
+            yield
+        finally:
+            await server.close()
 
     def _in_monotonic_time(self, claims: list[float]) -> list[float]:
         """When the last submissions of earlier runs were: they count in the rate. A clock that was set back since

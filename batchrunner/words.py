@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .core import events as e
 from .core.job import PAID_FAILURES, FailureKind, State
@@ -18,12 +19,15 @@ from .engine.clock import Clock, SystemClock
 from .engine.ports import Books, Crash, no_crash
 from .engine.recover import recover
 from .engine.spool import Spool
+from .engine.withdraw import withdraw
 from .environment import person
 from .exits import UsageError
 from .ledger import naming
 from .ledger.errors import DuplicateTask, LedgerBusy, LedgerUnusable
 from .ledger.naming import Named, Unknown
 from .ledger.store import Ledger
+from .remote.client import NoRun, ask
+from .remote.protocol import Cancel
 
 REFUNDED = frozenset(FailureKind) - PAID_FAILURES
 """Kinds of failure after which a new submission is not a second payment."""
@@ -184,22 +188,37 @@ def _why_not_retried(row: sqlite3.Row, kinds: Sequence[FailureKind], *, exact: b
     return f"{kind.value}: its submission was, or may have been, charged; --kind {kind.value} or its key submits again"
 
 
-async def cancel(db: Path, names: Sequence[str], wait: float = 0.0, crash: Crash = no_crash) -> Done:
+async def cancel(db: Path, names: Sequence[str], wait: float = 0.0, crash: Crash = no_crash, why: str = "") -> Done:
     """Withdraw pending jobs. What was sent can't be called back, and is left alone.
+
+    Beside a run that is alive the run does it, as the ledger's one writer.
 
     Raises:
         UsageError, Unknown: exit code 2, nothing changed. LedgerBusy: exit code 5.
     """
+    try:
+        return await _cancel(db, names, 0.0, crash, why)
+    except LedgerBusy:
+        with suppress(NoRun):
+            return _answered(ask(db, Cancel(tuple(names), why)))
+    return await _cancel(db, names, wait, crash, why)
+
+
+async def _cancel(db: Path, names: Sequence[str], wait: float, crash: Crash, why: str) -> Done:
     done = Done()
     async with _books(db, wait, crash) as books:
-        chosen = []
-        for row, _exact in _rows(await _name(books, names)):
-            if row["state"] == State.PENDING and row["current"]:
-                chosen.append(row)
-            else:
-                done.skip(row, f"is {row['state']}")
-        await _apply(books, done, chosen, e.Withdrawn(person(), "cancel"))
+        found = await withdraw(books, names, e.Withdrawn(person(), why or "cancel"))
+    done.jobs += [(row["batch"], row["key"]) for row in found.jobs]
+    for row, reason in found.skipped:
+        done.skip(row, reason)
     return done
+
+
+def _answered(answer: dict[str, Any]) -> Done:
+    """What the run says that it has done."""
+    return Done(
+        [(one["batch"], one["job"]) for one in answer["cancelled"]], [Skipped(**one) for one in answer["skipped"]]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,8 @@ def rate_text(progress: dict[str, Any]) -> str:
     parts = [f"{progress['in_flight']}/{progress['in_flight_limit']} in flight"]
     if progress["hold"]:
         parts.append(f"held {progress['hold']:.0f} s")
+    if progress.get("paused_by"):
+        parts.append(f"paused by {visible(progress['paused_by'], 60)}")
     if progress["per_minute"]:
         parts.append(f"{progress['per_minute']:g}/min")
     if progress["eta_seconds"]:
@@ -244,6 +246,25 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None: 
             return f"long after the deadline: {data['tasks'] + data['downloads']} in flight are left to the next run"
         case "stopping":
             return f"no more submissions ({data['reason']}): {visible(data['message'], 300)}"
+        case _:
+            return _told_line(name, key, data)
+
+
+def _told_line(name: str, key: str, data: dict[str, Any]) -> str | None:
+    """The same for what a person has said from another terminal (`remote`)."""
+    who = visible(str(data.get("who", "")), 60)
+    match name:
+        case "withdrawn":
+            return f"{key}: cancelled"
+        case "paused":
+            return f"paused by {who}: nothing more is submitted until `batchrunner continue`"
+        case "continued":
+            return f"{who} lets the run go on"
+        case "limits_set":
+            flight, rate = data["in_flight_bound"], data["submits_per_minute_bound"]
+            return f"{who} sets the limits to {flight} in flight, {rate:g} submissions a minute"
+        case "remote_closed":
+            return f"pause, continue, limits and cancel can't reach this run: {visible(data['message'], 200)}"
         case _:
             return None
 

@@ -226,6 +226,7 @@ def _go(
         wait_lock=wait_lock,
         plan=plan,
         settings=app.Settings(grace=grace),
+        remote=True,
     )
     early_signals()
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:

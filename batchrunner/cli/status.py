@@ -135,7 +135,10 @@ def _run(run: dict[str, Any] | None) -> list[str]:
     if run["alive"]:
         eta = "" if run["eta_seconds"] is None else f", about {span(run['eta_seconds'])} left"
         pace = "" if not run["per_minute"] else f", {run['per_minute']:.1f} a minute"
-        return [f"  a run is alive (process {run['pid']}){pace}{eta}"]
+        lines = [f"  a run is alive (process {run['pid']}){pace}{eta}"]
+        if run.get("paused_by"):
+            lines.append(f"  paused by {visible(run['paused_by'], 60)}: `batchrunner continue` lets it submit again")
+        return lines
     if run["ended_at"] is None:
         return [f"  the last run, started {local_time(run['started_at'])}, died without a word; run again to continue"]
     why = f", stopped early: {visible(run['stop'])}" if run["stop"] else ""

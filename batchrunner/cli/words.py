@@ -147,21 +147,25 @@ def resolve(
     epilog="""\b
 Examples:
   batchrunner cancel nightly-beach
-  batchrunner cancel 'corgi-*'
+  batchrunner cancel 'corgi-*' --why "the client has changed her mind"
+
+\b
+Works beside a run that is alive too: the run withdraws them.
 """
 )
 @click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
+@click.option("--why", default="", metavar="TEXT", help="The reason, for the jobs' history.")
 @_wait_option
 @json_option
 @db_option
-def cancel(names: tuple[str, ...], wait_lock: float, as_json: bool, db: Path | None) -> int:
+def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db: Path | None) -> int:
     """Withdraw pending jobs.
 
     What was sent already is paid for, and is left alone: the service has no way to call it back.
     """
     from .. import words
 
-    done = asyncio.run(words.cancel(ledger_path(db), names, wait_lock))
+    done = asyncio.run(words.cancel(ledger_path(db), names, wait_lock, why=why))
     if as_json:
         print_json({"cancelled": _keys(done), "skipped": _skipped(done)})
         return EXIT_OK

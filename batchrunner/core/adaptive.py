@@ -71,6 +71,15 @@ class Rate:
         """Whether it allows more than is known to be borne."""
         return self.top is None or self._used > self._plateau
 
+    def rebound(self, bound: float, known: float | None) -> None:
+        """Another bound, with what is known of the limit (calls a second): it goes on as a run that begins with them
+        does, and no slower than it is."""
+        fresh = Rate(bound, top=known if known and known < bound else None)
+        if fresh.top != self.top:
+            self.top, self._plateau, self._used = fresh.top, fresh._plateau, 0.0
+        self.bound = bound
+        self.value = min(bound, max(self.value, fresh.value))
+
     def accepted(self, now: float, used: bool) -> None:
         """A call was accepted. `used`: it had to wait for its place, so the rate is what held it back."""
         if not used and now - self._last > max(1.0, 3.0 / self.value):
@@ -153,6 +162,13 @@ class Flight:
     def trying(self) -> bool:
         """Whether it allows more than is known to be borne."""
         return self.step > 1
+
+    def rebound(self, bound: int, known: int | None) -> None:
+        """Another bound, with what is known of the limit. What is in flight beyond it comes home."""
+        self.bound = bound
+        self.top = known if known and known < bound else None
+        self.value = bound if self.top is None else max(1, self.top)
+        self._edge, self.step, self._fresh = 0, 1, False
 
     def accepted(self, now: float, flight: int, running: int) -> None:
         """A POST was accepted that was the `flight`-th; `running` tasks run now, its own too."""
@@ -265,6 +281,11 @@ class Pace:
         flight = Flight(in_flight, top=known.in_flight if known.in_flight and known.in_flight < in_flight else None)
         calls = None if known.calls is None else Rate(float("inf"), top=known.calls)
         return cls(posts, flight, max_wire, calls, wire=max_wire)
+
+    def rebound(self, submits: float, in_flight: int, known: Learned) -> None:
+        """Other bounds, by a person's word; `known`: what was learned until now, below any bound."""
+        self.posts.rebound(submits, known.submits)
+        self.flight.rebound(in_flight, known.in_flight)
 
     @property
     def crowd(self) -> int:

@@ -77,6 +77,8 @@ class Control:
         self.error: BaseException | None = None
         self.stop: Stop | None = None
         self.stop_message = ""
+        self.paused_by = ""
+        """Who has asked to submit nothing for now; empty for nobody."""
         self._held_until = clock.monotonic() + hold_for
         self._throttles = 0
         self._rejected = 0
@@ -113,6 +115,16 @@ class Control:
     def submitting(self) -> bool:
         """Whether new submissions may be made."""
         return self.stop is None
+
+    def pause(self, who: str) -> None:
+        """Submit nothing until `go_on`, by a person's word; what is in flight is followed. Lasts as long as the run."""
+        self.paused_by = who
+        self.wake_all()
+
+    def go_on(self) -> None:
+        """Submit again."""
+        self.paused_by = ""
+        self.wake_all()
 
     def bug(self, error: BaseException) -> None:
         """Something raised that should not have: end the run; `error` is raised when POSTs on the wire are done.

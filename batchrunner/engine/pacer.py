@@ -65,6 +65,7 @@ class Pacer:
         self._known = known
         self._saved = self._told = known
         self._bound = (settings.submits_per_minute / 60.0, settings.in_flight)
+        self._polls_per_minute = settings.polls_per_minute
         self._poll_bound = (settings.polls_per_minute or poll_budget(settings.in_flight)) / 60.0
         self._pace = Pace.of(*self._bound, settings.max_posts, known)
         self._knee = Knee()
@@ -76,6 +77,15 @@ class Pacer:
         for at in sent:
             if self._posts.delay(at) < self._posts.interval:  # a rate that was higher then is not held against us
                 self._posts.take(at)
+
+    def rebound(self, submits_per_minute: float | None, in_flight: int | None) -> None:
+        """Other upper bounds from now on, None for the one that holds; what was learned stays."""
+        self._known = self.learned
+        submits, flight = self._bound
+        self._bound = (submits if submits_per_minute is None else submits_per_minute / 60.0, in_flight or flight)
+        self._poll_bound = (self._polls_per_minute or poll_budget(self._bound[1])) / 60.0
+        self._pace.rebound(*self._bound, self._known)
+        self._adjust()
 
     # --- Submitting --------------------------------------------------------------------------------------
 
@@ -178,6 +188,8 @@ class Pacer:
             "in_flight_limit": self._slots.limit,
             "submits_per_minute_limit": round(60.0 * self._pace.submits, 2),
             "polls_per_minute_limit": round(self._polls.per_minute, 1),
+            "submits_per_minute_bound": round(60.0 * self._bound[0], 2),
+            "in_flight_bound": self._bound[1],
             "learned": in_minutes(self.learned),
         }
 

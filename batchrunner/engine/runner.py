@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.adaptive import Learned
+from ..core.events import Withdrawn
 from ..core.job import IN_FLIGHT, Job, State
 from ..core.polling import Latencies
 from ..ledger.store import Schedule
@@ -17,8 +18,9 @@ from .control import Control, Slots, Stop
 from .download import Downloader
 from .pacer import Pacer
 from .poll import Poller
-from .ports import Deps, Settings, Work
+from .ports import Books, Deps, Settings, Work
 from .submit import Submitter
+from .withdraw import Withdrawal, withdraw
 
 THROUGHPUT_WINDOW = 120.0
 """Seconds over which the rate of finished jobs is measured for the ETA."""
@@ -112,7 +114,8 @@ class Runner:
     def progress(self) -> dict[str, Any]:
         """How far the run is, for people who watch and for `status`."""
         states = {s.value: n for s, n in self._deps.tally.states.items() if n}
-        pending = self._deps.tally.states.get(State.PENDING, 0) if self.control.submitting else 0
+        going = self.control.submitting and not self.control.paused_by
+        pending = self._deps.tally.states.get(State.PENDING, 0) if going else 0
         left = pending + sum(self._deps.tally.states.get(s, 0) for s in (*IN_FLIGHT, State.DOWNLOADING))
         rate = self._throughput()
         return {
@@ -123,7 +126,26 @@ class Runner:
             "per_minute": round(rate * 60.0, 1),
             "eta_seconds": round(left / rate) if rate > 0.0 and left else (0 if not left else None),
             "stop": self.control.stop.value if self.control.stop else None,
+            "paused_by": self.control.paused_by or None,
         }
+
+    # --- A person's word during the run ------------------------------------------------------------------
+
+    def limit(self, submits_per_minute: float | None, in_flight: int | None) -> None:
+        """Other upper bounds for the rest of the run, None for the one that holds."""
+        self._pacer.rebound(submits_per_minute, in_flight)
+        self.control.wake_all()
+
+    async def withdraw(self, names: Sequence[str], who: str, why: str) -> Withdrawal:
+        """Withdraw pending jobs, of other batches of the ledger too. Raises as `withdraw`."""
+        ours = set(self._work.ids)
+        aside = Books(ledger=self._deps.ledger, spool=self._deps.spool, clock=self._deps.clock, crash=self._deps.crash)
+        try:
+            return await withdraw(
+                aside, names, Withdrawn(who, why), lambda job: self._deps if job.batch_id in ours else aside
+            )
+        finally:
+            self._submitter.withdrawn()
 
     def _throughput(self) -> float:
         """Jobs finished a second, lately."""

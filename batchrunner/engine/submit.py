@@ -68,6 +68,7 @@ class Submitter:
         self._busy: set[int] = set()
         self._broke: dict[int, str] = {}
         self._refunds = 0
+        self._withdrawals = 0
         self._posts: set[asyncio.Task[None]] = set()
         self._disk_checked = -math.inf
         self._disk_full = ""
@@ -84,6 +85,13 @@ class Submitter:
         self._look_again()
         self._refunds += 1
         self._broke.clear()
+        self.wake.notify()
+
+    def withdrawn(self) -> None:
+        """Pending jobs were withdrawn: look again at what is left."""
+        self._withdrawals += 1
+        self._page.clear()
+        self._look_again()
         self.wake.notify()
 
     async def run(self) -> None:
@@ -131,10 +139,13 @@ class Submitter:
         self._late = {kind for kind in self._late if not self._in_time(*kind)}
         self._exhausted_until = math.inf
         self._stale = False
+        withdrawals = self._withdrawals
         if batches:
             found, next_at = await self._deps.ledger.pending(
                 batches, self._work.selection, PAGE + len(busy), wall, without=tuple(self._late)
             )
+            if withdrawals != self._withdrawals:
+                return 0.0  # what was read may have been withdrawn since
             self._page.extend(j for j in found if j.id not in busy and j.id not in self._busy)
             if found:
                 self._exhausted_until = 0.0
@@ -182,6 +193,8 @@ class Submitter:
         if self._left == 0:
             if not self._posts:
                 self._control.halt(Stop.LIMIT, f"--limit {self._settings.max_submissions} reached")
+            return math.inf
+        if self._control.paused_by:
             return math.inf
         if not self._slots.free or self._pacer.crowded(len(self._posts)):
             return math.inf

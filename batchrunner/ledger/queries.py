@@ -81,6 +81,7 @@ def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str
         "in_flight_limit": progress.get("in_flight_limit"),
         "submits_per_minute_limit": progress.get("submits_per_minute_limit"),
         "polls_per_minute_limit": progress.get("polls_per_minute_limit"),
+        "paused_by": progress.get("paused_by"),
     }
 
 

@@ -230,3 +230,58 @@ def test_without_any_limit_everything_stays_at_its_bounds() -> None:
     submit(pace, 0.0, 100, 0, 0.2)
     assert (pace.submits, pace.flight.value, pace.crowd) == (5.0, 50, 32)
     assert pace.polls(math.inf, 0.0) == math.inf
+
+
+# --- Other bounds, by a person's word --------------------------------------------------------------------
+
+
+def test_a_higher_bound_is_approached_as_a_run_begins() -> None:
+    rate = Rate(1.0)
+    rate.rebound(100.0, None)
+    assert (rate.bound, rate.value) == (100.0, 10.0)
+    rate.rebound(2.0, None)
+    assert rate.value == 2.0
+
+
+def test_what_was_measured_outlives_a_bound_below_it() -> None:
+    rate = Rate(100.0, top=10.0)
+    rate.rebound(1.0, 10.0)
+    assert (rate.value, rate.top) == (1.0, None)
+    rate.rebound(50.0, 10.0)
+    assert rate.top == 10.0
+    assert rate.value == pytest.approx(9.9)
+    assert not rate.trying
+    flight = Flight(100, top=20)
+    flight.rebound(5, 20)
+    assert (flight.value, flight.top) == (5, None)
+    flight.rebound(50, 20)
+    assert (flight.value, flight.top) == (20, 20)
+
+
+def test_a_bound_that_changes_nothing_leaves_the_trying_alone() -> None:
+    rate = Rate(100.0, top=10.0)
+    now = send(rate, 0.0, 600)
+    before = rate.value
+    assert rate.trying
+    rate.rebound(200.0, 10.0)
+    assert rate.trying
+    assert rate.value == before
+    send(rate, now, 50)
+    assert rate.value > before
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 500.0), st.integers(1, 500), st.booleans()), max_size=12))
+def test_no_bound_is_ever_exceeded_whatever_is_said(words: list[tuple[float, int, bool]]) -> None:
+    pace, now = Pace.of(10.0, 50, 8, Learned()), 0.0
+    for submits, flight, refused in words:
+        pace.rebound(submits, flight, pace.learned)
+        for _ in range(20):
+            now += 1.0 / pace.submits
+            ticket = Ticket(now, pace.flight.value, used=True)
+            pace.accepted(ticket, now, pace.flight.value)
+            assert 0.0 < pace.submits <= submits
+            assert 1 <= pace.flight.value <= flight
+        if refused:
+            pace.refused(Ticket(now, pace.flight.value, used=True), now + 1.0, pace.flight.value, 1.0)
+            assert 0.0 < pace.submits <= submits
+            assert 1 <= pace.flight.value <= flight

@@ -1,0 +1,67 @@
+"""What the requests do to a run, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from ..engine.ports import Observer
+from ..engine.runner import Runner
+from ..engine.withdraw import Withdrawal
+from ..ledger.errors import LedgerError
+from ..ledger.naming import Unknown
+from .place import Peer
+from .protocol import Cancel, Continue, Limits, Look, Pause, Request, answer, refusal
+
+
+class Desk:
+    """Answers for one run."""
+
+    def __init__(self, runner: Runner, observe: Observer) -> None:
+        self._runner = runner
+        self._observe = observe
+
+    async def __call__(self, request: Request, peer: Peer) -> bytes:
+        """Do what is asked, and say what came of it. A failure is an answer, and never ends the run."""
+        try:
+            return answer(**await self._do(request, peer.name), progress=self._runner.progress())
+        except (Unknown, LedgerError) as error:
+            return refusal(str(error))
+        except Exception as error:  # noqa: BLE001  whoever asks must not be able to end a night
+            self._observe("remote_failed", error={"message": f"{type(error).__name__}: {error}"})
+            return refusal(f"a bug in batchrunner ({type(error).__name__}); the run goes on")
+
+    async def _do(self, request: Request, who: str) -> dict[str, Any]:
+        control = self._runner.control
+        match request:
+            case Look():
+                return {}
+            case Pause():
+                control.pause(who)
+                self._observe("paused", who=who)
+                return {}
+            case Continue():
+                control.go_on()
+                self._observe("continued", who=who)
+                return {}
+            case Limits():
+                if request != Limits():
+                    self._runner.limit(request.submits_per_minute, request.in_flight)
+                    self._observe("limits_set", who=who, **_bounds(self._runner.progress()))
+                return {}
+            case Cancel(names=names, why=why):
+                return _cancelled(await self._runner.withdraw(names, who, why or "cancel"))
+            case _:
+                assert_never(request)
+
+
+def _bounds(progress: dict[str, Any]) -> dict[str, Any]:
+    return {key: progress[key] for key in ("submits_per_minute_bound", "in_flight_bound")}
+
+
+def _cancelled(done: Withdrawal) -> dict[str, Any]:
+    return {
+        "cancelled": [{"batch": row["batch"], "job": row["key"]} for row in done.jobs],
+        "skipped": [
+            {"batch": row["batch"], "job": row["key"], "state": row["state"], "why": why} for row, why in done.skipped
+        ],
+    }

@@ -20,11 +20,10 @@ from yaml.events import (
 )
 
 from .findings import Report, Stop, quoted
-from .located import LINE_SHIFT, MAX_KEYS, Document, Map, Seq
+from .located import LINE_SHIFT, MAX_DEPTH, MAX_KEYS, TOO_DEEP, Document, Map, Seq
 from .reading import position_of
 from .scalars import BadScalar, resolve, text_problem
 
-MAX_DEPTH = 32
 MAX_ALIASED = 10_000
 """Nodes that aliases may add to what is written, each counted as often as it is repeated; long texts count more."""
 MAX_STRUCTURAL = 100
@@ -116,7 +115,7 @@ class _TreeReader:
         if kind is AliasEvent:
             return self.alias(event, depth)
         if depth > MAX_DEPTH:
-            self.fail(event, f"nested too deeply: at most {MAX_DEPTH} levels are allowed")
+            self.fail(event, TOO_DEEP)
         problem = self.document.admit()
         if problem:
             self.fail(event, problem)
@@ -230,7 +229,7 @@ class _TreeReader:
         if self.aliased > MAX_ALIASED:
             self.fail(event, f"aliases repeat too much: at most {MAX_ALIASED} values may come from aliases")
         if depth + height - 1 > MAX_DEPTH:
-            self.fail(event, f"nested too deeply: at most {MAX_DEPTH} levels are allowed")
+            self.fail(event, TOO_DEEP)
         return value
 
     # --- helpers -----------------------------------------------------------------------------------------
@@ -277,6 +276,8 @@ def _tag(tag: str) -> str:
 
 def _syntax_message(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "it can't be parsed"
+    if "maximum nesting depth" in problem:  # a bound of newer libyaml, which reads ahead of our own
+        return TOO_DEEP
     if "cannot start any token" in problem:
         problem += " (tabs can't indent, and text with special characters needs quotes)"
     elif "mapping values are not allowed" in problem:

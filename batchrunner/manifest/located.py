@@ -15,6 +15,8 @@ MAX_COLLECTIONS = 1_000_000
 """Mappings and lists in a manifest and its files together: 32 MiB of `[]` would take more than a gigabyte."""
 MAX_KEYS = 2000
 """Keys of one mapping. No valid one has as many; each unknown one costs a search for what was meant."""
+MAX_DEPTH = 32
+TOO_DEEP = f"nested too deeply: at most {MAX_DEPTH} levels are allowed"
 LINE_SHIFT = 32
 """A mark is `line << LINE_SHIFT | column`, both 0-based."""
 

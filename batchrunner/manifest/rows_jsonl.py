@@ -10,13 +10,12 @@ from array import array
 from typing import Any
 
 from .findings import Report, Stop, quoted
-from .located import LINE_SHIFT, MAX_KEYS, Document, Map, Seq
+from .located import LINE_SHIFT, MAX_DEPTH, MAX_KEYS, TOO_DEEP, Document, Map, Seq
 from .reading import check_text
 from .scalars import MAX_INT, finite, text_problem
 
 MAX_LINE = 1 << 20
 """Longest line, in bytes."""
-MAX_DEPTH = 32
 MAX_BAD_LINES = 100
 _SPACE = re.compile(r"[ \t\r]*")
 
@@ -80,7 +79,7 @@ def parse_json(text: str, at: int = 0) -> tuple[Any, int]:
     try:
         value, end = _DECODER.raw_decode(text, at)
     except RecursionError:
-        raise _Refused(f"nested too deeply: at most {MAX_DEPTH} levels are allowed") from None
+        raise _Refused(TOO_DEEP) from None
     _check(value, 2)
     return value, end
 
@@ -97,7 +96,7 @@ def _check(value: Any, depth: int) -> None:
             raise _Refused(problem)
     elif isinstance(value, (dict, list)):
         if depth > MAX_DEPTH:
-            raise _Refused(f"nested too deeply: at most {MAX_DEPTH} levels are allowed")
+            raise _Refused(TOO_DEEP)
         for item in value.values() if isinstance(value, dict) else value:
             _check(item, depth + 1)
         for key in value if isinstance(value, dict) else ():

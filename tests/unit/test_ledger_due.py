@@ -302,6 +302,7 @@ async def test_a_run_and_its_heartbeat(ledger: Ledger, clock: FakeClock) -> None
         "in_flight_limit": None,
         "submits_per_minute_limit": None,
         "polls_per_minute_limit": None,
+        "paused_by": None,
     }
     clock.forward(queries.ALIVE_WITHIN)
     assert (await last())["alive"] is False

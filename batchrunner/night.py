@@ -43,10 +43,10 @@ from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.record import BatchSpec
 from .ledger.store import Ledger
-from .planning import hold_to
+from .planning import hold_to, promotion_of
 
 if TYPE_CHECKING:
-    from .manifest import Manifest
+    from .manifest import Manifest, Promotion
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
 
@@ -59,6 +59,7 @@ class RunOptions:
         db: path of the ledger.
         manifests: valid manifests; empty for `resume`. The list is emptied when they are recorded, so that memory
             does not grow with the manifest for the rest of the night.
+        promotion: `promote`: the profile that the winners of its batch are promoted to, instead of manifests.
         batches: batches to resume, by name; with no manifests and no names: every unfinished one.
         simulate: against the built-in simulator.
         faults: faults of that simulator.
@@ -76,6 +77,7 @@ class RunOptions:
 
     db: Path
     manifests: list[Manifest] = field(default_factory=list)
+    promotion: Promotion | None = None
     batches: Sequence[str] = ()
     simulate: bool = False
     faults: Sequence[str] = ()
@@ -164,6 +166,11 @@ class Night:
 
     async def _record(self) -> list[str]:
         options = self._options
+        if options.promotion is not None:
+            ask = partial(promotion_of, options.promotion, options.max_credits, person())
+            await self._ledger.promote(await self._ledger.query(ask))
+            options.crash("start.recorded")
+            return [options.promotion.batch]
         if not options.manifests:
             return await self._names_to_resume()
         names = [m.batch for m in options.manifests]

@@ -12,6 +12,7 @@ from ..core.selection import Selection
 from . import pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
+from .promotions import lineage
 from .rows import AMBIGUOUS
 from .selecting import where
 
@@ -90,8 +91,10 @@ def jobs(
     batch: str | None = None,
     states: Sequence[str] = (),
     selection: Selection = EVERYTHING,
+    verdicts: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order."""
+    """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order. The verdict `none` is that of a
+    job without one."""
     condition, values = where(selection)
     parts, parameters = [condition], list(values)
     if batch is not None:
@@ -100,6 +103,10 @@ def jobs(
     if states:
         parts.append(f"job.state IN ({', '.join('?' * len(states))})")
         parameters += states
+    if verdicts:
+        newest = "(SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1)"
+        parts.append(f"coalesce({newest}, 'none') IN ({', '.join('?' * len(verdicts))})")
+        parameters += verdicts
     for row in connection.execute(
         f"{JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
         parameters,
@@ -128,6 +135,10 @@ def job_dict(row: sqlite3.Row) -> dict[str, Any]:
         "bytes": row["bytes"],
         "current": bool(row["current"]),
         "revision": row["revision"],
+        "verdict": row["verdict"],
+        "promoted_from": None
+        if row["profile"] is None
+        else {"job": row["source_key"], "revision": row["source_revision"], "profile": row["profile"]},
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
     }
@@ -158,6 +169,7 @@ def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     found["fingerprint"] = row["fingerprint"]
     found["planned_output"] = row["output"]
     found["renewals"] = row["renewals"]
+    found |= lineage(connection, job_id)
     found["attempt_list"] = [
         {k: a[k] for k in a.keys() if k not in {"job_id", "batch_id"}}  # noqa: SIM118  a Row iterates over values
         for a in connection.execute("SELECT * FROM attempt WHERE job_id = ? ORDER BY number", (job_id,))

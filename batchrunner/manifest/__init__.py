@@ -4,7 +4,17 @@ text -> located tree (`reading`, `events`, `rows_*`) -> checked (`schema_errors`
 -> job specs (`shots`, `matrix`, `expand`).
 """
 
-from .load import load
+from .load import load, load_profile
 from .model import Finding, JobSource, Manifest, ManifestError
+from .promotion import NotPromotable, Promotion
 
-__all__ = ["Finding", "JobSource", "Manifest", "ManifestError", "load"]
+__all__ = [
+    "Finding",
+    "JobSource",
+    "Manifest",
+    "ManifestError",
+    "NotPromotable",
+    "Promotion",
+    "load",
+    "load_profile",
+]

@@ -13,8 +13,8 @@ import pytest
 from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import FailureKind, State
 from batchrunner.core.lifecycle import TABLE, Money
+from batchrunner.ledger import audit, pace, queries
 from batchrunner.ledger import connection as opening
-from batchrunner.ledger import pace, queries
 from batchrunner.ledger.connection import LATEST, migrations, open_reader, open_writer
 from batchrunner.ledger.errors import LedgerUnusable
 from batchrunner.ledger.rows import AMBIGUOUS
@@ -79,6 +79,14 @@ def _begin(connection: sqlite3.Connection) -> None:
         "created_at, updated_at) VALUES (1, 'b', 'p', 'm', 'o', 1000, 60, 20, 0, 0)"
     )
     connection.execute(_job())
+
+
+@pytest.fixture(autouse=True)
+def _schema_anew() -> Iterator[None]:
+    """What a ledger is held against is built once a process; here it is built from other migrations too."""
+    audit._ours.cache_clear()
+    yield
+    audit._ours.cache_clear()
 
 
 @pytest.fixture

@@ -42,6 +42,10 @@ _NOT_SENT = "current = 1 AND state = 'pending' AND id IN (SELECT job_id FROM pro
 """Promotions that no longer count, and were not sent: nobody asks for them any more."""
 
 
+_KEY = "SELECT o.id FROM job o JOIN job j ON o.batch_id = j.batch_id AND o.key = j.key WHERE j.id = ?"
+"""Every revision of a job's key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A verdict to be recorded, on jobs by row id."""
@@ -53,8 +57,8 @@ class Judgement:
 
 
 def judge(connection: sqlite3.Connection, judgement: Judgement, now: float) -> None:
-    """Record a verdict; the same one again, without a new note, changes nothing. What was promoted from a rejected job
-    and not sent yet will not be sent."""
+    """Record a verdict; the same one again, without a new note, changes nothing. What was promoted from a rejected job,
+    in any revision of it, and not sent yet will not be sent."""
     for job_id in judgement.jobs:
         last = connection.execute(
             "SELECT verdict, note FROM verdict WHERE job_id = ? ORDER BY id DESC LIMIT 1", (job_id,)
@@ -65,7 +69,9 @@ def judge(connection: sqlite3.Connection, judgement: Judgement, now: float) -> N
                 (job_id, now, judgement.verdict.value, judgement.note, judgement.who),
             )
         if judgement.verdict is Verdict.REJECTED:
-            connection.execute(f"UPDATE job SET current = 0 WHERE {_NOT_SENT.format('from_job = ?')}", (job_id,))
+            connection.execute(
+                f"UPDATE job SET current = 0 WHERE {_NOT_SENT.format(f'from_job IN ({_KEY})')}", (job_id,)
+            )
 
 
 def winners(connection: sqlite3.Connection, batch_id: int) -> list[Winner]:

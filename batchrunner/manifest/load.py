@@ -132,7 +132,7 @@ class _Loader:
 
     def _sources(self, root: Node, values: Mapping[str, Any], rules: Mapping[str, ModelRules]) -> list[Node]:
         spelled = os.path.dirname(self.file)
-        columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.properties}
+        columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.accepts}
         sources = Sources(os.path.realpath(spelled or "."), spelled, self.report, values, columns, self.schema)
         sources.collections = self.document.collections
         sources.collect(root, "", (os.path.basename(self.file),))

@@ -36,48 +36,47 @@ class File:
     etag: str
 
 
-def picture_size(fields: dict[str, Any]) -> tuple[int, int]:
+def picture_size(told: dict[str, Any]) -> tuple[int, int]:
     """Width and height in pixels, both even: the short side by resolution, the long one by ratio.
 
-    Models name these differently (REAPI.md), so they are looked for by what a value looks like. 1:1 at 720p is
-    720x720. What says neither is 720p and 16:9.
+    Takes the common names (`Model.common`). 1:1 at 720p is 720x720. What says neither is 720p and 16:9.
     """
-    words = [str(fields[name]) for name in ("resolution", "quality", "mode") if name in fields]
-    short = next((_SHORT_SIDE[w.lower()] for w in words if w.lower() in _SHORT_SIDE), 720)
-    ratios = (_RATIO.fullmatch(str(fields.get(name))) for name in ("aspect_ratio", "size", "ratio"))
-    wide, high = next(((int(m[1]), int(m[2])) for m in ratios if m), (16, 9))
+    short = _SHORT_SIDE.get(str(told.get("resolution")).lower(), 720)
+    ratio = _RATIO.fullmatch(str(told.get("aspect_ratio")))
+    wide, high = (int(ratio[1]), int(ratio[2])) if ratio else (16, 9)
     if not wide or not high:
         wide, high = 16, 9
     long = round(short * max(wide, high) / min(wide, high) / 2) * 2
     return (long, short) if wide >= high else (short, long)
 
 
-def clip_seconds(fields: dict[str, Any]) -> int:
+def clip_seconds(told: dict[str, Any]) -> int:
     """Length of the clip asked for, seconds; 5 where the request has no whole number."""
-    seconds = fields.get("duration")
+    seconds = told.get("duration")
     return seconds if isinstance(seconds, int) and not isinstance(seconds, bool) and 0 < seconds <= 60 else 5
 
 
 def make(task: NewTask, extension: str, *, rendered: bool) -> bytes:
     """The bytes of a task's output: always the same for the same task."""
     model = catalogue.models()[task.model]
-    fields = {**model.defaults, **orjson.loads(task.request)}
+    request = orjson.loads(task.request)
+    told = model.common(request)
     if extension == "wav":
         return tiny.wav(task.id, 1)
     if not rendered:
-        return tiny.mp4(task.id, clip_seconds(fields)) if extension == "mp4" else tiny.png(task.id)
+        return tiny.mp4(task.id, clip_seconds(told)) if extension == "mp4" else tiny.png(task.id)
     from . import clips  # PyAV and Pillow take 0.1 s to import: only when something is drawn
 
-    width, height = picture_size(fields)
-    words = (task.model, *(str(fields[k]) for k in ("resolution", "quality", "aspect_ratio", "size") if k in fields))
+    width, height = picture_size(told)
+    words = (task.model, *(str(told[k]) for k in ("resolution", "aspect_ratio") if k in told))
     card = clips.Card(
         title=visible(task.label, 200) or f"task {task.number}",
-        text=visible(str(fields.get("prompt") or fields.get("first_frame_image") or ""), 2000),
+        text=visible(str(request.get("prompt") or told.get("first_frame") or ""), 2000),
         footer=task.id,
         detail=" · ".join(words),
         width=width,
         height=height,
-        seconds=clip_seconds(fields),
+        seconds=clip_seconds(told),
     )
     return clips.clip(card) if extension == "mp4" else clips.still(card)
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from batchrunner import catalogue
 from batchrunner.catalogue import Model
+from batchrunner.core.names import parse_names
 from batchrunner.simulator import clips, media
 from batchrunner.simulator.store import NewTask
 
@@ -111,8 +112,10 @@ def test_a_tiny_clip_is_tiny_unique_and_whole() -> None:
 
 @pytest.fixture
 def other_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = parse_names({"aspect_ratio": {"set": {"size": "$"}}}, {"resolution": {}})
+
     def model(name: str, output: str) -> Model:
-        return Model(name, "reapi", name, f"/{output}s/generations", output, {}, {"size": "1:1"}, None)
+        return Model(name, "reapi", name, f"/{output}s/generations", output, {}, {"size": "1:1"}, None, names=names)
 
     monkeypatch.setattr(catalogue, "models", lambda: {"pic": model("pic", "image"), "song": model("song", "audio")})
 
@@ -132,11 +135,11 @@ def test_pictures_and_sounds() -> None:
     ("fields", "size"),
     [
         ({}, (1280, 720)),
-        ({"quality": "480p", "size": "3:2"}, (720, 480)),
-        ({"mode": "4K", "aspect_ratio": "9:16"}, (2160, 3840)),
-        ({"mode": "pro", "ratio": "21:9"}, (1680, 720)),
-        ({"size": "adaptive", "resolution": "720P"}, (1280, 720)),
-        ({"size": "0:0"}, (1280, 720)),
+        ({"resolution": "480p", "aspect_ratio": "3:2"}, (720, 480)),
+        ({"resolution": "4K", "aspect_ratio": "9:16"}, (2160, 3840)),
+        ({"resolution": "pro", "aspect_ratio": "21:9"}, (1680, 720)),
+        ({"aspect_ratio": "adaptive", "resolution": "720P"}, (1280, 720)),
+        ({"aspect_ratio": "0:0"}, (1280, 720)),
     ],
 )
 def test_sizes(fields: dict[str, Any], size: tuple[int, int]) -> None:

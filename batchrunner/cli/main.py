@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("words", "Send failed jobs back to pending."),
     "resolve": ("words", "Say what became of an unconfirmed job."),
     "cancel": ("words", "Withdraw pending jobs."),
+    "report": ("report", "One self-contained HTML page: clips, costs, failures, the night."),
     "export": ("export", "Results as CSV, JSON or JSONL."),
     "pause": ("remote", "Let the run that is alive submit nothing for now."),
     "continue": ("remote", "Let a paused run submit again."),

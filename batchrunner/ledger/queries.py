@@ -92,6 +92,13 @@ def jobs(
     selection: Selection = EVERYTHING,
 ) -> Iterator[dict[str, Any]]:
     """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order."""
+    return map(job_dict, job_rows(connection, batch, states, selection))
+
+
+def job_rows(
+    connection: sqlite3.Connection, batch: str | None, states: Sequence[str], selection: Selection
+) -> sqlite3.Cursor:
+    """The rows of `job` behind `jobs`, each with `batch` and `cost`."""
     condition, values = where(selection)
     parts, parameters = [condition], list(values)
     if batch is not None:
@@ -100,11 +107,10 @@ def jobs(
     if states:
         parts.append(f"job.state IN ({', '.join('?' * len(states))})")
         parameters += states
-    for row in connection.execute(
+    return connection.execute(
         f"{JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
         parameters,
-    ):
-        yield job_dict(row)
+    )
 
 
 def job_dict(row: sqlite3.Row) -> dict[str, Any]:
@@ -281,6 +287,7 @@ __all__ = [
     "committed",
     "find_batch",
     "job_dict",
+    "job_rows",
     "jobs",
     "known_jobs",
     "last_run",

@@ -20,9 +20,9 @@ from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
-from .engine.download import EXTENSIONS
 from .engine.files import target_path
 from .engine.ground import Site, clear
+from .engine.outputs import EXTENSIONS, ordered
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
 from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
@@ -249,6 +249,7 @@ class Night:
             fetcher=fetcher,
             dice=dice,
             output_kind=_output_kind,
+            ordered=lambda job: ordered(models().get(job.model), job.request),
             simulated=options.simulate,
         )
         settings = replace(

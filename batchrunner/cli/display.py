@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from ..engine.ports import Tally
 
-BAR_EVENTS = frozenset({"stored"})
-"""Events that a terminal shows in its counts only."""
-
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNCONFIRMED)
 REPORT_EVERY = 30.0
 """Seconds between two progress lines without a terminal."""
@@ -133,7 +130,8 @@ class BarDisplay(LineDisplay):
         QuietDisplay.event(self, name, job, **data)
         if self._live is None:
             return
-        line = None if name in BAR_EVENTS else event_line(name, job, data)
+        # A terminal shows a success in its counts; only what is wrong with it deserves a line.
+        line = None if name == "stored" and not data.get("warnings") else event_line(name, job, data)
         if line is not None:
             self._live.console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
         if name == "progress":
@@ -220,7 +218,7 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None: 
     key = visible(job.key) if job is not None else ""
     match name:
         case "stored":
-            return f"{key}: succeeded"
+            return f"{key}: succeeded{_came(data)}"
         case "taskfailed" | "rejected" | "vanished" | "linkdied" if data.get("state") == "failed":
             return f"{key}: failed: {told}" + _code(error)
         case "taskfailed":
@@ -267,6 +265,13 @@ def _told_line(name: str, key: str, data: dict[str, Any]) -> str | None:
             return f"pause, continue, limits and cancel can't reach this run: {visible(data['message'], 200)}"
         case _:
             return None
+
+
+def _came(data: dict[str, Any]) -> str:
+    """How many files came, where there are several, and where they are not what was ordered."""
+    several = f", {len(data['outputs'])} files" if data.get("outputs") else ""
+    warnings = visible("; ".join(data.get("warnings") or ()), 300)
+    return several + (f", BUT {warnings}" if warnings else "")
 
 
 def _code(error: dict[str, Any]) -> str:

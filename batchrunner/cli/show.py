@@ -122,6 +122,24 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "file", f"{job['output']}{gone}"
         yield "sidecar", job["sidecar"]
         yield "size", f"{number(job['bytes'])} bytes, sha256 {job['sha256']}"
+    for other in job["outputs"][1:]:
+        yield "last frame" if other.get("role") else "file", f"{other['path']} ({number(other['bytes'])} bytes)"
+    if job["media"] is not None:
+        yield from _media(job["media"])
+
+
+def _media(media: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the file's headers say, and where it is not what was ordered."""
+    size = f"{media['width']}x{media['height']}" if media["width"] else None
+    length = f"{media['duration_s']:g} s" if media["duration_s"] else None
+    fps = f"{media['fps']:g} pictures a second" if media.get("fps") else None
+    sound = None if media.get("audio") is None else "with sound" if media["audio"] else "without sound"
+    frames = f"decoded to its last picture, {number(media['frames'])} in all" if media.get("frames") else None
+    facts = [fact for fact in (size, length, media["codec"], fps, sound, frames) if fact]
+    if facts:
+        yield "media", ", ".join(facts)
+    for warning in media["warnings"]:
+        yield "WARNING", warning
 
 
 def _attempt(attempt: dict[str, Any]) -> tuple[str, ...]:

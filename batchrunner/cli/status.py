@@ -173,6 +173,10 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
     left = sum(states[s] for s in LEFT) + sum(one["old"].get(s, 0) for s in ("running", "downloading"))
     if left and not alive:
         lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
+    if one["media_warnings"]:
+        lines.append(
+            f"  {number(one['media_warnings'])} not as ordered: `batchrunner check {batch}{db}` says what came instead"
+        )
     if states["failed"]:
         lines.append(
             f"  {number(states['failed'])} failed: `batchrunner jobs {batch} --state failed{db}` says why, "

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.job import IN_FLIGHT
 from ..core.morning import Attempt, Entry, Morning, Step
 from ..core.selection import Selection
-from . import queries
+from . import media, queries
 from .naming import find_batch
 from .selecting import where
 
@@ -56,9 +56,10 @@ def morning(
         elsewhere = {row["key"] for row in connection.execute(_ELSEWHERE, (batch_id,))}
         revised = {row["key"] for row in connection.execute(_REVISED, (batch_id,))}
         attempts = _attempts(connection, batch_id)
+        kept = media.reader(connection)
         entries = tuple(
             Entry(
-                queries.job_dict(row),
+                queries.job_dict(row, kept),
                 f"{batch}/{row['key']}" if row["key"] in elsewhere else row["key"],
                 row["key"] in revised,
                 row["credits"],

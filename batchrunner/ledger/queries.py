@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..core.job import LIVE, State
+from ..core.media import Kept
 from ..core.selection import Selection
-from . import pace
+from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .rows import AMBIGUOUS
@@ -51,6 +52,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
         },
         "old": old,
         "output_dir": row["output_dir"],
+        "media_warnings": media.warned(connection, row["id"]),
         "run": last_run(connection, batch, now),
         "learned_limits": pace.known(connection, row["provider"]),
     }
@@ -92,7 +94,8 @@ def jobs(
     selection: Selection = EVERYTHING,
 ) -> Iterator[dict[str, Any]]:
     """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order."""
-    return map(job_dict, job_rows(connection, batch, states, selection))
+    kept = media.reader(connection)
+    return (job_dict(row, kept) for row in job_rows(connection, batch, states, selection))
 
 
 def job_rows(
@@ -113,8 +116,9 @@ def job_rows(
     )
 
 
-def job_dict(row: sqlite3.Row) -> dict[str, Any]:
-    """One job, as scripts read it."""
+def job_dict(row: sqlite3.Row, kept: Callable[[int, int], Sequence[Kept]]) -> dict[str, Any]:
+    """One job, as scripts read it; `kept` as `media.reader` gives it."""
+    done = row["state"] == State.SUCCEEDED.value
     return {
         "job": row["key"],
         "batch": row["batch"],
@@ -136,7 +140,12 @@ def job_dict(row: sqlite3.Row) -> dict[str, Any]:
         "revision": row["revision"],
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
+        **(media.words(kept(row["id"], row["attempt"]), _file(row)) if done else media.NOTHING),
     }
+
+
+def _file(row: sqlite3.Row) -> tuple[Any, ...]:
+    return row["file"], row["sha256"], row["bytes"]
 
 
 def _decoded(row: sqlite3.Row, column: str) -> Any:
@@ -160,7 +169,7 @@ def _error(row: sqlite3.Row) -> dict[str, Any] | None:
 def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     """Everything about one job: what `jobs` says, its attempts and its history."""
     row = connection.execute(f"{JOBS} WHERE job.id = ?", (job_id,)).fetchone()
-    found = job_dict(row)
+    found = job_dict(row, media.reader(connection))
     found["fingerprint"] = row["fingerprint"]
     found["planned_output"] = row["output"]
     found["renewals"] = row["renewals"]

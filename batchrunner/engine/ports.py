@@ -160,7 +160,9 @@ class Deps(Books):
 
 def _details(event: e.Event) -> dict[str, Any]:
     match event:
-        case e.Accepted() | e.Identified():
+        case e.Accepted():
+            return {"task_id": event.task_id, "request_id": event.request_id}
+        case e.Identified():
             return {"task_id": event.task_id}
         case e.Stored(output=output):
             return {"output": output.path, "sha256": output.sha256, "bytes": output.size}

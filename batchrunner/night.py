@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -100,6 +100,9 @@ SITES = 1000
 
 class Watcher:
     """Is told what happens in a run; the command line's displays derive from it."""
+
+    def started(self, run_id: int, batches: Mapping[int, str]) -> None:
+        """The run has its number in the ledger; its batches, row id to name."""
 
     def begin(self, batches: Sequence[str], tally: Tally) -> None:
         """The work is known and starts now."""
@@ -267,6 +270,7 @@ class Night:
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
+        self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
         runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
         self._watcher.begin(names, tally)
         on_signals(control)

@@ -168,7 +168,9 @@ class Deps(Books):
 
 def _details(event: e.Event) -> dict[str, Any]:
     match event:
-        case e.Accepted() | e.Identified():
+        case e.Accepted():
+            return {"task_id": event.task_id, "request_id": event.request_id}
+        case e.Identified():
             return {"task_id": event.task_id}
         case e.Stored(output=output, kept=kept):
             files = [one.output.path for one in kept if one.output is not None]

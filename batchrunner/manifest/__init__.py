@@ -6,5 +6,6 @@ text -> located tree (`reading`, `events`, `rows_*`) -> checked (`schema_errors`
 
 from .load import load
 from .model import Finding, JobSource, Manifest, ManifestError
+from .notices import load_notices
 
-__all__ = ["Finding", "JobSource", "Manifest", "ManifestError", "load"]
+__all__ = ["Finding", "JobSource", "Manifest", "ManifestError", "load", "load_notices"]

@@ -20,6 +20,7 @@ from .findings import Report, Stop, did_you_mean, listed, quoted
 from .layers import check_layer, check_price, unknown_model
 from .located import Document, Map, Node
 from .model import DEFAULT_IN_FLIGHT, DEFAULT_SUBMITS_PER_MINUTE, Manifest
+from .notices import sinks
 from .outputs import NameTemplate, folder
 from .reading import check_text, read_bytes
 from .requests import SHOT_KEYS, ModelRules
@@ -96,6 +97,7 @@ class _Loader:
         output_node = _section(root, "output")
         checker = Checker(expansion, self.schema, report, output_node.at("name"), budget is not None)
         checker.run()
+        notify = sinks(root, values, report) if not report.errors else ()
         self._unused(head, checker.used | (name.names if name else frozenset()))
         if not checker.jobs and not report.errors:
             report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
@@ -113,6 +115,7 @@ class _Loader:
             retry=RetryBudget(int(retry.get("provider", 0)), int(retry.get("moderated", 0))),
             output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
             jobs=expansion,
+            notify=notify,
             warnings=report.warnings(),
         )
 

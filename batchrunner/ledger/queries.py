@@ -21,6 +21,20 @@ EVERYTHING = Selection()
 ALIVE_WITHIN = 15.0
 """Seconds since its last heartbeat within which a run that has not ended counts as alive."""
 
+PROGRESS = (
+    "eta_seconds",
+    "eta_range",
+    "per_minute",
+    "in_flight",
+    "in_flight_limit",
+    "submits_per_minute",
+    "submits_per_minute_limit",
+    "polls_per_minute_limit",
+    "hold",
+    "paused_by",
+)
+"""What `status` tells of the progress of a run that is alive."""
+
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
 
 
@@ -77,13 +91,7 @@ def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str
         "ended_at": row["ended_at"],
         "exit_code": row["exit_code"],
         "stop": row["stop"],
-        "eta_seconds": progress.get("eta_seconds"),
-        "per_minute": progress.get("per_minute"),
-        "in_flight": progress.get("in_flight"),
-        "in_flight_limit": progress.get("in_flight_limit"),
-        "submits_per_minute_limit": progress.get("submits_per_minute_limit"),
-        "polls_per_minute_limit": progress.get("polls_per_minute_limit"),
-        "paused_by": progress.get("paused_by"),
+        **{key: progress.get(key) for key in PROGRESS},
     }
 
 

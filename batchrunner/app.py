@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from .core import deadline
+from .core.notice import Notice, Sink
 from .engine.clock import Clock, SystemClock, local_now
 from .engine.ports import Settings
 from .engine.spool import Spool
@@ -68,6 +71,20 @@ def seconds_left(until: datetime.time, since: datetime.time | None = None) -> fl
     return deadline.seconds_left(until, local_now(), datetime.datetime.astimezone, since)
 
 
+def tell(sinks: Sequence[Sink], notice: Notice) -> list[str]:
+    """Tell the sinks; returns what could not be told, a line for each. Raises nothing of its own."""
+    from .notify import tell as all_of_them
+
+    return asyncio.run(all_of_them(sinks, notice, os.environ))
+
+
+def cannot_tell(sinks: Sequence[Sink]) -> list[str]:
+    """Why sinks could not be told, as far as that can be known before the run."""
+    from .notify import problems
+
+    return problems(sinks, os.environ)
+
+
 def read_ledger(db: Path) -> sqlite3.Connection | None:
     """A read-only connection for `queries`, None where there is no ledger. Raises LedgerUnusable."""
     return open_reader(db)
@@ -80,8 +97,10 @@ __all__ = [
     "UsageError",
     "Watcher",
     "batch_spec",
+    "cannot_tell",
     "exit_code",
     "read_ledger",
     "run",
     "seconds_left",
+    "tell",
 ]

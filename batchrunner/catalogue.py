@@ -2,7 +2,7 @@
 
 A model is one file, `schemas/models/<model>.schema.json`. What JSON Schema has no word for stands in its
 `x-batchrunner` object: `provider`, `endpoint`, `output` (`video`, `image`, `audio`), `seconds` (the field that holds
-the clip's length), `price`, and `warnings` about valid requests.
+the clip's length), `price`, `names` (what it calls the common names) and `warnings` about valid requests.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from .core.names import CommonName, parse_names
 from .core.pricing import Price, parse_price
 
 
@@ -33,6 +34,7 @@ class Model:
         defaults: the provider's default for every field that has one.
         price: None where unknown.
         seconds: the field that holds the clip's length in whole seconds; None where there is none.
+        names: what it makes of the common names; one that is missing it has no field for.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Model:
     defaults: dict[str, Any]
     price: Price | None
     seconds: str | None = None
+    names: Mapping[str, CommonName] = field(default_factory=dict)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -56,6 +59,12 @@ class Model:
         either = [b["title"] for b in self.schema.get("anyOf", ()) if "title" in b]
         told = [r["description"] for r in self.schema.get("allOf", ()) if "description" in r]
         return (*([f"Needs {' or '.join(either)}."] if either else []), *told)
+
+    def common(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The common names that a request (defaults filled in) says something of, with their values."""
+        full = {**self.defaults, **request}
+        told = {name: common.told(full) for name, common in self.names.items()}
+        return {name: value for name, value in told.items() if value is not None}
 
     def length(self, request: Mapping[str, Any]) -> int | None:
         """Length of the clip that a request asks for, in seconds; None where it says none."""
@@ -92,6 +101,7 @@ def _model(schema: dict[str, Any]) -> Model:
         defaults={k: v["default"] for k, v in properties.items() if isinstance(v, dict) and "default" in v},
         price=parse_price(extra["price"], seconds or "duration") if "price" in extra else None,
         seconds=seconds,
+        names=parse_names(extra.get("names", {}), properties),
     )
 
 

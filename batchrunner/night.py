@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,9 +20,9 @@ from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
-from .engine.download import EXTENSIONS
 from .engine.files import target_path
 from .engine.ground import Site, clear
+from .engine.outputs import EXTENSIONS, ordered
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
 from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
@@ -102,6 +102,9 @@ SITES = 1000
 
 class Watcher:
     """Is told what happens in a run; the command line's displays derive from it."""
+
+    def started(self, run_id: int, batches: Mapping[int, str]) -> None:
+        """The run has its number in the ledger; its batches, row id to name."""
 
     def begin(self, batches: Sequence[str], tally: Tally) -> None:
         """The work is known and starts now."""
@@ -256,6 +259,7 @@ class Night:
             fetcher=fetcher,
             dice=dice,
             output_kind=_output_kind,
+            ordered=lambda job: ordered(models().get(job.model), job.request),
             simulated=options.simulate,
         )
         settings = replace(
@@ -273,6 +277,7 @@ class Night:
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
+        self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
         runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
         self._watcher.begin(names, tally)
         on_signals(control)

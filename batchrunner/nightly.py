@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .core.notice import Command, Mail, Sink, Webhook
 from .exits import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Nightly:
         units: where the service and the timer go.
         settings: the file for the key.
         owner: whom a system service runs as; None for a service of the user's own manager.
-        mails: the manifest asks for mail, which the usual sendmail can't send from a sandbox.
+        notify: whom the manifest tells: variables to be set, and mail, which the usual sendmail can't send from a
+            sandbox.
     """
 
     batch: str
@@ -56,7 +58,7 @@ class Nightly:
     units: Path
     settings: Path
     owner: str | None = None
-    mails: bool = False
+    notify: tuple[Sink, ...] = ()
 
     @property
     def name(self) -> str:
@@ -120,7 +122,7 @@ class Nightly:
         )
 
     def _sandbox(self) -> str:
-        if self.mails:
+        if any(isinstance(sink.way, Mail) for sink in self.notify):
             return (
                 "# No sandbox: the manifest's notify: sends mail, and a sendmail that sets its group (Postfix) can't\n"
                 "# write to its queue from one.\n"
@@ -136,7 +138,11 @@ class Nightly:
 
     def key_file(self) -> str:
         """The file for the key, without one."""
-        return KEY_FILE.format(batch=self.batch)
+        hooks = [s.way.url_env for s in self.notify if isinstance(s.way, Webhook) and s.way.url_env]
+        more = [f"{name}=" for name in dict.fromkeys(hooks)]
+        if any(isinstance(sink.way, Command) for sink in self.notify):
+            more += ["# 1 lets the manifest's notify: run its command.", "BATCHRUNNER_ALLOW_COMMANDS=0"]
+        return KEY_FILE.format(batch=self.batch) + "".join(f"{line}\n" for line in more)
 
     def cron(self) -> str:
         """The line for `crontab -e`, where a `%` would end the command (crontab(5))."""
@@ -180,6 +186,7 @@ def install(
         units=units,
         settings=keys / f"{manifest.batch}.env",
         owner=_owner(manifest.file) if system else None,
+        notify=manifest.notify,
     )
 
 

@@ -14,17 +14,10 @@ import click
 from ..app import RunResult, Watcher
 from ..core.job import Job, State
 from ..core.text import visible
-from .tables import echo_bytes, json_text, money, number, span
+from .tables import echo_bytes, json_text, left_text, money, number
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
-    from rich.progress import Progress
-
     from ..engine.ports import Tally
-
-BAR_EVENTS = frozenset({"stored"})
-"""Events that a terminal shows in its counts only."""
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNCONFIRMED)
 REPORT_EVERY = 30.0
@@ -102,64 +95,6 @@ class LineDisplay(QuietDisplay):
                 click.echo(f"{counts_text(self._tally)}; {rate_text(data)}; {money_text(data['credits'])}")
 
 
-class BarDisplay(LineDisplay):
-    """A bar with the counts below it on a terminal; what deserves a line scrolls above them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._live: Live | None = None
-        self._progress: Progress | None = None
-        self._facts: dict[str, Any] = {}
-
-    def begin(self, batches: Sequence[str], tally: Tally) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._tally = tally
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(),
-            expand=True,
-        )
-        self._progress.add_task(visible(", ".join(batches), 30), total=sum(tally.states.values()))
-        self._live = Live(console=self._progress.console, get_renderable=self._picture, refresh_per_second=4)
-        self._live.start()
-
-    def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
-        QuietDisplay.event(self, name, job, **data)
-        if self._live is None:
-            return
-        line = None if name in BAR_EVENTS else event_line(name, job, data)
-        if line is not None:
-            self._live.console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
-        if name == "progress":
-            self._facts = data
-
-    def _picture(self) -> RenderableType:
-        from rich.console import Group
-        from rich.text import Text
-
-        assert self._progress is not None  # noqa: S101  made together in begin
-        assert self._tally is not None  # noqa: S101
-        done = sum(self._tally.states.get(s, 0) for s in ENDED)
-        self._progress.update(self._progress.task_ids[0], completed=done)
-        lines = [Text(counts_text(self._tally), no_wrap=True, overflow="ellipsis")]
-        if self._facts:
-            text = f"{rate_text(self._facts)}; {money_text(self._facts['credits'])}"
-            lines.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
-        return Group(self._progress, *lines)
-
-    def close(self) -> None:
-        if self._live is not None:
-            self._facts = {}
-            live, self._live = self._live, None  # once: on a terminal that was closed it raises
-            live.stop()
-
-
 class JsonDisplay(QuietDisplay):
     """NDJSON events on stdout; the last line is the summary."""
 
@@ -202,7 +137,7 @@ def rate_text(progress: dict[str, Any]) -> str:
     if progress["per_minute"]:
         parts.append(f"{progress['per_minute']:g}/min")
     if progress["eta_seconds"]:
-        parts.append(f"about {span(progress['eta_seconds'])} left")
+        parts.append(left_text(progress["eta_seconds"], progress.get("eta_range")))
     return ", ".join(parts)
 
 
@@ -220,7 +155,7 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None: 
     key = visible(job.key) if job is not None else ""
     match name:
         case "stored":
-            return f"{key}: succeeded"
+            return f"{key}: succeeded{_came(data)}"
         case "taskfailed" | "rejected" | "vanished" | "linkdied" if data.get("state") == "failed":
             return f"{key}: failed: {told}" + _code(error)
         case "taskfailed":
@@ -269,6 +204,13 @@ def _told_line(name: str, key: str, data: dict[str, Any]) -> str | None:
             return None
 
 
+def _came(data: dict[str, Any]) -> str:
+    """How many files came, where there are several, and where they are not what was ordered."""
+    several = f", {len(data['outputs'])} files" if data.get("outputs") else ""
+    warnings = visible("; ".join(data.get("warnings") or ()), 300)
+    return several + (f", BUT {warnings}" if warnings else "")
+
+
 def _code(error: dict[str, Any]) -> str:
     parts = [f"code {error['code']}"] if error.get("code") is not None else []
     parts += [f"request {error['request_id']}"] if error.get("request_id") else []
@@ -283,6 +225,12 @@ def watcher_for(db: Path, *, as_json: bool, quiet: bool) -> Display:
     elif quiet:
         display = QuietDisplay()
     else:
-        display = BarDisplay() if sys.stdout.isatty() else LineDisplay()
+        display = _board() if sys.stdout.isatty() else LineDisplay()
     display.db = db
     return display
+
+
+def _board() -> Display:
+    from .board import BoardDisplay
+
+    return BoardDisplay()

@@ -108,4 +108,6 @@ def _detail(job: dict[str, Any]) -> str:
         code = "" if error["code"] is None else f" {error['code']}"
         return visible(f"{error['kind']}{code}: {error['message']}", MESSAGE)
     said = f"{job['verdict']}: " if job["verdict"] else ""
-    return said + str(job["output"] or job["task_id"] or "")
+    warnings = visible("; ".join((job["media"] or {}).get("warnings", ())), MESSAGE)
+    more = f" and {len(job['outputs']) - 1} more" if len(job["outputs"]) > 1 else ""
+    return said + str(job["output"] or job["task_id"] or "") + more + (f" [{warnings}]" if warnings else "")

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "approve": ("verdict", "Approve finished clips: `promote` makes the final from them."),
     "reject": ("verdict", "Reject finished clips: nothing is promoted from them."),
     "promote": ("run", "Make the finals of approved drafts: their own requests, with a profile's fields over them."),
+    "report": ("report", "One self-contained HTML page: clips, costs, failures, the night."),
     "export": ("export", "Results as CSV, JSON or JSONL."),
     "pause": ("remote", "Let the run that is alive submit nothing for now."),
     "continue": ("remote", "Let a paused run submit again."),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.names import CommonName
 from ..core.pricing import Price, Rate, usd_text
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
@@ -195,8 +196,23 @@ def _explain(model: Model) -> None:
         say()
     for rule in model.rules:
         say(f"  {visible(rule)}")
+    if model.names:
+        say()
+        rows = [(f"  {name}", *_spelling(common)) for name, common in model.names.items()]
+        print_table(("common name", "is", ""), rows)
     say()
     _explain_price(model)
+
+
+def _spelling(common: CommonName) -> tuple[str, str]:
+    """What a model calls a common name, or why it can't take it."""
+    if not common.fields:
+        return "-", visible(common.reason)
+    words = ", ".join(f"{word} for {value}" for value, word in common.values.items())
+    notes = [words] if words else []
+    if common.not_with:
+        notes.append(f"of the defaults: not with {' or '.join(common.not_with)}")
+    return common.called, "; ".join(notes)
 
 
 def _explain_price(model: Model) -> None:
@@ -259,10 +275,17 @@ def _model_json(model: Model) -> dict[str, Any]:
         "output": model.output,
         "fields": {name: model.schema["properties"][name] for name in model.fields},
         "rules": list(model.rules),
+        "names": {name: _spelling_json(common) for name, common in model.names.items()},
         "defaults": model.defaults,
         "price": _price_json(model.price),
         "examples": examples(model),
     }
+
+
+def _spelling_json(common: CommonName) -> dict[str, Any]:
+    if not common.fields:
+        return {"not": common.reason}
+    return {"set": common.fields, "values": common.values}
 
 
 def _price_json(price: Price | None) -> dict[str, Any] | None:

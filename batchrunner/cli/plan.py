@@ -63,6 +63,7 @@ removed    no longer in the manifest: never sent from now on
     metavar="FILE",
     help="Freeze the plan in this file, for run --plan.",
 )
+@click.option("--requests", is_flag=True, help="Show the exact request of every job that a run would pay for.")
 @balance_option
 @json_option
 @db_option
@@ -73,6 +74,7 @@ def plan(
     only: tuple[str, ...],
     tags: tuple[str, ...],
     out: Path | None,
+    requests: bool,
     no_balance: bool,
     as_json: bool,
     db: Path | None,
@@ -92,7 +94,7 @@ def plan(
     if out is not None:
         arguments = Arguments(profile, variables, only, tags)
         planfile.write(out, planfile.freeze(plans, arguments, path=out, ledger=path, made_at=utc_time(wall())))
-    print_plan(plans, as_json=as_json, account=account)
+    print_plan(plans, as_json=as_json, account=account, requests=requests)
     if out is not None:
         (note if as_json else say)(
             f"frozen in {visible(str(out))}: batchrunner run --plan {visible(shlex.quote(str(out)))}"
@@ -103,24 +105,27 @@ def plan(
 NOBODY_ASKED = Funds()
 
 
-def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds = NOBODY_ASKED) -> int:
+def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds = NOBODY_ASKED, requests: bool = False) -> int:
     """Print plans; returns the exit code.
 
     Args:
         plans: one for each manifest.
         as_json: one object, or with several plans `{"plans": [...]}`.
         account: what is left on it.
+        requests: whether the request of every job that a run would pay for is shown.
     """
     for found in plans:
         if found.totals.unpriced:
             unpriced = counted(found.totals.unpriced, "job")
             warn(f"{found.batch}: {unpriced} without a known price; give it in the manifest under prices:")
     if as_json:
-        texts = [plan_json(p, account) for p in plans]
+        texts = [plan_json(p, account, requests=requests) for p in plans]
         print_json(texts[0] if len(texts) == 1 else {"plans": texts})
     else:
         for found in plans:
             _show(found)
+            for spec in found.charged if requests else ():
+                say(f"{spec.key}: {visible(json_text(spec.request, indent=None))}")
     _show_account(plans, account, as_json=as_json)
     return EXIT_OK
 
@@ -128,7 +133,7 @@ def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds = NOBODY_
 # --- For scripts -----------------------------------------------------------------------------------------
 
 
-def plan_json(found: Plan, account: Funds) -> dict[str, Any]:
+def plan_json(found: Plan, account: Funds, *, requests: bool = False) -> dict[str, Any]:
     """The plan as `plan --json` prints it. Times are in seconds; what is not known is null."""
     totals, took = found.totals, found.forecast
     summary: dict[str, Any] = {change.value: totals.counts[change] for change in Change}
@@ -147,13 +152,15 @@ def plan_json(found: Plan, account: Funds) -> dict[str, Any]:
             "high": None if took.high is None else round(took.high, 1),
             "unknown": took.unknown,
         },
-        "jobs": [_job_json(c) for c in found.changes],
+        "jobs": [_job_json(c, requests) for c in found.changes],
     }
 
 
-def _job_json(change: JobChange) -> dict[str, Any]:
+def _job_json(change: JobChange, requests: bool) -> dict[str, Any]:
     job: dict[str, Any] = {"job": change.job, "change": change.change.value, "credits": change.credits}
     job["usd"] = None if change.credits is None else usd_text(change.credits)
+    if requests and change.spec is not None:
+        job["request"] = change.spec.request
     if change.fields:
         job["fields"] = {f.name: {"from": f.before, "to": f.after} for f in change.fields}
     return job

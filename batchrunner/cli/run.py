@@ -88,6 +88,18 @@ def _shared(function: F) -> F:
                 metavar="NAME=P",
                 help="With --simulate: a fault, see simulate --help.",
             ),
+            click.option(
+                "--log-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="Append what happens to this file, a JSON object a line.",
+            ),
+            click.option(
+                "--log-level",
+                type=click.Choice(["debug", "info", "warning", "error"]),
+                default="info",
+                show_default=True,
+                help="The least that is worth a line of the log.",
+            ),
             click.option("--quiet", "-q", is_flag=True, help="Print nothing but the summary and errors."),
             json_option,
             db_option,
@@ -255,6 +267,8 @@ def _go(
     simulate: bool,
     limit: int | None,
     max_credits: int | None,
+    log_file: Path | None,
+    log_level: str,
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
@@ -262,6 +276,7 @@ def _go(
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
+    from .telling import Teller, logging
 
     if faults and not simulate:
         raise app.UsageError("--fault needs --simulate")
@@ -283,12 +298,15 @@ def _go(
         remote=True,
     )
     early_signals()
-    with watcher_for(db, as_json=as_json, quiet=quiet) as watcher:
-        result = app.run(options, watcher)
+    teller = Teller(options.manifests, db, simulated=simulate)
+    with watcher_for(db, as_json=as_json, quiet=quiet) as watcher, logging(watcher, log_file, log_level) as log:
+        with teller.of_errors(log):
+            result = app.run(options, log)
         try:
             watcher.summary(result)
         except OSError:  # a pipe without a reader, a terminal that was closed, a full disk under a log
             drop_stdout()  # the exit code still says how it went
+        teller.of_result(result, log)
     return result.exit_code
 
 

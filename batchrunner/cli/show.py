@@ -113,14 +113,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if job["task_id"]:
         yield "task", job["task_id"]
     yield "credits", money(job["credits"])
-    for said in job["verdicts"]:
-        note = f": {said['note']}" if said["note"] else ""
-        yield said["verdict"], f"{local_time(said['at'])} by {said['who']}{note}"
-    if job["promoted_from"]:
-        source = job["promoted_from"]
-        yield "from", f"{source['job']} revision {source['revision']}, with profile {source['profile']}"
-    for made in job["promotions"]:
-        yield "promoted", f"{made['job']} revision {made['revision']}: {made['state']}"
+    yield from _lineage(job)
     if job["matrix"]:
         yield "matrix", ", ".join(f"{k}={json_text(v, indent=None)}" for k, v in job["matrix"].items())
     if job["tags"]:
@@ -130,6 +123,36 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "file", f"{job['output']}{gone}"
         yield "sidecar", job["sidecar"]
         yield "size", f"{number(job['bytes'])} bytes, sha256 {job['sha256']}"
+    for other in job["outputs"][1:]:
+        yield "last frame" if other.get("role") else "file", f"{other['path']} ({number(other['bytes'])} bytes)"
+    if job["media"] is not None:
+        yield from _media(job["media"])
+
+
+def _media(media: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the file's headers say, and where it is not what was ordered."""
+    size = f"{media['width']}x{media['height']}" if media["width"] else None
+    length = f"{media['duration_s']:g} s" if media["duration_s"] else None
+    fps = f"{media['fps']:g} pictures a second" if media.get("fps") else None
+    sound = None if media.get("audio") is None else "with sound" if media["audio"] else "without sound"
+    frames = f"decoded to its last picture, {number(media['frames'])} in all" if media.get("frames") else None
+    facts = [fact for fact in (size, length, media["codec"], fps, sound, frames) if fact]
+    if facts:
+        yield "media", ", ".join(facts)
+    for warning in media["warnings"]:
+        yield "WARNING", warning
+
+
+def _lineage(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person said of it, where it was promoted from, and to what."""
+    for said in job["verdicts"]:
+        note = f": {said['note']}" if said["note"] else ""
+        yield said["verdict"], f"{local_time(said['at'])} by {said['who']}{note}"
+    if job["promoted_from"]:
+        source = job["promoted_from"]
+        yield "from", f"{source['job']} revision {source['revision']}, with profile {source['profile']}"
+    for made in job["promotions"]:
+        yield "promoted", f"{made['job']} revision {made['revision']}: {made['state']}"
 
 
 def _attempt(attempt: dict[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,19 @@ from ..engine.clock import pause, wall
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_batches, db_words, no_ledger, reading
 from .options import db_option, json_option, ledger_path
-from .tables import STATE_COLOURS, colours, local_time, money, note, number, on_terminal, print_json, say, span
+from .tables import (
+    STATE_COLOURS,
+    colours,
+    left_text,
+    local_time,
+    money,
+    note,
+    number,
+    on_terminal,
+    print_json,
+    say,
+    span,
+)
 
 WATCH_EVERY = 1.0
 """Seconds between two looks with --watch."""
@@ -133,9 +145,15 @@ def _run(run: dict[str, Any] | None) -> list[str]:
     if run is None:
         return []
     if run["alive"]:
-        eta = "" if run["eta_seconds"] is None else f", about {span(run['eta_seconds'])} left"
+        eta = "" if run["eta_seconds"] is None else f", {left_text(run['eta_seconds'], run.get('eta_range'))}"
         pace = "" if not run["per_minute"] else f", {run['per_minute']:.1f} a minute"
         lines = [f"  a run is alive (process {run['pid']}){pace}{eta}"]
+        if run.get("in_flight") is not None and run.get("submits_per_minute") is not None:
+            held = f", held for {span(run['hold'])}" if run.get("hold") else ""
+            lines.append(
+                f"  in flight {number(run['in_flight'])} of {number(run['in_flight_limit'])}, submits "
+                f"{run['submits_per_minute']:.0f} of {run['submits_per_minute_limit']:,.4g} a minute{held}"
+            )
         if run.get("paused_by"):
             lines.append(f"  paused by {visible(run['paused_by'], 60)}: `batchrunner continue` lets it submit again")
         return lines
@@ -173,6 +191,10 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
     left = sum(states[s] for s in LEFT) + sum(one["old"].get(s, 0) for s in ("running", "downloading"))
     if left and not alive:
         lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
+    if one["media_warnings"]:
+        lines.append(
+            f"  {number(one['media_warnings'])} not as ordered: `batchrunner check {batch}{db}` says what came instead"
+        )
     if states["failed"]:
         lines.append(
             f"  {number(states['failed'])} failed: `batchrunner jobs {batch} --state failed{db}` says why, "

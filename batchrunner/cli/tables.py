@@ -206,3 +206,11 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     columns = shutil.get_terminal_size().columns if on_terminal() else None
     for line in table_lines(headers, rows, right=right, columns=columns):
         say(line)
+
+
+def left_text(seconds: float, between: Sequence[float] | None) -> str:
+    """How long it will take: `about 12 min left (10 min to 15 min)`."""
+    likely = f"about {span(seconds)} left"
+    if not between or span(between[0]) == span(between[1]):
+        return likely
+    return f"{likely} ({span(between[0])} to {span(between[1])})"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .job import Output, Problem
+from .media import Kept
 
 # --- Submitting ------------------------------------------------------------------------------------------
 
@@ -143,11 +144,13 @@ class StillRunning:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The task is done. `credits` is what the provider says it charged, where it says so."""
+    """The task is done. `credits` is what the provider says it charged, where it says so; `kinds` and
+    `last_frame_url` are as in `job.Downloading`."""
 
     urls: tuple[str, ...]
     credits: int | None = None
     last_frame_url: str | None = None
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +189,10 @@ class Vanished:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The output is verified, complete and durable under its final name."""
+    """Every output is verified, complete and durable under its final name; `output` is the first, `kept` are all."""
 
     output: Output
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,12 +136,18 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Downloading:
-    """The task is complete; `urls` are where its outputs can be fetched, until they expire."""
+    """The task is complete; `urls` are where its outputs can be fetched, until they expire.
+
+    `kinds` says of each URL what it gives, where the task's outputs are of several kinds; empty where all are of the
+    model's own. `last_frame_url` gives a picture of the clip's end.
+    """
 
     attempt: int
     task_id: str
     urls: tuple[str, ...]
     renewals: int = 0
+    kinds: tuple[str, ...] = ()
+    last_frame_url: str | None = None
     state = State.DOWNLOADING
 
 

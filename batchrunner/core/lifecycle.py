@@ -147,8 +147,9 @@ def _from_unconfirmed(fact: Unconfirmed, event: e.Event) -> Fact | None:
 
 def _from_running(fact: Running, event: e.Event) -> Fact | None:
     match event:
-        case e.Completed(urls=urls):
-            return Downloading(fact.attempt, fact.task_id, urls, fact.renewals)
+        case e.Completed():
+            urls, kinds, last = event.urls, event.kinds, event.last_frame_url
+            return Downloading(fact.attempt, fact.task_id, urls, fact.renewals, kinds, last)
         case e.TaskFailed(again=True, retry_at=at):
             return Pending(fact.attempt, at)
         case e.TaskFailed(problem=problem, moderated=moderated):

@@ -108,6 +108,10 @@ class Latencies:
         """The fit for clips of that length, else for the model, else None."""
         return self._fit((model, seconds)) or self._fit((model, None))
 
+    def every(self) -> Lognormal | None:
+        """The fit over every model and length; None where too little is known."""
+        return fit(took for (_, seconds), samples in self._samples.items() if seconds is None for took in samples)
+
     def _fit(self, key: tuple[str, int | None]) -> Lognormal | None:
         if key not in self._fits:
             self._fits[key] = fit(self._samples.get(key, ()))

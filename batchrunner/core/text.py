@@ -9,17 +9,18 @@ _DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 surrogates, private use, unassigned, line and paragraph separators."""
 
 
-def visible(text: str, limit: int = 0) -> str:
+def visible(text: str, limit: int = 0, keep: str = "") -> str:
     """`text` with every control, escape, bidi and zero-width character shown as an escape such as `\\x1b`.
 
     Args:
         text: anything from a manifest or a server.
         limit: longest result in characters, cut with an ellipsis; 0 for no limit.
+        keep: characters to leave as they are, such as a newline where that does no harm.
     """
     if limit:
         text = text[: limit + 1]  # what is cut off anyway can be very long
     if not text.isascii() or not text.isprintable():
-        text = "".join(_escape(c) if unicodedata.category(c) in _DANGEROUS else c for c in text)
+        text = "".join(_escape(c) if unicodedata.category(c) in _DANGEROUS and c not in keep else c for c in text)
     if limit and len(text) > limit:
         return text[: limit - 1] + "…"
     return text

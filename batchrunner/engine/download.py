@@ -11,19 +11,22 @@ from typing import Any, TypeVar
 
 from ..core import events as e
 from ..core.job import Downloading, Job, Output, Problem, Running
+from ..core.media import Facts, Kept, Ordered, differences, judged
 from ..core.pacing import backoff
 from ..ledger.errors import WriteFailed
 from ..ledger.store import Attempt
-from ..providers.fetch import BadContent, Fetched, LinkDead, Transient
+from ..providers import media
+from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
 from .clock import iso
 from .control import Control, Stop
-from .files import Occupied, Placed, UnsafePath, find_placed, part_path, place, sweep, target_path
+from .files import Occupied, Placed, UnsafePath, find_placed, part_path, place, sweep
+from .outputs import Wanted, names_to_ask, plan, set_apart
 from .ports import Deps, Settings, Work
 
 T = TypeVar("T")
 
-EXTENSIONS = {"video": ".mp4", "image": ".png", "audio": ".mp3"}
-"""The usual extension by kind of output, where the manifest gave no name."""
+Land = Callable[[Wanted, Fetched], tuple[str, tuple[Placed, Facts]]]
+"""Gives a file that came its name."""
 
 MAX_DISK_FAILURES = 10
 """Failures of the disk in a row before a download is left for the next run."""
@@ -78,12 +81,13 @@ class Downloader:
     async def _bring_home(self, job: Job) -> None:
         started = self._deps.clock.monotonic()
         failures = bad = 0
+        home: dict[int, Kept] = {}
         while True:
             try:
                 self._deps.crash("download.start")
-                output = await self._once(job)
+                stored = await self._once(job, home)
                 self._deps.crash("download.placed")
-                await self._deps.advance(job, e.Stored(output))
+                await self._deps.advance(job, stored)
                 self._deps.crash("download.recorded")
             except LinkDead as dead:
                 await self._link_died(job, dead.problem)
@@ -125,64 +129,115 @@ class Downloader:
         self._deps.observe("left_behind", job, error={"code": problem.code, "message": problem.message})
 
     async def _link_died(self, job: Job, problem: Problem) -> None:
-        await self._thread(sweep, self._usual(job), self._work.folder(job), await self._deps.ledger.task_ids(job))
+        folder, ours = self._work.folder(job), await self._deps.ledger.task_ids(job)
+        for wanted in plan(job, self._deps.output_kind(job.model)):
+            await self._thread(sweep, folder / wanted.name(), folder, ours)
         after = await self._deps.advance(job, e.LinkDied(problem))
         self._deps.crash("download.link_died")
         if isinstance(after.fact, Running):
             self._on_renewal(after)
 
-    async def _once(self, job: Job) -> Output:
-        """Fetch and place one output, or recognise it where an earlier run had placed it.
+    async def _once(self, job: Job, home: dict[int, Kept]) -> e.Stored:
+        """Fetch and place every output that is not home yet, or recognise it where an earlier run had placed it.
+
+        Args:
+            home: what is home, by number; is added to.
 
         Raises:
             LinkDead, BadContent, Transient: see `providers.fetch`.
             UnsafePath, OSError: the disk, or what stands on it.
         """
-        fact = job.fact
-        assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
-        folder, kind = self._work.folder(job), self._deps.output_kind(job.model)
-        usual = self._usual(job)
-        if os.path.lexists(usual):  # noqa: ASYNC240  a look is cheaper than a thread, and nearly always says no
-            there = await self._thread(find_placed, usual, folder, fact.task_id)
-            if there is not None:
-                return _output(folder, there)
-        ledger = self._deps.ledger
-        land = partial(self._land, job, fact, await ledger.attempt(job), await ledger.task_ids(job))
-        wanted, placed = await self._deps.fetcher.fetch(
-            fact.urls[0], part_path(usual), root=folder, kind=kind, then=land
-        )
-        output = _output(folder, placed)
-        if placed.path != wanted:
-            self._deps.observe("output_renamed", job, output=output.path, wanted=str(folder / wanted))
-        return output
+        ledger, order = self._deps.ledger, self._deps.ordered(job)
+        wanted = plan(job, self._deps.output_kind(job.model))
+        if asked := names_to_ask(wanted):
+            wanted = set_apart(wanted, await ledger.taken(job, asked))
+        land = partial(self._land, job, order, await ledger.attempt(job), await ledger.task_ids(job))
+        for one in wanted:
+            if one.number not in home:
+                bring = self._last_frame if one.last_frame else self._bring
+                home[one.number] = await bring(job, one, order, land)
+        kept = judged(order, [home[one.number] for one in wanted])
+        assert kept[0].output is not None  # noqa: S101  only a last frame may be missing, and is never the first
+        return e.Stored(kept[0].output, kept)
 
-    def _usual(self, job: Job) -> Path:
-        """The final name, so far as it is known before anything came."""
-        extension = EXTENSIONS[self._deps.output_kind(job.model)]
-        return target_path(self._work.folder(job), job.output, named=job.named, extension=extension)
+    async def _bring(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
+        """One output. Raises as `_once`."""
+        folder = self._work.folder(job)
+        placed, facts = await self._there(job, wanted) or await self._fetch(job, wanted, land)
+        output = Output(str(folder / placed.path), placed.sha256, placed.size)
+        return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
+
+    async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
+        folder = self._work.folder(job)
+        part, then = part_path(folder / wanted.name()), partial(land, wanted)
+        name, found = await self._deps.fetcher.fetch(wanted.url, part, root=folder, kind=wanted.kind, then=then)
+        if found[0].path != name:
+            output, wish = str(folder / found[0].path), str(folder / name)
+            self._deps.observe("output_renamed", job, output=output, wanted=wish)
+        return found
+
+    async def _there(self, job: Job, wanted: Wanted) -> tuple[Placed, Facts] | None:
+        """What an earlier try had placed."""
+        fact, folder = job.fact, self._work.folder(job)
+        assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
+        for path in map(folder.joinpath, wanted.names()):
+            if not os.path.lexists(path):  # noqa: ASYNC240  a look is cheaper than a thread, and nearly always says no
+                continue
+            placed = await self._thread(find_placed, path, folder, fact.task_id)
+            if placed is not None:
+                return placed, await self._thread(facts_of, path, wanted.kind)
+        return None
+
+    async def _last_frame(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
+        """A clip's last frame: an extra, whose failure is a warning, because the clip is what was paid for. A disk
+        that fails is another matter: it fails for everything."""
+        for tries in range(1, self._settings.bad_content_tries + 1):
+            try:
+                return await self._bring(job, wanted, order, land)
+            except FetchError as failed:
+                problem = failed.problem
+                if isinstance(failed, LinkDead) or tries == self._settings.bad_content_tries:
+                    break
+                await self._wait(job, problem, tries, getattr(failed, "retry_after", None))
+        folder, ours = self._work.folder(job), await self._deps.ledger.task_ids(job)
+        await self._thread(sweep, folder / wanted.name(), folder, ours)
+        return Kept(wanted.number, wanted.kind, wanted.url, None, warnings=(f"not fetched: {problem.message}",))
 
     def _land(
-        self, job: Job, fact: Downloading, attempt: Attempt, ours: Sequence[str], fetched: Fetched
-    ) -> tuple[str, Placed]:
+        self,
+        job: Job,
+        order: Ordered,
+        attempt: Attempt,
+        ours: Sequence[str],
+        wanted: Wanted,
+        fetched: Fetched,
+    ) -> tuple[str, tuple[Placed, Facts]]:
         """Give what came its name, in the thread that wrote it. Returns the name that it should have, too."""
         self._deps.crash("download.fetched")
         folder = self._work.folder(job)
-        target = target_path(folder, job.output, named=job.named, extension=fetched.extension)
-        put = partial(place, part_path(self._usual(job)), root=folder, replaces=ours, crash=self._deps.crash)
-        sidecar = self._sidecar(job, fact, attempt, fetched)
+        name = wanted.name(fetched.extension)
+        target = folder / name
+        part = part_path(folder / wanted.name())
+        put = partial(place, part, root=folder, replaces=ours, crash=self._deps.crash)
+        sidecar = self._sidecar(job, attempt, fetched) | wanted.facts()
+        sidecar["media"] = {**fetched.facts.words(), "warnings": differences(order, fetched.facts, wanted.kind)}
         try:
             placed = put(target, sidecar=sidecar)
         except Occupied:
             # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
-            beside = target.with_name(f"{target.stem}.{fact.task_id[-8:]}{target.suffix}")
-            return target.relative_to(folder).as_posix(), put(beside, sidecar=sidecar)
-        return placed.path, placed
+            try:
+                placed = put(folder / wanted.name_beside(fetched.extension), sidecar=sidecar)
+            except Occupied as again:
+                raise UnsafePath(str(again)) from None
+        return name, (placed, fetched.facts)
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
-    def _sidecar(self, job: Job, fact: Downloading, attempt: Attempt, fetched: Fetched) -> dict[str, Any]:
+    def _sidecar(self, job: Job, attempt: Attempt, fetched: Fetched) -> dict[str, Any]:
         """The facts that stand beside the file: times in ISO 8601, UTC."""
+        fact = job.fact
+        assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
         facts = {
             "job": job.key,
             "batch": self._work.name(job),
@@ -205,8 +260,12 @@ class Downloader:
         return {**facts, "simulated": True} if self._deps.simulated else facts
 
 
-def _output(folder: Path, placed: Placed) -> Output:
-    return Output(str(folder / placed.path), placed.sha256, placed.size)
+def facts_of(path: Path, kind: str) -> Facts:
+    """What a finished file says of itself. Blocks."""
+    try:
+        return media.check(path, kind).facts
+    except media.NotMedia:  # it was whole when it got its name: only where it changed since
+        return Facts()
 
 
 def _describe(error: Exception) -> str:

@@ -6,6 +6,7 @@ The rules are in `core.adaptive`, `core.knee` and `core.polling`; here they meet
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,6 +22,10 @@ from .ports import Deps, Settings, poll_budget
 
 LEAST = 4
 """Tasks in flight below which no estimate of a queue takes the limit."""
+
+LATELY = 60.0
+LATELY_KEPT = 2048
+"""Seconds over which the rate of submissions is counted for people, and most of them that are kept for it."""
 
 SPARE = 0.02
 """Share of a second's polls that may go at once; the rest of the second is evenly spaced, so that no second has more
@@ -73,6 +78,8 @@ class Pacer:
         self._posts = Gcra(60.0 * self._pace.submits)
         self._polls = Gcra(60.0 * self._poll_bound)
         self._poll_used = False
+        self._accepted: deque[float] = deque(maxlen=LATELY_KEPT)
+        self._began = deps.clock.monotonic()
         self._adjust()
         for at in sent:
             if self._posts.delay(at) < self._posts.interval:  # a rate that was higher then is not held against us
@@ -93,6 +100,11 @@ class Pacer:
         """Seconds until a POST may be sent, as far as the rate goes."""
         return self._posts.delay(now)
 
+    @property
+    def submits(self) -> float:
+        """POSTs a second that are allowed now."""
+        return self._posts.per_minute / 60.0
+
     def crowded(self, posts: int) -> bool:
         """Whether no more POSTs may be on the wire than these."""
         return posts >= self._pace.crowd
@@ -111,6 +123,7 @@ class Pacer:
     def accepted(self, place: Place, job: Job, others: int) -> None:
         """It was accepted, while `others` were on the wire."""
         now = self._deps.clock.monotonic()
+        self._accepted.append(now)
         self._pace.accepted(place.ticket, now, self._slots.used - others)
         self._knee.accepted(job.id, (job.model, job.seconds), place.ticket.flight)
         self._adjust()
@@ -182,9 +195,18 @@ class Pacer:
             self._saved = self.learned
             self._deps.ledger.save_pace(self._deps.provider.name, self._saved)
 
+    def _submitted(self) -> float:
+        """POSTs accepted a minute, lately."""
+        now = self._deps.clock.monotonic()
+        while self._accepted and self._accepted[0] < now - LATELY:
+            self._accepted.popleft()
+        since = self._accepted[0] if len(self._accepted) == LATELY_KEPT else max(self._began, now - LATELY)
+        return len(self._accepted) * 60.0 / max(now - since, 1.0)
+
     def progress(self) -> dict[str, Any]:
-        """The limits that hold now, for people who watch."""
+        """The limits that hold now, and what is used of the rate, for people who watch."""
         return {
+            "submits_per_minute": round(self._submitted(), 1),
             "in_flight_limit": self._slots.limit,
             "submits_per_minute_limit": round(60.0 * self._pace.submits, 2),
             "polls_per_minute_limit": round(self._polls.per_minute, 1),

@@ -259,7 +259,7 @@ class Poller:
         if not watched.failures:
             watched.failing_since = now
         watched.failures += 1
-        error = {"code": problem.code, "message": problem.message}
+        error = {"code": problem.code, "message": problem.message, "request_id": problem.request_id}
         if now - watched.failing_since < self._settings.poll_patience:
             self._deps.observe("poll_failed", watched.job, error=error)
             self._again(watched, backoff(watched.failures, self._deps.dice(), self._settings.retry_delay))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..core import events as e
 from ..core.job import Job, State
+from ..core.media import Ordered, warnings_of
 from ..core.polling import PollPolicy
 from ..core.selection import Selection
 from ..ledger.store import Batch, Ledger, Schedule
@@ -59,6 +60,11 @@ class Observer(Protocol):
 
 def no_crash(point: str) -> None:
     del point
+
+
+def _nothing(job: Job) -> Ordered:
+    del job
+    return Ordered()
 
 
 def _nobody(event: str, job: Job | None = None, /, **data: Any) -> None:
@@ -154,16 +160,26 @@ class Deps(Books):
     dice: Dice
     output_kind: Callable[[str], str]
     """Model name to `video`, `image` or `audio`."""
+    ordered: Callable[[Job], Ordered] = _nothing
+    """What a job's request asks for, as far as a file can be held against it."""
     simulated: bool = False
     """Whether the provider is the built-in simulator: sidecars say so."""
 
 
 def _details(event: e.Event) -> dict[str, Any]:
     match event:
-        case e.Accepted() | e.Identified():
+        case e.Accepted():
+            return {"task_id": event.task_id, "request_id": event.request_id}
+        case e.Identified():
             return {"task_id": event.task_id}
-        case e.Stored(output=output):
-            return {"output": output.path, "sha256": output.sha256, "bytes": output.size}
+        case e.Stored(output=output, kept=kept):
+            files = [one.output.path for one in kept if one.output is not None]
+            told = {"output": output.path, "sha256": output.sha256, "bytes": output.size}
+            return {
+                **told,
+                **({"outputs": files} if len(files) > 1 else {}),
+                **({"warnings": words} if (words := warnings_of(kept)) else {}),
+            }
         case e.Claimed() | e.Completed() | e.Resubmitted() | e.Abandoned() | e.Retried() | e.Withdrawn():
             return {}
         case _:

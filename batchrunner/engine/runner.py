@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.adaptive import Learned
+from ..core.eta import Eta, by_latency, by_throughput
 from ..core.events import Withdrawn
 from ..core.job import IN_FLIGHT, Job, State
 from ..core.polling import Latencies
@@ -79,6 +80,7 @@ class Runner:
             latencies=latencies,
         )
         self._work = work
+        self._latencies = latencies
         self._finished: deque[float] = deque()
 
     async def run(self) -> Outcome:
@@ -114,20 +116,30 @@ class Runner:
     def progress(self) -> dict[str, Any]:
         """How far the run is, for people who watch and for `status`."""
         states = {s.value: n for s, n in self._deps.tally.states.items() if n}
-        going = self.control.submitting and not self.control.paused_by
-        pending = self._deps.tally.states.get(State.PENDING, 0) if going else 0
-        left = pending + sum(self._deps.tally.states.get(s, 0) for s in (*IN_FLIGHT, State.DOWNLOADING))
-        rate = self._throughput()
+        eta = self._eta()
+        finished, seconds = self._lately()
         return {
             "states": states,
             "in_flight": self._slots.used,
             **self._pacer.progress(),
             "hold": round(self.control.hold(), 1),
-            "per_minute": round(rate * 60.0, 1),
-            "eta_seconds": round(left / rate) if rate > 0.0 and left else (0 if not left else None),
+            "per_minute": round(60.0 * finished / seconds, 1) if finished > 1 else 0.0,
+            "eta_seconds": None if eta is None else round(eta.seconds),
+            "eta_range": None if eta is None else [round(eta.low), round(eta.high)],
             "stop": self.control.stop.value if self.control.stop else None,
             "paused_by": self.control.paused_by or None,
         }
+
+    def _eta(self) -> Eta | None:
+        """How long what this run will do takes; None where nobody can tell yet."""
+        states, pacer = self._deps.tally.states, self._pacer
+        going = self.control.submitting and not self.control.paused_by
+        pending = states.get(State.PENDING, 0) if going else 0
+        sent = sum(states.get(s, 0) for s in (*IN_FLIGHT, State.DOWNLOADING))
+        eta = by_throughput(pending + sent, *self._lately())
+        if eta is None and (known := self._latencies.every()) is not None:
+            eta = by_latency(pending, sent, self._slots.limit, pacer.submits, known)
+        return eta if eta is None or not pending else eta.after(self.control.hold())
 
     # --- A person's word during the run ------------------------------------------------------------------
 
@@ -147,14 +159,12 @@ class Runner:
         finally:
             self._submitter.withdrawn()
 
-    def _throughput(self) -> float:
-        """Jobs finished a second, lately."""
+    def _lately(self) -> tuple[int, float]:
+        """How many jobs finished within how many seconds, lately."""
         now = self._deps.clock.monotonic()
         while self._finished and self._finished[0] < now - THROUGHPUT_WINDOW:
             self._finished.popleft()
-        if len(self._finished) < 2:
-            return 0.0
-        return len(self._finished) / max(now - self._finished[0], 1.0)
+        return len(self._finished), max(now - self._finished[0], 1.0) if self._finished else 0.0
 
     async def _take_up(self) -> None:
         """Take up what runs and what is to be fetched already."""

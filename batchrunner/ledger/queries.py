@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..core.job import LIVE, State
+from ..core.media import Kept
 from ..core.selection import Selection
-from . import pace
+from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .promotions import lineage
@@ -20,6 +21,20 @@ EVERYTHING = Selection()
 
 ALIVE_WITHIN = 15.0
 """Seconds since its last heartbeat within which a run that has not ended counts as alive."""
+
+PROGRESS = (
+    "eta_seconds",
+    "eta_range",
+    "per_minute",
+    "in_flight",
+    "in_flight_limit",
+    "submits_per_minute",
+    "submits_per_minute_limit",
+    "polls_per_minute_limit",
+    "hold",
+    "paused_by",
+)
+"""What `status` tells of the progress of a run that is alive."""
 
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
 
@@ -52,6 +67,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
         },
         "old": old,
         "output_dir": row["output_dir"],
+        "media_warnings": media.warned(connection, row["id"]),
         "run": last_run(connection, batch, now),
         "learned_limits": pace.known(connection, row["provider"]),
     }
@@ -76,13 +92,7 @@ def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str
         "ended_at": row["ended_at"],
         "exit_code": row["exit_code"],
         "stop": row["stop"],
-        "eta_seconds": progress.get("eta_seconds"),
-        "per_minute": progress.get("per_minute"),
-        "in_flight": progress.get("in_flight"),
-        "in_flight_limit": progress.get("in_flight_limit"),
-        "submits_per_minute_limit": progress.get("submits_per_minute_limit"),
-        "polls_per_minute_limit": progress.get("polls_per_minute_limit"),
-        "paused_by": progress.get("paused_by"),
+        **{key: progress.get(key) for key in PROGRESS},
     }
 
 
@@ -95,6 +105,18 @@ def jobs(
 ) -> Iterator[dict[str, Any]]:
     """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order. The verdict `none` is that of a
     job without one."""
+    kept = media.reader(connection)
+    return (job_dict(row, kept) for row in job_rows(connection, batch, states, selection, verdicts))
+
+
+def job_rows(
+    connection: sqlite3.Connection,
+    batch: str | None,
+    states: Sequence[str],
+    selection: Selection,
+    verdicts: Sequence[str] = (),
+) -> sqlite3.Cursor:
+    """The rows of `job` behind `jobs`, each with what `JOBS` says."""
     condition, values = where(selection)
     parts, parameters = [condition], list(values)
     if batch is not None:
@@ -107,15 +129,15 @@ def jobs(
         newest = "(SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1)"
         parts.append(f"coalesce({newest}, 'none') IN ({', '.join('?' * len(verdicts))})")
         parameters += verdicts
-    for row in connection.execute(
+    return connection.execute(
         f"{JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
         parameters,
-    ):
-        yield job_dict(row)
+    )
 
 
-def job_dict(row: sqlite3.Row) -> dict[str, Any]:
-    """One job, as scripts read it."""
+def job_dict(row: sqlite3.Row, kept: Callable[[int, int], Sequence[Kept]]) -> dict[str, Any]:
+    """One job, as scripts read it; `kept` as `media.reader` gives it."""
+    done = row["state"] == State.SUCCEEDED.value
     return {
         "job": row["key"],
         "batch": row["batch"],
@@ -141,7 +163,12 @@ def job_dict(row: sqlite3.Row) -> dict[str, Any]:
         else {"job": row["source_key"], "revision": row["source_revision"], "profile": row["profile"]},
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
+        **(media.words(kept(row["id"], row["attempt"]), _file(row)) if done else media.NOTHING),
     }
+
+
+def _file(row: sqlite3.Row) -> tuple[Any, ...]:
+    return row["file"], row["sha256"], row["bytes"]
 
 
 def _decoded(row: sqlite3.Row, column: str) -> Any:
@@ -165,7 +192,7 @@ def _error(row: sqlite3.Row) -> dict[str, Any] | None:
 def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     """Everything about one job: what `jobs` says, its attempts and its history."""
     row = connection.execute(f"{JOBS} WHERE job.id = ?", (job_id,)).fetchone()
-    found = job_dict(row)
+    found = job_dict(row, media.reader(connection))
     found["fingerprint"] = row["fingerprint"]
     found["planned_output"] = row["output"]
     found["renewals"] = row["renewals"]
@@ -293,6 +320,7 @@ __all__ = [
     "committed",
     "find_batch",
     "job_dict",
+    "job_rows",
     "jobs",
     "known_jobs",
     "last_run",

@@ -65,7 +65,7 @@ def fact_values(fact: Fact) -> tuple[Any, ...]:
             task_id, renewals = fact.task_id, fact.renewals
         case Downloading():
             task_id, renewals = fact.task_id, fact.renewals
-            urls = json.dumps(fact.urls)
+            urls = _links(fact)
         case Succeeded():
             task_id, output = fact.task_id, fact.output
         case Failed():
@@ -91,13 +91,26 @@ def fact_of(row: sqlite3.Row) -> Fact:
         case State.RUNNING:
             return Running(attempt, task_id, row["renewals"])
         case State.DOWNLOADING:
-            return Downloading(attempt, task_id, tuple(json.loads(row["urls"])), row["renewals"])
+            return _downloading(attempt, task_id, json.loads(row["urls"]), row["renewals"])
         case State.SUCCEEDED:
             return Succeeded(attempt, task_id, Output(row["file"], row["sha256"], row["bytes"]))
         case State.FAILED:
             return Failed(attempt, FailureKind(row["error_kind"]), problem_of(row), row["task_id"])
         case State.CANCELLED:
             return Cancelled(attempt)
+
+
+def _links(fact: Downloading) -> str:
+    """Where the outputs are: a list of URLs; an object where there is more to say of them."""
+    if not fact.kinds and fact.last_frame_url is None:
+        return json.dumps(fact.urls)
+    return json.dumps({"urls": fact.urls, "kinds": fact.kinds, "last_frame": fact.last_frame_url})
+
+
+def _downloading(attempt: int, task_id: str, links: Any, renewals: int) -> Downloading:
+    if isinstance(links, list):
+        return Downloading(attempt, task_id, tuple(links), renewals)
+    return Downloading(attempt, task_id, tuple(links["urls"]), renewals, tuple(links["kinds"]), links["last_frame"])
 
 
 def problem_of(row: sqlite3.Row) -> Problem:

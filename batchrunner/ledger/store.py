@@ -18,10 +18,11 @@ from ..core import events as e
 from ..core.adaptive import Learned
 from ..core.job import Job, JobSpec, RetryBudget, State
 from ..core.lifecycle import advance
+from ..core.media import Kept
 from ..core.pacing import MAX_RETRY_AFTER
 from ..core.retry import count
 from ..core.selection import Selection
-from . import pace, promotions
+from . import media, pace, promotions
 from .audit import genuine
 from .connection import open_writer
 from .errors import LedgerUnusable
@@ -212,6 +213,14 @@ class Ledger:
         )
         values = (job.id, job.fact.attempt)
         return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
+
+    async def taken(self, job: Job, names: Sequence[str]) -> set[str]:
+        """Of these names, the ones that another job has planned in the same folder; see `media.taken`."""
+        return await self._writer.glance(partial(media.taken, job.id, tuple(names)))
+
+    async def save_media(self, job_id: int, attempt: int, kept: Sequence[Kept]) -> None:
+        """Write anew what is known of the files of an attempt."""
+        await self._writer.put(lambda c: media.save(c, job_id, attempt, kept, self._now()))
 
     async def money(self, batches: Sequence[int]) -> dict[str, int]:
         """Credits spent, reserved and at risk in the batches together."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..core import events as e
 from ..core.job import Fact, Job, Problem, RetryBudget
 from ..core.lifecycle import Money, money_after
+from . import media
 from .errors import BudgetExhausted, Conflict, DuplicateTask
 from .rows import FACT_COLUMNS, fact_values
 
@@ -91,6 +92,8 @@ class Change:
             connection.execute(_CONSENT, (f"{event.who}: {event.why}", job.id))
         if isinstance(event, e.Resubmitted | e.Retried | e.Withdrawn):
             return  # what became of the last attempt stays as it was
+        if isinstance(event, e.Stored) and event.kept:
+            media.save(connection, job.id, job.fact.attempt, event.kept, self.now)
         sets = ["outcome = ?"]
         values: list[object] = [type(event).__name__.lower()]
         money = money_after(event, job.fact)
@@ -148,8 +151,9 @@ def reason_of(event: e.Event) -> str:
             return f"task {task_id}" + (f": {why}" if why else "")
         case e.Resubmitted(why=why) | e.Abandoned(why=why) | e.Retried(why=why) | e.Withdrawn(why=why):
             return why
-        case e.Stored(output=output):
-            return f"{output.path} ({output.size} bytes)"
+        case e.Stored(output=output, kept=kept):
+            more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+            return f"{output.path} ({output.size} bytes){more}"
         case e.Completed(urls=urls):
             return f"{len(urls)} output" + ("s" if len(urls) != 1 else "")
         case e.Claimed():

@@ -6,6 +6,7 @@ text -> located tree (`reading`, `events`, `rows_*`) -> checked (`schema_errors`
 
 from .load import load, load_profile
 from .model import Finding, JobSource, Manifest, ManifestError
+from .notices import load_notices
 from .promotion import NotPromotable, Promotion
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "NotPromotable",
     "Promotion",
     "load",
+    "load_notices",
     "load_profile",
 ]

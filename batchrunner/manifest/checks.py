@@ -17,7 +17,8 @@ from .outputs import MAX_COMPONENT, Names, path_problem
 from .requests import SHOT_KEYS, ModelRules
 from .scalars import typed
 from .schema_errors import Explainer, Problem, gate
-from .shots import Problems, Settings, Shot, merge, request_of, strings
+from .shots import Settings, Shot, level_of, merge, request_of, strings
+from .spelling import Level, Notes
 from .templates import NoValue, names_in
 
 MAX_JOBS = 1_000_000
@@ -49,6 +50,7 @@ class Checker:
         self.names = Names()
         self.jobs = 0
         self._repeated = 0
+        self._shared: set[tuple[str, int, str]] = set()
         self._ids: dict[str, int] = {}
         self._planned = 0
 
@@ -80,6 +82,28 @@ class Checker:
         before = self.report.errors
         self.report.error(place, message)
         self._repeated += self.report.errors == before
+
+    def _error_at(
+        self,
+        place: Place,
+        message: str,
+        shot: Shot,
+        point: Mapping[str, Any],
+        name: str,
+        rules: ModelRules | None,
+    ) -> None:
+        """An error of a field. Where it stands in the defaults or a profile, which is said once for each model, the
+        first shot and its model are named: it may be right for others."""
+        if rules is None or name not in shot.fields or level_of(self.settings, shot, point, name) is Level.SHOT:
+            self._error(place, message)
+            return
+        key = (rules.model.name, place.mark, message)
+        if key in self._shared:
+            self._repeated += 1
+            return
+        self._shared.add(key)
+        mend = "" if "; take it out" in message else f"; give such shots a {name} of their own"
+        self._error(place, f"shot {shot.id} ({rules.model.name}): {message}{mend}")
 
     # --- one shot ----------------------------------------------------------------------------------------
 
@@ -153,7 +177,9 @@ class Checker:
 
     def _axes(self, shot: Shot, matrix: Matrix) -> None:
         settings, axes = self.settings, shot.node.child("matrix")
-        known = {name for rules in settings.rules.values() for name in rules.properties}
+        model = shot.fields.get("model")
+        own = settings.rules.get(model) if isinstance(model, str) and "model" not in matrix.axes else None
+        known = {name for rules in ([own] if own else settings.rules.values()) for name in rules.takes}
         used = set(settings.name.names) if settings.name else set()
         for text in strings([*shot.fields.values(), *shot.tags]):
             used |= names_in(text)
@@ -201,7 +227,7 @@ class Checker:
                 path = output_of(settings, shot, point, take, job_key(shot.id, point, take), rules, request)
             except NoValue as error:
                 said = str(error)
-                if error.name in rules.properties:
+                if error.name in rules.accepts:
                     said = f"${{{error.name}}} has no value in shot {shot.id}: its request does not set {error.name}"
                 self._error(self.name_place, f"output.name: {said}")
                 return
@@ -221,17 +247,21 @@ class Checker:
     def _request(
         self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int
     ) -> tuple[ModelRules | None, dict[str, Any]]:
-        problems: Problems = []
-        rules, request, _ = request_of(self.settings, shot, point, take, problems, self.used)
-        for name, message in problems:
+        notes = Notes(used=self.used)
+        rules, request, _ = request_of(self.settings, shot, point, take, notes)
+        for name, message in notes.problems:
             self._error(self._origin(shot, matrix, point, name), message)
+        for name, message in notes.refused:
+            self._error_at(self._origin(shot, matrix, point, name), message, shot, point, name, rules)
+        for name, message in notes.left_out:
+            self.report.warning(self._origin(shot, matrix, point, name), message)
         if rules is None:
-            if not any(name == "model" for name, _ in problems):
+            if not any(name == "model" for name, _ in notes.problems):
                 self._no_model(shot, matrix, point, request.get("model"))
             self._fields_only(shot)
             return None, request
-        if problems or not rules.clean(request):
-            self._explain(shot, matrix, point, rules, request)
+        if notes.problems or notes.refused or not rules.clean(request):
+            self._explain(shot, matrix, point, rules, request, notes)
         if rules.credits(request) is None and rules.valid(request):
             self._no_price(shot, matrix, point, rules, request)
         return rules, request
@@ -243,22 +273,26 @@ class Checker:
         point: Mapping[str, Any],
         rules: ModelRules,
         request: dict[str, Any],
+        notes: Notes,
     ) -> None:
         """Report what is wrong with a request. Fields that were reported and left out count as given."""
         layers = (self.settings.under, self.settings.over)
-        left_out = {n: layer.node.value[n] for layer in layers for n in layer.bad if n not in request}
-        left_out |= {n: v for n, v in shot.fields.items() if n not in request}
+        reported = {n: layer.node.value[n] for layer in layers for n in layer.bad}
+        failed = {n for n, _ in [*notes.problems, *notes.refused]}
+        reported |= {n: v for n, v in shot.fields.items() if n in failed or n not in rules.renamed}
+        left_out = {n: v for n, v in rules.own_words(reported).items() if n not in request}
         called = f"shot {shot.id}" if shot.id else "the shot"
-        found = [p for p in rules.problems({**left_out, **request}, called) if p.field not in left_out]
+        found = [p for p in rules.problems({**left_out, **request}, called, notes.spelled) if p.field not in left_out]
         for entry in found:
             if entry.field is not None:
                 place = self._origin(shot, matrix, point, entry.field, entry.problem)
-                self._error(place, entry.problem.message)
+                self._error_at(place, entry.problem.message, shot, point, entry.field, rules)
             else:
                 self._error(shot.node.place, entry.problem.message)
         if not found and not left_out:
             for name, message in rules.warnings(request):
-                self.report.warning(self._origin(shot, matrix, point, name), message)
+                place = self._origin(shot, matrix, point, notes.spelled.get(name, name))
+                self.report.warning(place, message)
 
     def _no_model(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], name: Any) -> None:
         known = self.settings.rules

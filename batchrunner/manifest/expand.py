@@ -87,7 +87,9 @@ def output_of(
     if settings.name is None:
         return key
     own = {"shot": shot.id, "take": take, "model": rules.model.name}
-    return settings.name.render(point, own, request, rules.model.defaults, settings.variables, {"job": key})
+    common = rules.model.common(request) if settings.name.common else {}
+    layers = (point, own, request, rules.model.defaults, common, settings.variables, {"job": key})
+    return settings.name.render(*layers)
 
 
 def matrix_of(settings: Settings, shot: Shot, report: Any = None, used: set[str] | None = None) -> Matrix | None:
@@ -100,7 +102,7 @@ def matrix_of(settings: Settings, shot: Shot, report: Any = None, used: set[str]
     def value_of(axis: str, raw: Any) -> Any:
         value = raw
         if isinstance(raw, str) and OPEN in raw:
-            as_text = rules is None or axis not in rules.properties or axis in rules.strings
+            as_text = rules is None or axis not in rules.accepts or axis in rules.strings
             value = (fill if as_text else fill_typed)(raw, settings.variables, used)
         return rules.convert(axis, value) if rules else value
 

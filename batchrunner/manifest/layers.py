@@ -32,12 +32,12 @@ def unknown_model(name: str, known: Iterable[str]) -> str:
 
 def any_model_problems(rules: Rules, field: str, value: Any) -> list[Problem]:
     """What is wrong with a field when its model is not known: no model has it, or none takes its value."""
-    having = [r for r in rules.values() if field in r.properties]
+    having = [r for r in rules.values() if field in r.takes]
     if not having:
-        known = sorted({name for r in rules.values() for name in r.model.fields})
+        known = sorted({name for r in rules.values() for name in r.takes} - {"model"})
         hint = did_you_mean(field, [*known, *SHOT_KEYS])
         return [Problem((), f"no model has a field {quoted(field)}{hint}; fields: {listed(known)}", at_key=True)]
-    found = [r.field_problems(field, r.convert(field, value)) for r in having]
+    found = [_given(r, field, value) for r in having]
     if not all(found) or len(having) == 1:
         return found[0] if all(found) else []
     said = f"no model takes this; by {having[0].model.name}, "
@@ -72,10 +72,21 @@ def check_layer(layer: Layer, model: str | None, rules: Rules, report: Report) -
 def field_problems(rules: Rules, model: str | None, name: str, value: Any) -> list[Problem]:
     """What is wrong with a raw field; nothing is said of a value with a variable in it."""
     own = rules.get(model or "")
-    known = own.properties if own else {n for r in rules.values() for n in r.properties}
+    known = own.takes if own else {n for r in rules.values() for n in r.takes}
     if name in known and not all(map(is_simple, strings(value))):
         return []
-    return own.field_problems(name, own.convert(name, value)) if own else any_model_problems(rules, name, value)
+    return _given(own, name, value) if own else any_model_problems(rules, name, value)
+
+
+def _given(rules: ModelRules, name: str, value: Any) -> list[Problem]:
+    """What is wrong with a field, or a common name, of what applies to many shots."""
+    value = rules.convert(name, value)
+    if name not in rules.renamed:
+        return rules.field_problems(name, value)
+    common = rules.names[name]
+    if common.fields:
+        return rules.common_problems(name, value)
+    return [] if common.needless(value, shared=True) else [Problem((), rules.cant(name), at_key=True)]
 
 
 def check_price(node: Node, rules: ModelRules, report: Report) -> None:

@@ -20,6 +20,7 @@ from .findings import Report, Stop, did_you_mean, listed, quoted
 from .layers import check_layer, check_price, unknown_model
 from .located import Document, Map, Node
 from .model import DEFAULT_IN_FLIGHT, DEFAULT_SUBMITS_PER_MINUTE, Manifest
+from .notices import sinks
 from .outputs import NameTemplate, folder
 from .promotion import Promotion
 from .reading import check_text, read_bytes
@@ -100,6 +101,7 @@ class _Loader:
         output_node = _section(root, "output")
         checker = Checker(expansion, self.schema, report, output_node.at("name"), budget is not None)
         checker.run()
+        notify = sinks(root, settings.variables, report) if not report.errors else ()
         self._unused(head, checker.used | (name.names if name else frozenset()))
         if not checker.jobs and not report.errors:
             report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
@@ -110,6 +112,7 @@ class _Loader:
             **self._bounds(root, settings),
             output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
             jobs=expansion,
+            notify=notify,
             warnings=report.warnings(),
         )
 
@@ -161,7 +164,7 @@ class _Loader:
 
     def _sources(self, root: Node, values: Mapping[str, Any], rules: Mapping[str, ModelRules]) -> list[Node]:
         spelled = os.path.dirname(self.file)
-        columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.properties}
+        columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.accepts}
         sources = Sources(os.path.realpath(spelled or "."), spelled, self.report, values, columns, self.schema)
         sources.collections = self.document.collections
         sources.collect(root, "", (os.path.basename(self.file),))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.job import JobSpec, RetryBudget
+from ..core.notice import Sink
 
 DEFAULT_SUBMITS_PER_MINUTE = 300.0
 DEFAULT_IN_FLIGHT = 50
@@ -72,6 +73,7 @@ class Manifest:
         output_dir: absolute folder of the outputs.
         jobs: the jobs, in order.
         warnings: what the user should know; the run may go on.
+        notify: who is told how a run ended.
     """
 
     file: Path
@@ -85,3 +87,4 @@ class Manifest:
     output_dir: Path
     jobs: JobSource
     warnings: tuple[Finding, ...]
+    notify: tuple[Sink, ...] = ()

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.names import COMMON
 from .findings import quoted
 from .scalars import to_text
 from .templates import NoValue, TemplateError, fill, split
@@ -99,6 +100,8 @@ class NameTemplate:
     def __init__(self, template: str) -> None:
         """Raises TemplateError: a `${` without its end."""
         self._parts = split(template)
+        self.common = not self.names.isdisjoint(COMMON)
+        """Whether it has a common name, such as `aspect_ratio`, in it."""
 
     @property
     def names(self) -> frozenset[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.job import JobSpec, RetryBudget
 from ..core.keys import fingerprint
 from ..core.promotion import Winner, promoted_key, promoted_output
 from .outputs import path_problem
-from .shots import Problems, Settings, Shot, request_of
+from .requests import ModelRules
+from .shots import Settings, Shot, fill_in
+from .spelling import Level, Notes, spell
 
 
 class NotPromotable(Exception):
@@ -57,12 +61,15 @@ class Promotion:
             NotPromotable: the two together are no valid request.
         """
         over = self.settings.over
-        problems: Problems = []
+        notes = Notes()
         # Only the profile is filled in: what was approved may hold a literal `${`.
         fields = {"model": winner.request["model"], **over.fields}
         shot = Shot(over.node, winner.shot, fields, 1, [], simple=False, takes_differ=False)
-        rules, filled, _ = request_of(self.settings, shot, winner.matrix, winner.take, problems)
-        found = [f"profile {self.profile}: {name}: {message}" for name, message in problems]
+        rules, filled = fill_in(self.settings, shot, winner.matrix, winner.take, notes)
+        if rules is None:
+            raise NotPromotable([f"profile {self.profile} asks for a model that there is not"])
+        request = self._over(winner.request, {n: v for n, v in filled.items() if n in fields}, rules, notes)
+        found = [f"profile {self.profile}: {name}: {message}" for name, message in (*notes.problems, *notes.refused)]
         found += [
             f"profile {self.profile} sets {name}, which is also a matrix axis; take it out of one of them"
             for name in winner.matrix
@@ -70,16 +77,13 @@ class Promotion:
         ]
         if winner.provider != self.provider:
             found.append(f"it was made by {winner.provider}, and the manifest's provider is {self.provider}")
-        if rules is None:
-            found.append(f"profile {self.profile} asks for a model that there is not")
-        if found or rules is None:
+        if found:
             raise NotPromotable(found)
-        request = {**winner.request, **{name: value for name, value in filled.items() if name in fields}}
         if request == winner.request:
             return None
         key = promoted_key(winner.key, self.profile)
         output = promoted_output(winner.output, self.profile, named=winner.named)
-        found = [p.problem.message for p in rules.problems(request)]
+        found = [p.problem.message for p in rules.problems(request, spelled=notes.spelled)]
         if (unsafe := path_problem(output)) is not None:
             found.append(unsafe)
         if found:
@@ -100,3 +104,16 @@ class Promotion:
             winner.named,
             rules.seconds(request),
         )
+
+    def _over(
+        self, approved: Mapping[str, Any], own: Mapping[str, Any], rules: ModelRules, notes: Notes
+    ) -> dict[str, Any]:
+        """The approved request with the profile's fields over it, in the model's own words, which the request is in
+        already."""
+        kept = {name: value for name, value in approved.items() if name in rules.renamed and name not in own}
+        fields = {**{name: value for name, value in approved.items() if name not in kept}, **own}
+
+        def level(name: str) -> Level:
+            return Level.PROFILE if name in own else Level.SHOT
+
+        return {**kept, **spell(rules, fields, level, self.settings.over.fields, notes)}

@@ -8,14 +8,16 @@ from functools import cached_property
 from typing import Any
 
 from ..catalogue import Model
+from ..core.names import SLOT, CommonName
 from ..core.pricing import Price
 from .findings import did_you_mean, listed, quoted
 from .scalars import resolve, typed
-from .schema_errors import Explainer, Problem, gate
+from .schema_errors import Explainer, Problem, gate, show
 
 SHOT_KEYS = ("id", "matrix", "exclude", "takes", "tags")
 """Keys of a shot that are no request fields."""
 _MEMO = 1 << 16
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,15 @@ class ModelRules:
         self.price = price
         schema = model.schema
         self.properties: Mapping[str, Any] = schema["properties"]
-        self.strings = frozenset(n for n, s in self.properties.items() if is_text(s))
-        self.integers = frozenset(n for n, s in self.properties.items() if s.get("type") == "integer")
+        self.names = model.names
+        self.renamed = frozenset(n for n, c in self.names.items() if c != CommonName({n: SLOT}))
+        """Common names that are more than a field of that name."""
+        leaves = {n: _leaf(schema, c) for n, c in self.names.items() if n in self.renamed}
+        self.accepts: Mapping[str, Any] = {**leaves, **self.properties}
+        """Every field and common name that a manifest may give, with its schema; empty for what the model can't."""
+        self.takes = frozenset(self.properties) | {n for n, c in self.names.items() if c.fields}
+        self.strings = frozenset(n for n, s in self.accepts.items() if is_text(s))
+        self.integers = frozenset(n for n, s in self.accepts.items() if s.get("type") == "integer")
         self._noted = schema.get("x-batchrunner", {}).get("warnings", [])
         rules = {k: v for k, v in schema.items() if k not in ("properties", "additionalProperties")}
         self._rules = Explainer(rules)
@@ -80,17 +89,17 @@ class ModelRules:
         Raises:
             BadScalar: a number that is none.
         """
-        if field in self.strings or field not in self.properties:
+        if field in self.strings or field not in self.accepts:
             return text
         return resolve(text.strip())
 
     def no_field(self, field: str) -> str:
         """What to say of a field that the model doesn't have."""
-        hint = did_you_mean(field, [*self.model.fields, *SHOT_KEYS])
+        hint = did_you_mean(field, [*self.model.fields, *sorted(self.takes - {"model"}), *SHOT_KEYS])
         return f"{self.model.name} has no field {quoted(field)}{hint}; its fields: {listed(self.model.fields)}"
 
     def field_problems(self, field: str, value: Any) -> list[Problem]:
-        """What is wrong with one field, by its own subschema."""
+        """What is wrong with one field of the model, by its own subschema."""
         if field not in self.properties:
             return [Problem((), self.no_field(field), at_key=True)]
         key = (field, typed(value))
@@ -101,13 +110,62 @@ class ModelRules:
                 self._known[key] = found
         return found
 
-    def problems(self, request: Mapping[str, Any], subject: str = "the request") -> list[FieldProblem]:
-        """Everything wrong with a request, called `subject` in messages; empty where it is valid."""
-        found = [FieldProblem(f, p) for f, value in request.items() for p in self.field_problems(f, value)]
+    def common_problems(self, name: str, value: Any) -> list[Problem]:
+        """What is wrong with the value of a common name that the model can take."""
+        common = self.names[name]
+        if name in self.properties:
+            return self.field_problems(name, common.word(value))
+        if common.values:
+            return [] if common.word(value) is not value else [Problem((), self._no_word(name, value))]
+        key = (name, typed(value))
+        found = self._known.get(key)
+        if found is None:
+            called = f"; {self.model.name} calls it {common.called}"
+            leaf = Explainer({**_definitions(self.model.schema), **self.accepts[name]})
+            found = [Problem(p.steps, p.message + called, p.at_key) for p in leaf.problems(value, name)]
+            if len(self._known) < _MEMO:
+                self._known[key] = found
+        return found
+
+    def _no_word(self, name: str, value: Any) -> str:
+        common = self.names[name]
+        own = any(value == word for word in common.values.values())
+        hint = f" (or {common.called}: {value})" if own else did_you_mean(str(value), common.values)
+        called = f"; {self.model.name} calls it {common.called}"
+        return f"{name} must be one of {listed(common.values)}, got {show(value)}{hint}{called}"
+
+    def own_words(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields and common names as the model's fields, whatever their values are worth."""
+        found: dict[str, Any] = {}
+        for name, value in fields.items():
+            found |= self.names[name].own(value) if name in self.renamed else {name: value}
+        return found
+
+    def cant(self, name: str) -> str:
+        """What to say of a common name that the model can't take."""
+        return f"{self.model.name} can't take {name}: {self.names[name].reason}"
+
+    def problems(
+        self, request: Mapping[str, Any], subject: str = "the request", spelled: Mapping[str, str] = _NONE
+    ) -> list[FieldProblem]:
+        """Everything wrong with a request, called `subject` in messages; empty where it is valid.
+
+        Args:
+            request: in the model's own words.
+            subject: how to call it.
+            spelled: which of its fields a common name has set; they are told under that name.
+        """
+        given = {f: value for f, value in request.items() if f not in spelled}
+        found = [FieldProblem(f, p) for f, value in given.items() for p in self.field_problems(f, value)]
+        for name in dict.fromkeys(spelled.values()):
+            found += [FieldProblem(name, p) for p in self.common_problems(name, self.names[name].told(request))]
         for problem in self._rules.problems(request, subject):
-            if problem.steps and isinstance(problem.steps[0], str):
-                inner = Problem(problem.steps[1:], problem.message, problem.at_key)
-                found.append(FieldProblem(problem.steps[0], inner))
+            field = problem.steps[0] if problem.steps else None
+            if isinstance(field, str):
+                name = spelled.get(field, field)
+                steps = problem.steps[1:] if name == field else ()
+                message = problem.message if name == field else f"{problem.message}; {name} sets {field}"
+                found.append(FieldProblem(name, Problem(steps, message, problem.at_key)))
             else:
                 found.append(FieldProblem(None, problem))
         if not found and not self.valid(request):
@@ -148,6 +206,16 @@ class ModelRules:
 
 def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"$defs": schema["$defs"]} if "$defs" in schema else {}
+
+
+def _leaf(schema: Mapping[str, Any], common: CommonName) -> Mapping[str, Any]:
+    """The subschema of the value that a common name stands for."""
+    found: Any = schema
+    for step in common.path:
+        found = found.get("items", {}) if isinstance(step, int) else found.get("properties", {}).get(step, {})
+        if "$ref" in found:
+            found = schema.get("$defs", {}).get(str(found["$ref"]).removeprefix("#/$defs/"), {})
+    return found if common.path else {}
 
 
 def is_text(schema: Any) -> bool:

@@ -10,6 +10,7 @@ from .located import Node
 from .outputs import NameTemplate
 from .requests import SHOT_KEYS, ModelRules, is_text
 from .scalars import BadScalar, text_problem
+from .spelling import Level, Notes, spell
 from .templates import OPEN, TemplateError, fill, fill_typed
 
 TAKE = "${take}"
@@ -104,10 +105,6 @@ class Shot:
     takes_differ: bool
 
 
-Problems = list[tuple[str, str]]
-"""(field, message) of what could not be filled in."""
-
-
 def merge(settings: Settings, node: Node) -> Shot:
     """A shot with defaults under it and the profile over it."""
     raw = node.value
@@ -155,8 +152,7 @@ def request_of(
     shot: Shot,
     point: Mapping[str, Any],
     take: int,
-    problems: Problems | None = None,
-    used: set[str] | None = None,
+    notes: Notes | None = None,
 ) -> tuple[ModelRules | None, dict[str, Any], tuple[str, ...]]:
     """The request of one job.
 
@@ -165,8 +161,8 @@ def request_of(
         shot: the shot.
         point: its matrix point.
         take: 1, 2, ...
-        problems: receives what can't be filled in; such fields are left out. None where the manifest is valid.
-        used: receives the names of variables that occur.
+        notes: receives what can't be filled in or told to the model; such fields are left out. None where the
+            manifest is valid.
 
     Returns:
         the model's rules (None where there is no such model), the request with `model`, the tags.
@@ -175,12 +171,28 @@ def request_of(
         rules = settings.rules.get(shot.fields.get("model", ""))
         request = shot.fields
     else:
-        filler = _Filler(settings, shot, point, take, problems, used)
-        rules, request = filler.rules, filler.request()
+        rules, request = fill_in(settings, shot, point, take, notes)
+    if rules is not None and not rules.renamed.isdisjoint(request):
+        request = spell(rules, request, lambda name: level_of(settings, shot, point, name), shot.fields, notes)
     if not any(OPEN in tag for tag in shot.tags):
         return rules, request, tuple(shot.tags)
     values = environment(settings, shot, point, take, rules.model.name if rules else "")
-    return rules, request, _tags(shot.tags, values, problems, used)
+    return rules, request, _tags(shot.tags, values, notes)
+
+
+def fill_in(
+    settings: Settings, shot: Shot, point: Mapping[str, Any], take: int, notes: Notes | None
+) -> tuple[ModelRules | None, dict[str, Any]]:
+    """The first half of `request_of`: variables filled in, common names as they are."""
+    filler = _Filler(settings, shot, point, take, notes)
+    return filler.rules, filler.request()
+
+
+def level_of(settings: Settings, shot: Shot, point: Mapping[str, Any], name: str) -> Level:
+    """Where a field of a job was given."""
+    if name in settings.over.fields:
+        return Level.PROFILE
+    return Level.SHOT if name in point or name in shot.node.value else Level.DEFAULTS
 
 
 def environment(settings: Settings, shot: Shot, point: Mapping[str, Any], take: int, model: Any) -> dict[str, Any]:
@@ -188,15 +200,13 @@ def environment(settings: Settings, shot: Shot, point: Mapping[str, Any], take: 
     return {**settings.variables, "shot": shot.id, "take": take, "model": model, **point}
 
 
-def _tags(
-    tags: list[str], values: Mapping[str, Any], problems: Problems | None, used: set[str] | None
-) -> tuple[str, ...]:
+def _tags(tags: list[str], values: Mapping[str, Any], notes: Notes | None) -> tuple[str, ...]:
     try:
-        return tuple([fill(tag, values, used) for tag in tags])
+        return tuple([fill(tag, values, notes.used if notes else None) for tag in tags])
     except TemplateError as error:
-        if problems is None:
+        if notes is None:
             raise
-        problems.append(("tags", str(error)))
+        notes.problems.append(("tags", str(error)))
         return ()
 
 
@@ -209,12 +219,11 @@ class _Filler:
         shot: Shot,
         point: Mapping[str, Any],
         take: int,
-        problems: Problems | None,
-        used: set[str] | None,
+        notes: Notes | None,
     ) -> None:
         self.fields = {**shot.fields, **point_fields(settings, shot, point)}
-        self.problems = problems
-        self.used = used
+        self.problems = notes.problems if notes else None
+        self.used = used = notes.used if notes else None
         self.cells = frozenset() if shot.node.document.typed else shot.node.value.keys() - settings.over.fields.keys()
         self.point = point
         self.values = environment(settings, shot, point, take, "")
@@ -250,7 +259,7 @@ class _Filler:
 
     def _value(self, name: str, value: Any) -> Any:
         rules = self.rules
-        schema = rules.properties.get(name) if rules else None
+        schema = rules.accepts.get(name) if rules else None
         if name in self.point:  # filled in when the matrix was read
             return value
         value = self._fill(value, schema)
@@ -287,7 +296,7 @@ def point_fields(settings: Settings, shot: Shot, point: Mapping[str, Any]) -> di
     rules = settings.rules.get(model) if isinstance(model, str) else None
     # A model that is a variable: any model's fields will do.
     models = settings.rules.values() if rules is None else [rules]
-    known = {name for r in models for name in r.properties}
+    known = {name for r in models for name in r.takes}
     return {name: value for name, value in point.items() if name in known}
 
 

@@ -291,6 +291,7 @@ def _completed(reply: Reply, obj: dict[str, Any], key: Key) -> PollAnswer:
     output = output if isinstance(output, dict) else {}
     lists = [output[name] for name in _URL_FIELDS if isinstance(output.get(name), list)]
     urls = dict.fromkeys(url for each in lists for url in each if _usable_url(url, key))
+    kinds = _kinds(output, key) if len([each for each in lists if each]) > 1 else {}
     if not urls:
         return PollFailed(_evidence(reply, "no_output", "completed, but no output URL was given", obj, key))
     usage = obj.get("usage")
@@ -300,7 +301,18 @@ def _completed(reply: Reply, obj: dict[str, Any], key: Key) -> PollAnswer:
         tuple(urls)[:MAX_URLS],
         spent if isinstance(spent, int) and not isinstance(spent, bool) and 0 <= spent <= MAX_INT else None,
         last if isinstance(last, str) and _usable_url(last, key) else None,
+        tuple(kinds[url] for url in tuple(urls)[:MAX_URLS]) if len(set(kinds.values())) > 1 else (),
     )
+
+
+def _kinds(output: Mapping[str, Any], key: Key) -> dict[str, str]:
+    """What each URL gives, by the list that it stands in first."""
+    found: dict[str, str] = {}
+    for name in _URL_FIELDS:
+        for url in output[name] if isinstance(output.get(name), list) else ():
+            if _usable_url(url, key):
+                found.setdefault(url, name.removesuffix("_urls"))
+    return found
 
 
 def _usable_url(value: object, key: Key) -> bool:

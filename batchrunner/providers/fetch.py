@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -24,6 +24,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from ..core.job import Problem
+from ..core.media import Facts
 from . import media
 from .answers import retry_after_seconds
 from .folders import UnsafePath, ensure_folder
@@ -74,12 +75,14 @@ class Fetched:
         sha256: lower-case hex digest.
         extension: of what came, with its dot.
         container: such as `MP4`.
+        facts: what its headers say of what is in it.
     """
 
     size: int
     sha256: str
     extension: str
     container: str
+    facts: Facts = field(default=Facts())
 
 
 def _itself(fetched: Fetched) -> Fetched:
@@ -135,7 +138,7 @@ class _Part:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
             self._gone, self._made = True, False
-        return then(Fetched(self.size, self._hash.hexdigest(), found.extension, found.container))
+        return then(Fetched(self.size, self._hash.hexdigest(), found.extension, found.container, found.facts))
 
     def discard(self) -> None:
         """Close and remove it, after the write that is under way (a megabyte or so)."""

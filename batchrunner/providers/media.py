@@ -7,8 +7,11 @@ import os
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..core.media import Facts
+from . import facts
 
 MAX_BOXES = 200_000
 """Most boxes, chunks or pages that are looked at in one file."""
@@ -37,11 +40,13 @@ class Media:
         kind: `video`, `image` or `audio`.
         container: such as `MP4`, for people.
         extension: with its dot, such as `.mp4`.
+        facts: what its headers say of what is in it.
     """
 
     kind: str
     container: str
     extension: str
+    facts: Facts = field(default=Facts(), compare=False)
 
 
 class _File:
@@ -179,12 +184,15 @@ def _webm(file: _File, _whole: bool) -> Media:
 
 
 def _png(file: _File, _whole: bool) -> Media:
-    position = 8
+    position, drawn = 8, False
     while True:
         head = file.at(position, 8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         file.at(position + 8 + length, 4)
+        drawn = drawn or kind == b"IDAT"
         if kind == b"IEND":
+            if not drawn:
+                raise Truncated("the picture is empty")
             if file.at(position + 8 + length, 4) != zlib.crc32(kind + file.at(position + 8, length)).to_bytes(4, "big"):
                 raise Truncated("the picture's last part is damaged")
             return Media("image", "PNG", ".png")
@@ -192,6 +200,18 @@ def _png(file: _File, _whole: bool) -> Media:
 
 
 def _jpeg(file: _File, _whole: bool) -> Media:
+    """Segments up to the picture itself (ITU-T T.81, B.1.1.3), then its end: a thumbnail before it has one too."""
+    position, kind = 2, 0
+    while kind != 0xDA:
+        mark, kind = file.at(position, 2)
+        if mark != 0xFF:
+            raise Truncated("the picture is damaged")
+        position += 1 if kind == 0xFF else 2
+        if kind == 0xD9:
+            raise Truncated("the picture is empty")
+        if kind not in {0x01, 0xFF} and not 0xD0 <= kind <= 0xD8:
+            position += int.from_bytes(file.at(position, 2), "big")
+    file.at(position, 2)
     if not file.tail(4096).rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
         raise Truncated("the picture has no end")
     return Media("image", "JPEG", ".jpg")
@@ -285,7 +305,7 @@ def check(path: Path, kind: str, *, whole: bool = True) -> Media:
             both an index and content, so that one cut off between two boxes does not pass.
 
     Returns:
-        kind, container and extension.
+        kind, container, extension, and what the headers say.
 
     Raises:
         Truncated: it ends too early.
@@ -302,11 +322,19 @@ def check(path: Path, kind: str, *, whole: bool = True) -> Media:
         if parse is None:
             raise NotMedia(_instead(file.head(512)))
         found = parse(file, whole)
+        if found.kind != kind and (kind, found.extension) not in _ALSO:
+            raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
+        return Media(kind, found.container, found.extension, _facts(_File(descriptor), found.container))
     finally:
         os.close(descriptor)
-    if found.kind != kind and (kind, found.extension) not in _ALSO:
-        raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
-    return Media(kind, found.container, found.extension)
+
+
+def _facts(file: _File, container: str) -> Facts:
+    """What a whole file says of itself; a header that lies costs no more than what it would have said."""
+    try:
+        return facts.read(file, container)
+    except NotMedia:
+        return Facts()
 
 
 def _instead(head: bytes) -> str:

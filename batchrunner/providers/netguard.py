@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from .wire import is_loopback_host
+from ..core.hosts import is_loopback_host
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 

@@ -7,7 +7,6 @@ headers, and so the key.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from ..core import secret
+from ..core.hosts import is_loopback_host
 from ..core.job import Problem
 
 MAX_ANSWER = 1 << 20
@@ -73,16 +73,6 @@ class Base:
     url: str
     origin: str
     loopback: bool
-
-
-def is_loopback_host(host: str) -> bool:
-    """Whether a URL's host is this machine by its very spelling: `localhost`, 127/8 or `::1`."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_base(text: str, prefix: str) -> Base:

@@ -36,7 +36,7 @@ def look(path: Path, ours: Callable[[bytes], bool]) -> None:
     finally:
         os.close(descriptor)
     if head and not ours(head):
-        raise NotOurs(f"{path} was not made by batchrunner and is never overwritten")
+        raise NotOurs(f"{path} holds something else, and is never overwritten")
 
 
 def write(path: Path, pieces: Iterable[bytes], ours: Callable[[bytes], bool]) -> int:

@@ -135,12 +135,15 @@ def _draw(card: Card) -> Image.Image:
     return image
 
 
-def still(card: Card) -> bytes:
-    """The card as a PNG."""
+def still(card: Card, *, jpeg: bool = False) -> bytes:
+    """The card as a PNG, or a JPEG."""
     with _PIL:
         image = _draw(card)
         out = io.BytesIO()
-        image.save(out, "PNG", compress_level=4)
+        if jpeg:
+            image.save(out, "JPEG", quality=85)
+        else:
+            image.save(out, "PNG", compress_level=4)
     return out.getvalue()
 
 

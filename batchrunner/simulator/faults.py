@@ -61,6 +61,15 @@ FAULTS: Mapping[str, FaultKind] = {
     "truncated": FaultKind("the download breaks off before Content-Length is reached"),
     "truncated_file": FaultKind("the file itself is cut short, Content-Length agrees with it"),
     "media500": FaultKind("the download is answered 5xx", 503, "HTTP status"),
+    # What a task gives, drawn when it is accepted.
+    "several": FaultKind("the task gives several outputs", 3, "outputs"),
+    "fewer": FaultKind("the task gives an output fewer than was ordered"),
+    "last_frame": FaultKind("the task gives the clip's last frame too, ordered or not"),
+    "last_frame_gone": FaultKind("and its URL has expired already"),
+    "wrong_kind": FaultKind("a picture comes for a clip, a clip for a picture"),
+    "wrong_duration": FaultKind("the clip is of another length", 2, "seconds"),
+    "wrong_size": FaultKind("the picture is of another size", 360, "pixels on the short side"),
+    "jpeg": FaultKind("a picture is a JPEG, whatever its URL is called"),
 }
 """Every fault by name, in the order in which they are tried on one occasion."""
 

@@ -16,6 +16,7 @@ import orjson
 from .. import catalogue
 from ..core.text import visible
 from . import tiny
+from .outputs import PLAIN, Given, made_as
 from .store import NewTask
 
 CONTENT_TYPES = {"mp4": "video/mp4", "png": "image/png", "wav": "audio/wav"}
@@ -36,50 +37,54 @@ class File:
     etag: str
 
 
-def picture_size(fields: dict[str, Any]) -> tuple[int, int]:
+def picture_size(told: dict[str, Any]) -> tuple[int, int]:
     """Width and height in pixels, both even: the short side by resolution, the long one by ratio.
 
-    Models name these differently (REAPI.md), so they are looked for by what a value looks like. 1:1 at 720p is
-    720x720. What says neither is 720p and 16:9.
+    Takes the common names (`Model.common`). 1:1 at 720p is 720x720. What says neither is 720p and 16:9.
     """
-    words = [str(fields[name]) for name in ("resolution", "quality", "mode") if name in fields]
-    short = next((_SHORT_SIDE[w.lower()] for w in words if w.lower() in _SHORT_SIDE), 720)
-    ratios = (_RATIO.fullmatch(str(fields.get(name))) for name in ("aspect_ratio", "size", "ratio"))
-    wide, high = next(((int(m[1]), int(m[2])) for m in ratios if m), (16, 9))
+    short = _SHORT_SIDE.get(str(told.get("resolution")).lower(), 720)
+    ratio = _RATIO.fullmatch(str(told.get("aspect_ratio")))
+    wide, high = (int(ratio[1]), int(ratio[2])) if ratio else (16, 9)
     if not wide or not high:
         wide, high = 16, 9
     long = round(short * max(wide, high) / min(wide, high) / 2) * 2
     return (long, short) if wide >= high else (short, long)
 
 
-def clip_seconds(fields: dict[str, Any]) -> int:
+def clip_seconds(told: dict[str, Any]) -> int:
     """Length of the clip asked for, seconds; 5 where the request has no whole number."""
-    seconds = fields.get("duration")
+    seconds = told.get("duration")
     return seconds if isinstance(seconds, int) and not isinstance(seconds, bool) and 0 < seconds <= 60 else 5
 
 
-def make(task: NewTask, extension: str, *, rendered: bool) -> bytes:
-    """The bytes of a task's output: always the same for the same task."""
+def make(task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool) -> bytes:
+    """The bytes of a task's file of that name: always the same for the same task."""
     model = catalogue.models()[task.model]
-    fields = {**model.defaults, **orjson.loads(task.request)}
+    request = orjson.loads(task.request)
+    told = model.common(request)
+    extension = made_as(given, name)
+    which = "" if given == PLAIN else f" · {name.partition('.')[0]}"
+    seconds = given.seconds or clip_seconds(told)
     if extension == "wav":
-        return tiny.wav(task.id, 1)
-    if not rendered:
-        return tiny.mp4(task.id, clip_seconds(fields)) if extension == "mp4" else tiny.png(task.id)
+        return tiny.wav(task.id + which, 1)
+    if not rendered and extension != "jpg":
+        return tiny.mp4(task.id + which, seconds) if extension == "mp4" else tiny.png(task.id + which)
     from . import clips  # PyAV and Pillow take 0.1 s to import: only when something is drawn
 
-    width, height = picture_size(fields)
-    words = (task.model, *(str(fields[k]) for k in ("resolution", "quality", "aspect_ratio", "size") if k in fields))
+    width, height = picture_size(told)
+    if given.short_side:
+        width, height = (round(side * given.short_side / min(width, height) / 2) * 2 for side in (width, height))
+    words = (task.model, *(str(told[k]) for k in ("resolution", "aspect_ratio") if k in told))
     card = clips.Card(
         title=visible(task.label, 200) or f"task {task.number}",
-        text=visible(str(fields.get("prompt") or fields.get("first_frame_image") or ""), 2000),
-        footer=task.id,
+        text=visible(str(request.get("prompt") or told.get("first_frame") or ""), 2000),
+        footer=task.id + which,
         detail=" · ".join(words),
         width=width,
         height=height,
-        seconds=clip_seconds(fields),
+        seconds=seconds,
     )
-    return clips.clip(card) if extension == "mp4" else clips.still(card)
+    return clips.clip(card) if extension == "mp4" else clips.still(card, jpeg=extension == "jpg")
 
 
 class MediaShelf:
@@ -88,39 +93,40 @@ class MediaShelf:
     def __init__(self, *, rendered: bool) -> None:
         self._rendered = rendered
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="simulator-clip")
-        self._ready: OrderedDict[int, File] = OrderedDict()
+        self._ready: OrderedDict[tuple[int, str], File] = OrderedDict()
         self._size = 0
-        self._making: dict[int, asyncio.Future[File]] = {}
+        self._making: dict[tuple[int, str], asyncio.Future[File]] = {}
 
     def close(self) -> None:
         """Wait for files in the making and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def file(self, task: NewTask, extension: str) -> File:
-        """The output of a task."""
-        ready = self._ready.get(task.number)
+    async def file(self, task: NewTask, name: str, given: Given = PLAIN) -> File:
+        """A file of a task, by its name."""
+        key = task.number, name
+        ready = self._ready.get(key)
         if ready is not None:
-            self._ready.move_to_end(task.number)
+            self._ready.move_to_end(key)
             return ready
         if not self._rendered:
-            return _file(make(task, extension, rendered=False))
-        making = self._making.get(task.number)
+            return _file(make(task, name, given, rendered=False))
+        making = self._making.get(key)
         if making is None:
-            making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, task, extension)
-            self._making[task.number] = making
-            making.add_done_callback(lambda _: self._making.pop(task.number, None))
+            making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, task, name, given)
+            self._making[key] = making
+            making.add_done_callback(lambda _: self._making.pop(key, None))
         file = await asyncio.shield(making)
-        self._keep(task.number, file)
+        self._keep(key, file)
         return file
 
     @staticmethod
-    def _make(task: NewTask, extension: str) -> File:
-        return _file(make(task, extension, rendered=True))
+    def _make(task: NewTask, name: str, given: Given) -> File:
+        return _file(make(task, name, given, rendered=True))
 
-    def _keep(self, number: int, file: File) -> None:
-        if number in self._ready or len(file.data) > CACHE_BYTES:
+    def _keep(self, key: tuple[int, str], file: File) -> None:
+        if key in self._ready or len(file.data) > CACHE_BYTES:
             return
-        self._ready[number] = file
+        self._ready[key] = file
         self._size += len(file.data)
         while self._size > CACHE_BYTES:
             _, oldest = self._ready.popitem(last=False)

@@ -212,9 +212,9 @@ class Routes:
         if not self._world.may_fetch(request.path, expires, signature):
             status = self._world.settings.expired_status
             return web.Response(text="AccessDenied: the URL has expired or is not signed\n", status=status)
-        extension = request.path.rpartition(".")[2]
-        file = await self._shelf.file(task, extension)
-        headers = {"ETag": file.etag, "Accept-Ranges": "bytes", "Content-Type": CONTENT_TYPES[extension]}
+        file = await self._shelf.file(task, request.match_info["name"], self._world.given(task))
+        kind = CONTENT_TYPES[request.path.rpartition(".")[2]]  # of the name, whatever is in the file
+        headers = {"ETag": file.etag, "Accept-Ranges": "bytes", "Content-Type": kind}
         if request.headers.get("If-None-Match") == file.etag:
             return web.Response(status=304, headers=headers)
         fault = None

@@ -117,6 +117,7 @@ class Store:
             raise ValueError(f"{path} is not a state file of this simulator (version {VERSION})")
         for pragma in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON", "cache_size=-16384"):
             self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute("CREATE TABLE IF NOT EXISTS given (number INTEGER PRIMARY KEY, what TEXT NOT NULL) STRICT")
         if empty:
             with self.transaction():
                 for statement in _SCHEMA.split(";"):
@@ -230,6 +231,15 @@ class Store:
             "UPDATE tasks SET downloads = downloads + 1 WHERE number = ? RETURNING downloads", (number,)
         ).fetchall()
         return int(rows[0][0])
+
+    def give(self, number: int, what: str) -> None:
+        """Remember what a task will give, where that is nothing plain."""
+        self._db.execute("INSERT INTO given VALUES (?, ?)", (number, what))
+
+    def given(self, number: int) -> str | None:
+        """What was remembered of a task."""
+        row = self._db.execute("SELECT what FROM given WHERE number = ?", (number,)).fetchone()
+        return None if row is None else str(row[0])
 
     def tasks(self) -> Iterator[Task]:
         """Every task, oldest first."""

@@ -13,14 +13,12 @@ import orjson
 from .. import catalogue
 from . import api
 from .faults import FaultPlan, uniform
+from .outputs import LAST, PLAIN, Given, draw
 from .settings import SimulatorSettings
 from .store import NEVER, NewTask, Store, Task
 
 ODD_STATUS = "waiting_for_capacity"
 """An undocumented status word, for the fault `unknown_status`."""
-
-EXTENSIONS = {"video": "mp4", "image": "png", "audio": "wav"}
-"""File extension by kind of output."""
 
 _OUTCOMES = ("moderate", "fail")
 _NORMAL = statistics.NormalDist()
@@ -99,6 +97,8 @@ class World:
                 error_code=self._failure(number),
             )
             self.store.accept(task)
+            if (given := draw({**model.defaults, **request}, self.faults, number)) != PLAIN:
+                self.store.give(number, given.packed())
         return task
 
     def _failure(self, number: int) -> int | None:
@@ -124,26 +124,36 @@ class World:
             return answer | {"output": None, "error": {"code": task.error_code, "message": message}}
         kind = catalogue.models()[task.model].output
         dead = self.faults.fires("expired_url", task.number, task.polls)
-        path = self.media_path(task, EXTENSIONS[kind], now, dead=dead)
-        answer["output"] = {f"{kind}_urls": [url + path]}
+        given = self.given(task)
+        paths = [self.media_path(task, name, now, dead=dead) for name in given.names(kind)]
+        output: dict[str, Any] = {f"{kind}_urls": [url + path for path in paths]}
+        if given.last_frame:
+            last = self.media_path(task, f"{LAST}.png", now, dead=dead or given.last_frame_gone)
+            output["last_frame_url"] = url + last
+        answer["output"] = output
         if self.settings.usage:
             answer["usage"] = {"credits": task.credits}
         return answer
 
-    def media_path(self, task: Task, extension: str, now: float, *, dead: bool = False) -> str:
-        """The signed path of a task's output: it carries the time at which it expires, in unix milliseconds."""
+    def given(self, task: Task) -> Given:
+        """What a task gives."""
+        what = self.store.given(task.number)
+        return PLAIN if what is None else Given.unpacked(what)
+
+    def media_path(self, task: Task, file: str, now: float, *, dead: bool = False) -> str:
+        """The signed path of a task's file: it carries the time at which it expires, in unix milliseconds."""
         expires = task.due_at + self.settings.url_ttl
         if now >= expires and self.settings.renew_urls:
             expires = now + self.settings.url_ttl
         stamp = int((task.due_at if dead else expires) * 1000)
-        name = f"/media/tasks/{task.id}/0.{extension}"
+        name = f"/media/tasks/{task.id}/{file}"
         return f"{name}?expires={stamp}&signature={self.digest('media', name, stamp)}"
 
     def has_output(self, task: Task, path: str) -> bool:
-        """Whether a path names the output of this task, and the task has one by now."""
+        """Whether a path names a file of this task, and the task has ended well by now."""
         kind = catalogue.models()[task.model].output
         done = task.status(self.clock()) == "completed"
-        return done and path == f"/media/tasks/{task.id}/0.{EXTENSIONS[kind]}"
+        return done and path in {f"/media/tasks/{task.id}/{name}" for name in self.given(task).files(kind)}
 
     def may_fetch(self, path: str, expires: str, signature: str) -> bool:
         """Whether a media path was signed by this account and has not expired."""

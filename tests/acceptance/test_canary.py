@@ -144,7 +144,7 @@ def test_nights_that_are_killed_and_interrupted(double: Double, tmp_path: Path) 
     ):
         house.call(*words)
         house.call(*words, "--json")
-    house.call("run", "night.yaml", "--quiet")
+    house.call("run", "night.yaml", "--quiet", "--log-file", "night.log", "--log-level", "debug")
     house.call("run", "night.yaml", "--simulate", "--limit", "1", "--fault", "drop_after")
     house.search()
     with closing(sqlite3.connect(house.line.db)) as connection:
@@ -257,7 +257,7 @@ def test_a_server_that_shows_the_key(tmp_path: Path, name: str) -> None:
         house = House(tmp_path, {"REAPI_BASE_URL": url})
         house.line.write(24, in_flight=1)
         for words in (("--quiet",), ("--json",), ()):
-            house.call("run", "night.yaml", *words)
+            house.call("run", "night.yaml", "--log-file", "night.log", "--log-level", "debug", *words)
         assert f"Bearer {KEY}" in parrot.heard, "the key was really sent"
         told = house.call("jobs", "--json") + house.call("status") + house.call("doctor", "--json")
         for job in json.loads(house.call("jobs", "--json")):

@@ -35,7 +35,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 
-PATIENCE = 30_000.0
+PATIENCE = 20_000.0
 """Milliseconds after which what a test waits for in a page does not come."""
 
 

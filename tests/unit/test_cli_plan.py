@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -120,6 +121,20 @@ def test_without_a_ledger_everything_is_new(manifest: Path) -> None:
         "jobs": [{"job": key, "change": "new", "credits": 630, "usd": "0.63"} for key in ("dog-1", "dog-2", "cat-1")],
     }
     assert not manifest.with_name("batchrunner.db").exists()
+
+
+def test_requests_are_shown_as_they_would_be_sent(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "version: 1\nbatch: b\n"
+        "shots: [{id: a, model: wan2.7-video, prompt: x, aspect_ratio: '1:1', resolution: 720p}]\n"
+    )
+    db = tmp_path / "l.db"
+    request = {"model": "wan2.7-video", "prompt": "x", "size": "1:1", "resolution": "720P"}
+    ran = call("plan", path, "--db", db, "--requests")
+    shown = next(line for line in ran.out.splitlines() if line.startswith("a-1: "))
+    assert json.loads(shown.removeprefix("a-1: ")) == request
+    assert call("plan", path, "--db", db, "--requests", "--json").json["jobs"][0]["request"] == request
 
 
 def test_a_plan_compares_with_the_ledger(manifest: Path) -> None:

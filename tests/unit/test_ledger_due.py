@@ -296,13 +296,7 @@ async def test_a_run_and_its_heartbeat(ledger: Ledger, clock: FakeClock) -> None
         "ended_at": None,
         "exit_code": None,
         "stop": None,
-        "eta_seconds": None,
-        "per_minute": None,
-        "in_flight": None,
-        "in_flight_limit": None,
-        "submits_per_minute_limit": None,
-        "polls_per_minute_limit": None,
-        "paused_by": None,
+        **dict.fromkeys(queries.PROGRESS),
     }
     clock.forward(queries.ALIVE_WITHIN)
     assert (await last())["alive"] is False

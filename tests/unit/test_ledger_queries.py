@@ -69,6 +69,7 @@ async def test_status(ledger: Ledger, ask: Ask) -> None:
         # submitting and running are reserved; downloading and succeeded spent; unconfirmed at risk; rejected refunded
         "credits": {"spent": 1260, "reserved": 1260, "at_risk": 630, "estimated": 8 * 630, "max": 9999},
         "old": {},
+        "media_warnings": 0,
         "output_dir": "/out/night",
         "run": None,
         "learned_limits": None,

@@ -405,6 +405,10 @@ SNAPSHOT = {
         "bytes:INTEGER retries_provider:INTEGER!=0 retries_moderated:INTEGER!=0 next_poll_at:REAL",
         "polls:INTEGER!=0 created_at:REAL! updated_at:REAL!",
     ),
+    "media": (
+        "job_id:INTEGER! attempt:INTEGER! number:INTEGER! kind:TEXT! url:TEXT! file:TEXT sha256:TEXT bytes:INTEGER",
+        "facts:TEXT! warnings:TEXT! checked_at:REAL!",
+    ),
     "latency": ("id:INTEGER model:TEXT! seconds:INTEGER took:REAL!",),
     "legal": ("from_state:TEXT! to_state:TEXT!",),
     "pace": ("provider:TEXT! submits_per_minute:REAL in_flight:INTEGER calls_per_minute:REAL learned_at:REAL!",),

@@ -168,6 +168,22 @@ def test_a_service_of_the_machine_may_write_where_it_has_to(tmp_path: Path, monk
     assert settings((tmp_path / "u/batchrunner-night.timer").read_text())["OnCalendar"] == ["*-*-* 22:00:00"]
 
 
+def test_who_is_told_is_thought_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sendmail that sets its group can't write to its queue from a sandbox; a webhook's address is a secret."""
+    monkeypatch.chdir(tmp_path)
+    sinks = "notify:\n  - webhook: {url_env: HOOK}\n  - command: [date]\n  - mail: {to: [me]}\n"
+    (tmp_path / "night.yaml").write_text(MANIFEST + sinks)
+    assert call("init", "--nightly", "night.yaml", "--to", "u").code == 0
+    assert settings((tmp_path / "u/night.env").read_text()) == {
+        "REAPI_API_KEY": [""],
+        "HOOK": [""],
+        "BATCHRUNNER_ALLOW_COMMANDS": ["0"],
+    }
+    unit = settings((tmp_path / "u/batchrunner-night.service").read_text())
+    assert "NoNewPrivileges" not in unit
+    assert "SystemCallFilter" not in unit
+
+
 @pytest.mark.parametrize("name", ["line\nfeed", "end\\", "end ", "bell\x07", "b\u202eidi"])
 def test_what_no_unit_can_name_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = make(tmp_path / name, monkeypatch, "--to", tmp_path / "u")

@@ -13,8 +13,9 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from batchrunner.core.hosts import is_loopback_host
 from batchrunner.providers.reapi import ReApi, ReApiSettings
-from batchrunner.providers.wire import Key, explain, is_loopback_host, parse_base, read_into
+from batchrunner.providers.wire import Key, explain, parse_base, read_into
 
 SECRET = "rk_live_canary_0123456789"
 

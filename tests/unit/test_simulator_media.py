@@ -18,7 +18,9 @@ from PIL import Image
 
 from batchrunner import catalogue
 from batchrunner.catalogue import Model
+from batchrunner.core.names import parse_names
 from batchrunner.simulator import clips, media
+from batchrunner.simulator.outputs import Given
 from batchrunner.simulator.store import NewTask
 
 PROMPT = "a corgi running on the beach in winter, cinematic"
@@ -53,7 +55,7 @@ def boxes(data: bytes) -> list[str]:
     ],
 )
 def test_a_rendered_clip_plays_to_its_last_frame(fields: dict[str, Any], size: tuple[int, int], seconds: int) -> None:
-    data = media.make(task(**fields), "mp4", rendered=True)
+    data = media.make(task(**fields), "0.mp4", rendered=True)
     assert boxes(data)[0] == "ftyp"
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
@@ -70,7 +72,7 @@ def test_a_rendered_clip_plays_to_its_last_frame(fields: dict[str, Any], size: t
 
 
 def test_a_clip_is_the_same_every_time_and_no_other_tasks() -> None:
-    first, again, other = (media.make(task(n, duration=3), "mp4", rendered=True) for n in (1, 1, 2))
+    first, again, other = (media.make(task(n, duration=3), "0.mp4", rendered=True) for n in (1, 1, 2))
     assert first == again
     assert first != other
 
@@ -79,7 +81,7 @@ def test_a_clip_is_the_same_every_time_and_no_other_tasks() -> None:
     "text", ["", "x" * 3000, "沙滩上的柯基" * 200, "two\nlines and\x1b[31mred\u202e", "word " * 600]
 )
 def test_any_prompt_and_label_can_be_drawn(text: str) -> None:
-    picture = media.make(task(label=text, prompt=text, aspect_ratio="9:16"), "png", rendered=True)
+    picture = media.make(task(label=text, prompt=text, aspect_ratio="9:16"), "0.png", rendered=True)
     with Image.open(io.BytesIO(picture)) as image:
         image.load()
         assert image.size == (720, 1280)
@@ -97,12 +99,12 @@ def test_wrapping_keeps_to_the_width_and_marks_what_is_left_out() -> None:
 
 
 def test_long_titles_are_drawn_smaller() -> None:
-    wide, narrow = (media.make(task(label="label-" * n), "png", rendered=True) for n in (2, 30))
+    wide, narrow = (media.make(task(label="label-" * n), "0.png", rendered=True) for n in (2, 30))
     assert wide != narrow
 
 
 def test_a_tiny_clip_is_tiny_unique_and_whole() -> None:
-    one, two = (media.make(task(n), "mp4", rendered=False) for n in (1, 2))
+    one, two = (media.make(task(n), "0.mp4", rendered=False) for n in (1, 2))
     assert boxes(one) == ["ftyp", "moov", "free", "mdat"]
     assert len(one) < 400
     assert task(1).id.encode() in one
@@ -111,8 +113,10 @@ def test_a_tiny_clip_is_tiny_unique_and_whole() -> None:
 
 @pytest.fixture
 def other_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = parse_names({"aspect_ratio": {"set": {"size": "$"}}}, {"resolution": {}})
+
     def model(name: str, output: str) -> Model:
-        return Model(name, "reapi", name, f"/{output}s/generations", output, {}, {"size": "1:1"}, None)
+        return Model(name, "reapi", name, f"/{output}s/generations", output, {}, {"size": "1:1"}, None, names=names)
 
     monkeypatch.setattr(catalogue, "models", lambda: {"pic": model("pic", "image"), "song": model("song", "audio")})
 
@@ -120,11 +124,11 @@ def other_models(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("other_models")
 def test_pictures_and_sounds() -> None:
     for rendered, size in ((True, (1024, 1024)), (False, (1, 1))):
-        data = media.make(task(model="pic", resolution="1k"), "png", rendered=rendered)
+        data = media.make(task(model="pic", resolution="1k"), "0.png", rendered=rendered)
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             assert image.size == size
-        with wave.open(io.BytesIO(media.make(task(model="song"), "wav", rendered=rendered))) as sound:
+        with wave.open(io.BytesIO(media.make(task(model="song"), "0.wav", rendered=rendered))) as sound:
             assert sound.getnframes() == sound.getframerate() == 8000
 
 
@@ -132,11 +136,11 @@ def test_pictures_and_sounds() -> None:
     ("fields", "size"),
     [
         ({}, (1280, 720)),
-        ({"quality": "480p", "size": "3:2"}, (720, 480)),
-        ({"mode": "4K", "aspect_ratio": "9:16"}, (2160, 3840)),
-        ({"mode": "pro", "ratio": "21:9"}, (1680, 720)),
-        ({"size": "adaptive", "resolution": "720P"}, (1280, 720)),
-        ({"size": "0:0"}, (1280, 720)),
+        ({"resolution": "480p", "aspect_ratio": "3:2"}, (720, 480)),
+        ({"resolution": "4K", "aspect_ratio": "9:16"}, (2160, 3840)),
+        ({"resolution": "pro", "aspect_ratio": "21:9"}, (1680, 720)),
+        ({"aspect_ratio": "adaptive", "resolution": "720P"}, (1280, 720)),
+        ({"aspect_ratio": "0:0"}, (1280, 720)),
     ],
 )
 def test_sizes(fields: dict[str, Any], size: tuple[int, int]) -> None:
@@ -177,7 +181,7 @@ async def test_two_requests_for_one_file_make_it_once(monkeypatch: pytest.Monkey
     made: list[int] = []
     go = threading.Event()
 
-    def fake(task: NewTask, extension: str, *, rendered: bool) -> bytes:
+    def fake(task: NewTask, name: str, given: Given, *, rendered: bool) -> bytes:
         made.append(task.number)
         go.wait(30)
         return b"x"
@@ -186,7 +190,7 @@ async def test_two_requests_for_one_file_make_it_once(monkeypatch: pytest.Monkey
     shelf = media.MediaShelf(rendered=True)
     try:
         async with asyncio.TaskGroup() as group:
-            one, two = (group.create_task(shelf.file(task(), "mp4")) for _ in range(2))
+            one, two = (group.create_task(shelf.file(task(), "0.mp4")) for _ in range(2))
             while not made:
                 await asyncio.sleep(0)
             go.set()
@@ -199,7 +203,7 @@ async def test_two_requests_for_one_file_make_it_once(monkeypatch: pytest.Monkey
 async def test_the_shelf_makes_a_file_once_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def fake(task: NewTask, extension: str, *, rendered: bool) -> bytes:
+    def fake(task: NewTask, name: str, given: Given, *, rendered: bool) -> bytes:
         made.append(task.number)
         return b"x" * 40
 
@@ -208,7 +212,7 @@ async def test_the_shelf_makes_a_file_once_and_forgets_the_oldest(monkeypatch: p
     shelf = media.MediaShelf(rendered=True)
     try:
         for number in (1, 1, 2, 1, 3, 1, 2):
-            assert len((await shelf.file(task(number), "mp4")).data) == 40
+            assert len((await shelf.file(task(number), "0.mp4")).data) == 40
     finally:
         shelf.close()
     assert made == [1, 2, 3, 2]

@@ -1,0 +1,165 @@
+"""Telling others how a run ended, and writing it down: what `run` and `resume` do around the run itself."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import app
+from ..core.notice import Notice, Outcome, Sink
+from ..core.secret import forms
+from ..core.text import visible
+from ..environment import keys
+from ..exits import (
+    EXIT_BUG,
+    EXIT_BUSY,
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    EXIT_STOPPED,
+    EXIT_UNCONFIRMED,
+    EXIT_USAGE,
+    UsageError,
+)
+from ..ledger.errors import LedgerBusy, LedgerError
+from .tables import money, number, warn
+
+if TYPE_CHECKING:
+    from ..manifest import Manifest
+    from ..runlog import RunLog
+
+OUTCOMES = {
+    EXIT_OK: Outcome.SUCCEEDED,
+    EXIT_FAILED: Outcome.FAILED,
+    EXIT_UNCONFIRMED: Outcome.UNCONFIRMED,
+    EXIT_STOPPED: Outcome.STOPPED,
+    EXIT_REFUSED: Outcome.REFUSED,
+    EXIT_SIGINT: Outcome.INTERRUPTED,
+    EXIT_SIGTERM: Outcome.INTERRUPTED,
+    EXIT_BUSY: Outcome.BUSY,
+}
+WORDS = {
+    Outcome.SUCCEEDED: "done",
+    Outcome.FAILED: "done, some failed",
+    Outcome.UNCONFIRMED: "a person must look",
+    Outcome.STOPPED: "stopped early",
+    Outcome.REFUSED: "no connection, or the key was refused",
+    Outcome.INTERRUPTED: "interrupted",
+}
+
+
+@contextmanager
+def logging(watcher: app.Watcher, path: Path | None, level: str) -> Iterator[RunLog]:
+    """What the watcher is told, in a log file too, where one is named.
+
+    Raises:
+        UsageError: the file can't be written.
+    """
+    from ..runlog import Level, LogFile, RunLog
+
+    secrets = [form for key in keys() for form in forms(key)]
+    log = RunLog(watcher, None if path is None else LogFile(path), Level[level.upper()], secrets)
+    try:
+        yield log
+    finally:
+        dropped = log.close()
+        if dropped:
+            warn(f"{number(dropped)} lines could not be written to the log {visible(str(path))}")
+
+
+class Teller:
+    """Tells the sinks of the manifests, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
+
+    def __init__(self, manifests: Sequence[Manifest], db: Path, *, simulated: bool) -> None:
+        """
+        Raises:
+            ManifestError: that file is not valid.
+        """
+        sinks: dict[Sink, None] = {}
+        for manifest in manifests:
+            sinks |= dict.fromkeys(manifest.notify)
+        file = os.environ.get("BATCHRUNNER_NOTIFY")
+        if file:
+            from ..manifest import load_notices
+
+            secrets = [form for key in keys() for form in forms(key)]
+            sinks |= dict.fromkeys(load_notices(file, secrets=secrets))
+        self._sinks = list(sinks)
+        self._names = ", ".join(manifest.batch for manifest in manifests) or "batchrunner"
+        self._db = db
+        self._simulated = simulated
+        if self._sinks:
+            for problem in app.cannot_tell(self._sinks):
+                warn(f"at its end nobody will be told: {visible(problem)}")
+
+    @contextmanager
+    def of_errors(self, log: RunLog) -> Iterator[None]:
+        """Tell of an error that ends the run before it has a result."""
+        try:
+            yield
+        except Exception as error:
+            outcome, code, text = _of_error(error)
+            log.note("bug" if code == EXIT_BUG else "refused_to_run", exit_code=code, message=text)
+            self._tell(Notice(outcome, code, self._title(visible(text, 200))), log)
+            raise
+
+    def of_result(self, result: app.RunResult, log: RunLog) -> None:
+        """Tell how a run ended."""
+        from .display import summary_lines
+
+        log.ended(result)
+        if not self._sinks:
+            return
+        import socket
+
+        outcome = OUTCOMES.get(result.exit_code, Outcome.ERROR)
+        facts = {
+            "batches": result.batches,
+            "stop": result.stop.value if result.stop else None,
+            "message": result.message,
+            "simulated": self._simulated,
+            "host": socket.gethostname(),
+        }
+        lines = [click.unstyle(line) for line in summary_lines(result, self._db)]
+        self._tell(Notice(outcome, result.exit_code, self._title(_headline(outcome, result)), lines, facts), log)
+
+    def _title(self, text: str) -> str:
+        return f"{'(simulated) ' if self._simulated else ''}{visible(self._names, 100)}: {text}"
+
+    def _tell(self, notice: Notice, log: RunLog) -> None:
+        if not self._sinks:
+            return
+        try:
+            failures = app.tell(self._sinks, notice)
+        except KeyboardInterrupt:
+            failures = ["interrupted"]
+        for failure in failures:
+            warn(f"not told: {visible(failure, 300)}")
+            log.note("notify_failed", message=failure)
+
+
+def _headline(outcome: Outcome, result: app.RunResult) -> str:
+    """How it ended, in one line: `stopped early (deadline): 40 succeeded, 3 pending; spent 25,200 credits ($25.20)`."""
+    states: Counter[str] = Counter()
+    for batch in result.batches:
+        states.update({state: n for state, n in batch["states"].items() if n})
+    counts = ", ".join(f"{number(n)} {state}" for state, n in states.items()) or "no jobs"
+    spent = money(sum(batch["credits"]["spent"] for batch in result.batches))
+    reason = f" ({result.stop.value})" if result.stop else ""
+    return f"{WORDS.get(outcome, outcome.value)}{reason}: {counts}; spent {spent}"
+
+
+def _of_error(error: Exception) -> tuple[Outcome, int, str]:
+    if isinstance(error, LedgerBusy):
+        return Outcome.BUSY, EXIT_BUSY, str(error)
+    if isinstance(error, (UsageError, LedgerError)):
+        return Outcome.ERROR, EXIT_USAGE, str(error)
+    return Outcome.ERROR, EXIT_BUG, f"a bug in batchrunner ({type(error).__name__})"

@@ -1,0 +1,126 @@
+"""What the ledger keeps of the files that tasks gave. A ledger that is older than the table has nothing of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from ..core.job import Output
+from ..core.media import LAST_FRAME, Facts, Kept, warnings_of
+from .errors import LedgerUnusable
+
+_SAVE = (
+    "INSERT OR REPLACE INTO media (job_id, attempt, number, kind, url, file, sha256, bytes, facts, warnings, "
+    "checked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_OF = (
+    "SELECT number, kind, url, file, sha256, bytes, facts, warnings FROM media "
+    "WHERE job_id = ? AND attempt = ? ORDER BY number"
+)
+_WARNED = (
+    "SELECT count(DISTINCT job.id) FROM media INDEXED BY media_warned JOIN job ON job.id = media.job_id "
+    "AND job.attempt = media.attempt WHERE media.warnings <> '[]' AND job.state = 'succeeded' AND job.current = 1 "
+    "AND job.batch_id = ?"
+)
+# Other jobs that may have, or may still get, a file of one of these names (without extension) in the same folder.
+_NAMED = (
+    "SELECT o.output FROM job j JOIN batch b ON b.id = j.batch_id JOIN batch ob ON ob.output_dir = b.output_dir "
+    "JOIN job o ON o.batch_id = ob.id AND o.id <> j.id WHERE j.id = ? AND o.output IN ({marks})"
+)
+
+
+def save(connection: sqlite3.Connection, job_id: int, attempt: int, kept: Iterable[Kept], now: float) -> None:
+    """Write what an attempt gave, in the caller's transaction; what was known of the same files is replaced."""
+    connection.executemany(_SAVE, [(job_id, attempt, *_values(one), now) for one in kept])
+
+
+def _values(one: Kept) -> tuple[Any, ...]:
+    file = (one.output.path, one.output.sha256, one.output.size) if one.output is not None else (None, None, None)
+    facts, warnings = (json.dumps(w, ensure_ascii=False) for w in (one.facts.words(), one.warnings))
+    return one.number, one.kind, one.url, *file, facts, warnings
+
+
+def exists(connection: sqlite3.Connection) -> bool:
+    """Whether the ledger is new enough."""
+    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'media'").fetchone() is not None
+
+
+def reader(connection: sqlite3.Connection) -> Callable[[int, int], list[Kept]]:
+    """How to ask for what attempts gave: see `of`."""
+    return partial(of, connection) if exists(connection) else lambda _job_id, _attempt: []
+
+
+def of(connection: sqlite3.Connection, job_id: int, attempt: int) -> list[Kept]:
+    """What an attempt gave: its outputs in order, the last frame at the end.
+
+    Raises:
+        LedgerUnusable: what stands there makes no sense.
+    """
+    try:
+        found = [_kept(*row) for row in connection.execute(_OF, (job_id, attempt))]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LedgerUnusable(f"the outputs of job {job_id} in the ledger are damaged ({error})") from None
+    return sorted(found, key=lambda one: (one.number == LAST_FRAME, one.number))
+
+
+def _kept(
+    number: int, kind: str, url: str, file: str | None, sha256: str, size: int, facts: str, warnings: str
+) -> Kept:
+    output = None if file is None else Output(file, sha256, size)
+    return Kept(number, kind, url, output, Facts.of(json.loads(facts)), tuple(json.loads(warnings)))
+
+
+def words(kept: Sequence[Kept], file: Sequence[Any]) -> dict[str, Any]:
+    """`media`, `outputs` and `last_frame_url` of a job that has succeeded, as JSON has them.
+
+    Args:
+        kept: see `of`.
+        file: path, hash and size of the first output by the job itself: what there is of a job whose success is older
+            than the table.
+    """
+    if not kept:
+        names = ("path", "sha256", "bytes")
+        return {
+            "outputs": [{**dict(zip(names, file, strict=True)), "kind": None}],
+            "media": None,
+            "last_frame_url": None,
+        }
+    return {
+        "outputs": [_output(one) for one in kept if one.output is not None],
+        "media": {**kept[0].facts.words(), "warnings": warnings_of(kept)},
+        "last_frame_url": next((one.url for one in kept if one.number == LAST_FRAME), None),
+    }
+
+
+NOTHING: dict[str, Any] = {"outputs": [], "media": None, "last_frame_url": None}
+"""The same of a job that has not succeeded."""
+
+
+def _output(one: Kept) -> dict[str, Any]:
+    assert one.output is not None  # noqa: S101  the caller has looked
+    found: dict[str, Any] = {
+        "path": one.output.path,
+        "sha256": one.output.sha256,
+        "bytes": one.output.size,
+        "kind": one.kind,
+    }
+    if one.number == LAST_FRAME:
+        found["role"] = "last_frame"
+    return {**found, "media": {**one.facts.words(), "warnings": list(one.warnings)}}
+
+
+def warned(connection: sqlite3.Connection, batch_id: int) -> int:
+    """How many current jobs of a batch have succeeded with a warning."""
+    if not exists(connection):
+        return 0
+    return int(connection.execute(_WARNED, (batch_id,)).fetchone()[0])
+
+
+def taken(job_id: int, names: Sequence[str], connection: sqlite3.Connection) -> set[str]:
+    """Of these names, relative to the output folder, the ones that another job has planned. A name without extension
+    stands for every file of it."""
+    sql = _NAMED.format(marks=", ".join("?" * len(names)))
+    return {row[0] for row in connection.execute(sql, (job_id, *names))}

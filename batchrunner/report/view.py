@@ -1,0 +1,207 @@
+"""What stands in the page, above the grid of clips: counts, sentences, charts and commands, for the template."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.figures import counted, local_time, number, span
+from ..core.job import State
+from ..core.morning import Entry, Morning
+from ..core.pricing import usd_text
+from .causes import Cause, ShotCost, causes, shot_costs
+from .charts import Chart, latency, timeline
+from .clips import Clip
+from .commands import Commands, word
+from .nights import Night, Spread, nights, spread
+
+LISTED = 50
+"""Unconfirmed jobs, and failed ones of a cause, that are written out; a command lists the others."""
+
+SHOTS = 100
+"""Shots whose costs are written out."""
+
+SHOWN_NIGHTS = 14
+"""Newest nights that are drawn."""
+
+LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
+"""States that a run goes on from by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure of the summary."""
+
+    name: str
+    figure: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An unconfirmed job: what was seen, and what a person can say."""
+
+    entry: Entry
+    sent: str
+    seen: str
+    risk: int
+    ways: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the template is given, but for the grid's data."""
+
+    batch: str
+    headline: str
+    running: str
+    tiles: list[Tile]
+    doubts: list[Doubt]
+    more_doubts: int
+    causes: list[Cause]
+    failed: int
+    charts: list[Chart]
+    older_nights: int
+    latency: Chart | None
+    latency_rows: list[tuple[str, Spread]]
+    shots: list[ShotCost]
+    more_shots: int
+    total: ShotCost
+    jobs: int
+    problems: int
+    selected: str
+    made: str
+    ledger: str
+    commands: Commands
+    resume: str
+    states: list[tuple[str, int]]
+    old: int
+
+
+def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, selected: str, now: float) -> View:
+    """Put it together.
+
+    Args:
+        morning: the facts.
+        clips: the output of each entry, None where it has none.
+        commands: for the ledger.
+        selected: the options by which jobs were chosen, empty for all.
+        now: unix seconds.
+    """
+    current = [e for e in morning.entries if e.job["current"]]
+    states = Counter(State(e.job["state"]) for e in current)
+    doubtful = [e for e in morning.entries if e.job["state"] == State.UNCONFIRMED]
+    shots, total = shot_costs(morning.entries)
+    found = nights(morning.steps)
+    run = morning.status.get("run")
+    alive = bool(run and run["alive"])
+    return View(
+        batch=morning.batch,
+        headline=_headline(len(current), states, len(doubtful), alive=alive, selected=bool(selected)),
+        running=_running(run, now) if alive and run else "",
+        tiles=list(_tiles(len(current), states, len(doubtful), total, morning, found)),
+        doubts=[_doubt(e, commands) for e in doubtful[:LISTED]],
+        more_doubts=max(0, len(doubtful) - LISTED),
+        causes=causes(morning.entries),
+        failed=states[State.FAILED],
+        charts=[timeline(night) for night in found[-SHOWN_NIGHTS:][::-1]],
+        older_nights=max(0, len(found) - SHOWN_NIGHTS),
+        latency=None if (took := spread(_all_took(morning))) is None else latency(took),
+        latency_rows=_by_model(morning),
+        shots=shots[:SHOTS],
+        more_shots=max(0, len(shots) - SHOTS),
+        total=total,
+        jobs=len(morning.entries),
+        problems=sum(1 for clip in clips if clip is not None and clip.problem),
+        selected=selected,
+        made=local_time(now, "%A %d %B %Y, %H:%M %Z"),
+        ledger=str(commands.path),
+        commands=commands,
+        resume=commands.say("resume", word(morning.batch)) if sum(states[s] for s in LEFT) and not alive else "",
+        states=[(s.value, n) for s in State if (n := sum(e.job["state"] == s for e in morning.entries))],
+        old=len(morning.entries) - len(current),
+    )
+
+
+# --- Summary ---------------------------------------------------------------------------------------------
+
+
+def _headline(jobs: int, states: Counter[State], doubtful: int, *, alive: bool, selected: bool) -> str:
+    """The night in one sentence."""
+    if not jobs:
+        return "No job was selected." if selected else "This batch has no jobs."
+    there, failed = states[State.SUCCEEDED], states[State.FAILED]
+    left = sum(states[s] for s in LEFT)
+    if there == jobs and not doubtful:
+        return "The clip is here." if jobs == 1 else f"All {number(jobs)} clips are here."
+    rest = []
+    if failed:
+        rest.append(f"{number(failed)} failed")
+    if doubtful:
+        rest.append(f"{number(doubtful)} may have been paid for and need{'s' if doubtful == 1 else ''} your word")
+    if left:
+        rest.append(f"{number(left)} {'under way or waiting' if alive else 'still to be done'}")
+    if states[State.CANCELLED]:
+        rest.append(f"{number(states[State.CANCELLED])} cancelled")
+    return f"{number(there)} of {counted(jobs, 'clip')} {'is' if there == 1 else 'are'} here; {', '.join(rest)}."
+
+
+def _running(run: dict[str, Any], now: float) -> str:
+    eta = run.get("eta_seconds")
+    ends = "" if eta is None else f", with about {span(eta)} to go"
+    return f"A run was alive when this page was made, at {local_time(now, '%H:%M')}{ends}. Make the page anew later."
+
+
+def _tiles(
+    jobs: int, states: Counter[State], doubtful: int, total: ShotCost, morning: Morning, found: list[Night]
+) -> Iterator[Tile]:
+    there = states[State.SUCCEEDED]
+    share = f"of {number(jobs)}, {100 * there // jobs} %" if jobs else ""
+    yield Tile("Clips", number(there), share, "ok" if jobs and there == jobs else "")
+    if doubtful:
+        yield Tile("Unconfirmed", number(doubtful), "see below", "warn")
+    if states[State.FAILED]:
+        yield Tile("Failed", number(states[State.FAILED]), "grouped below", "bad")
+    left = sum(states[s] for s in LEFT)
+    if left:
+        flying = states[State.SUBMITTING] + states[State.RUNNING]
+        yield Tile("Left", number(left), f"{number(flying)} in flight" if flying else "nothing in flight")
+    unsettled = f", ${usd_text(total.open)} not settled" if total.open else ""
+    yield Tile("Spent", f"${usd_text(total.spent)}", f"{number(total.spent)} credits{unsettled}")
+    yield Tile("Estimated", f"${usd_text(total.estimated)}", _estimate_note(total, morning))
+    if found:
+        last = found[-1]
+        when = f"{local_time(last.start, '%a %H:%M')} to {local_time(last.end, '%H:%M')}"
+        yield Tile("Night", span(last.end - last.start), when)
+
+
+def _estimate_note(total: ShotCost, morning: Morning) -> str:
+    if total.unpriced:
+        return f"{counted(total.unpriced, 'job')} without a known price"
+    cap = morning.status["credits"]["max"]
+    return f"budget ${usd_text(cap)}" if cap is not None else f"{number(total.estimated)} credits"
+
+
+def _doubt(entry: Entry, commands: Commands) -> Doubt:
+    last = entry.attempts[-1]
+    error = entry.job["error"]
+    code = "" if error["code"] is None else f" ({error['code']})"
+    upto = "" if last.answered_at is None else f" to {local_time(last.answered_at, '%H:%M:%S')}"
+    return Doubt(
+        entry, local_time(last.sent_at) + upto, f"{error['message']}{code}", last.credits, commands.resolve(entry)
+    )
+
+
+def _all_took(morning: Morning) -> list[float]:
+    return [a.took for e in morning.entries for a in e.attempts if a.took is not None]
+
+
+def _by_model(morning: Morning) -> list[tuple[str, Spread]]:
+    took: dict[str, list[float]] = {}
+    for entry in morning.entries:
+        seconds = [a.took for a in entry.attempts if a.took is not None]
+        took.setdefault(entry.job["model"], []).extend(seconds)
+    return [(model, found) for model, seconds in sorted(took.items()) if (found := spread(seconds)) is not None]

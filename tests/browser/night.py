@@ -1,0 +1,133 @@
+"""A night in a ledger, with everything in it that a report can show, and clips beside it.
+
+python -m tests.browser.night FOLDER JOBS      writes FOLDER/batchrunner.db and FOLDER/out
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from batchrunner.core import events as e
+from batchrunner.core.job import Job, JobSpec, Output, Problem
+from batchrunner.simulator import clips
+from tests.support import START, FakeClock, batch, jobs_of, open_ledger, spec
+
+EVENING = START + 6 * 3600
+"""Unix seconds at which the night begins."""
+
+PLACES = ("a beach", "dunes at dawn", "a rainy street", "a harbour in winter", "a forest after the storm")
+
+FAILURES = (
+    (Problem("Provider task failed", 80000, 200, "req_prov"), False),
+    (Problem("Your prompt was flagged by our content moderation (request 4711)", 80006, 200, "req_mod"), True),
+)
+
+
+def specs(jobs: int, *, takes: int = 3) -> list[JobSpec]:
+    """So many jobs, in shots of `takes`, each shot with a prompt of its own."""
+    found = []
+    for n in range(jobs):
+        shot, take = divmod(n, takes)
+        place = PLACES[shot % len(PLACES)]
+        prompt = f"a corgi running through {place}, cinematic, 35 mm, golden hour, shot {shot}"
+        tags = ["hero"] if shot % 7 == 0 else []
+        found.append(spec(f"shot-{shot:04d}", take + 1, prompt=prompt, matrix={"place": place.split()[-1]}, tags=tags))
+    return found
+
+
+def some_clips(folder: Path, number: int) -> list[Path]:
+    """Real MP4 files, one second each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for n in range(number):
+        width, height = ((640, 360), (360, 640), (480, 480))[n % 3 if n > 3 else 0]
+        card = clips.Card(f"corgi {n}", PLACES[n % len(PLACES)], f"task_{n}", "kling", width, height, 1)
+        path = folder / f"clip {n}.mp4"
+        path.write_bytes(clips.clip(card))
+        found.append(path)
+    return found
+
+
+def outcome(chance: random.Random, n: int) -> str:
+    """What becomes of a job: 93 of 100 succeed."""
+    if n < 3:
+        return "stored"
+    return chance.choices(
+        ("stored", "failed", "moderated", "rejected", "ambiguous", "running", "pending"), (93, 2, 2, 1, 0.2, 1, 1)
+    )[0]
+
+
+async def play(path: Path, jobs: Sequence[JobSpec], out: Path, *, distinct: int = 12, seed: int = 1) -> None:
+    """Record the jobs in the ledger at `path` and let a night happen to them: a submission every few seconds, twenty
+    or so in flight, some refused for the rate, some failed."""
+    chance = random.Random(seed)
+    originals = some_clips(out.parent / "originals", min(distinct, len(jobs)))
+    digests = [hashlib.sha256(p.read_bytes()).hexdigest() for p in originals]
+    out.mkdir(parents=True, exist_ok=True)
+    clock = FakeClock(EVENING)
+    async with open_ledger(path, clock) as ledger:
+        batch_id = await ledger.record(batch(output_dir=str(out), max_credits=630 * len(jobs) * 2), jobs)
+        await ledger.batches()
+        known = {job.key: job for job in await jobs_of(ledger, batch_id)}
+        steps: list[tuple[float, int, str, e.Event]] = []
+        for n, one in enumerate(jobs):
+            file = out / f"{one.key}.mp4"
+            at = EVENING + n * 25_000 / max(len(jobs), 400)
+            for when, event in _tale(chance, n, at, file, originals[n % len(originals)], digests[n % len(digests)]):
+                steps.append((when, len(steps), one.key, event))
+        for when, _, key, event in sorted(steps, key=lambda step: step[:2]):
+            clock.wall_now = when
+            known[key] = await ledger.advance(known[key], event)
+
+
+def _tale(
+    chance: random.Random, n: int, at: float, file: Path, original: Path, digest: str
+) -> Iterator[tuple[float, e.Event]]:
+    what = outcome(chance, n)
+    if what == "pending":
+        return
+    if chance.random() < 0.03:
+        yield at, e.Claimed()
+        yield at + 0.4, e.Throttled(Problem("slow down", 42900, 429, "req_429"), 5.0, at + 5)
+        at += 8
+    yield at, e.Claimed()
+    at += chance.uniform(0.3, 1.5)
+    if what == "ambiguous":
+        yield at, e.Ambiguous(Problem("the connection was reset before an answer was read", "reset"))
+        return
+    if what == "rejected":
+        yield at, e.Rejected(Problem("duration must be 5 or 10", 40000, 400, f"req_{n}"))
+        return
+    yield at, e.Accepted(f"task_{n:06d}", f"req_{n:06d}")
+    at += chance.lognormvariate(4.6, 0.35)
+    if what == "running":
+        return
+    if what in ("failed", "moderated"):
+        problem, moderated = FAILURES[what == "moderated"]
+        yield at, e.TaskFailed(problem, moderated=moderated)
+        return
+    yield at, e.Completed((f"https://cdn.test/{n}.mp4",), 630)
+    if not file.exists():
+        os.link(original, file)
+    yield at + chance.uniform(0.5, 3), e.Stored(Output(str(file), digest, file.stat().st_size))
+
+
+def night(folder: Path, number: int, *, distinct: int = 12) -> Path:
+    """A ledger of so many jobs in `folder`, the outputs in `folder/out`. Returns its path."""
+    path = folder / "batchrunner.db"
+    asyncio.run(play(path, specs(number), folder / "out", distinct=distinct))
+    return path
+
+
+__all__ = ["EVENING", "Job", "night", "play", "specs"]
+
+if __name__ == "__main__":
+    home, count = Path(sys.argv[1]).absolute(), int(sys.argv[2])
+    home.mkdir(parents=True, exist_ok=True)
+    print(night(home, count))

@@ -1,0 +1,287 @@
+"""`report`: the file, whatever happened in the night. How it looks and behaves is for tests/browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.core import events as e
+from batchrunner.core.job import JobSpec, Output, Problem, State
+from batchrunner.core.text import visible
+from batchrunner.report import commands, records
+from batchrunner.simulator import clips
+from tests.cli_support import call, make_ledger
+from tests.support import path_to, spec
+
+BOMB = (
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`\u202eevil\u200b\x1b[2J javascript:alert(3) <!--"
+)
+
+
+@dataclass
+class Read(HTMLParser):
+    """A page as a parser sees it."""
+
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    scripts: list[tuple[dict[str, str | None], str]] = field(default_factory=list)
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] in ("script", "style") and self.scripts[-1][1] == "":
+            self.scripts[-1] = (self.scripts[-1][0], data)
+        else:
+            self.text += data
+
+    @property
+    def data(self) -> Any:
+        return next(json.loads(text) for attrs, text in self.scripts if attrs.get("id") == "data")
+
+
+def read(path: Path) -> Read:
+    page = Read()
+    page.feed(path.read_text("utf-8"))
+    page.close()
+    return page
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BATCHRUNNER_DB", raising=False)
+    folder = tmp_path / "out put"
+    folder.mkdir()
+    return folder
+
+
+def stored(path: Path, data: bytes | None = None) -> tuple[e.Event, ...]:
+    """The events of a job whose clip is at `path`."""
+    clip = data if data is not None else clips.clip(clips.Card("a", "b", "c", "d", 320, 180, 1))
+    path.write_bytes(clip)
+    task = "task_" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    end = e.Stored(Output(str(path), hashlib.sha256(clip).hexdigest(), len(clip)))
+    return (*path_to(State.DOWNLOADING, task), end)
+
+
+def report(out: Path, *words: str) -> Read:
+    ran = call("report", "night", *words)
+    assert (ran.code, ran.err) == (0, "")
+    return read(out / "report.html")
+
+
+def test_what_is_in_the_page(out: Path) -> None:
+    make_ledger(
+        out.parent / "batchrunner.db",
+        [
+            (spec("dog", tags=["hero"]), stored(out / "dog #1 50%.mp4")),
+            (spec("cat"), path_to(State.UNCONFIRMED)),
+            (spec("cow"), path_to(State.FAILED)),
+            (spec("owl"), ()),
+        ],
+        output_dir=str(out),
+    )
+    page = report(out)
+    assert (
+        "1 of 4 clips is here; 1 failed, 1 may have been paid for and needs your word, 1 still to be done." in page.text
+    )
+    db = f"--db {shlex.quote(str(out.parent / 'batchrunner.db'))}"
+    for line in (
+        f"batchrunner resolve cat-1 --task-id TASK_ID {db}",
+        f"batchrunner resolve cat-1 --resubmit {db}",
+        f"batchrunner resolve cat-1 --abandon {db}",
+        f"batchrunner retry night --kind rejected {db}",
+        f"batchrunner resume night {db}",
+        f"batchrunner report night {db}",
+    ):
+        assert line in page.text
+        assert call(*shlex.split(line)[1:2], "--help").code == 0
+    assert "req_2" in page.text
+    assert page.text.index("Unconfirmed: these need your word") < page.text.index("Failures, by cause")
+    assert [job["state"] for job in page.data["jobs"]] == ["succeeded", "unconfirmed", "failed", "pending"]
+    dog = page.data["jobs"][0]
+    assert dog["url"] == "dog%20%231%2050%25.mp4"
+    assert (dog["spent"], dog["est"], dog["tags"], dog["show"]) == (630, 630, ["hero"], "video")
+    posters = [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"]
+    assert base64.b64decode(posters[0][dog["sha"]]).startswith(b"RIFF")
+
+
+def test_the_commands_of_the_page_work(out: Path) -> None:
+    """Old revisions, and keys that stand in two batches, too."""
+    db = out.parent / "batchrunner.db"
+    doubt = path_to(State.UNCONFIRMED)
+    make_ledger(db, [(spec("cat"), doubt)], output_dir=str(out))
+    make_ledger(db, [(spec("cat", prompt="another"), doubt)], output_dir=str(out))
+    make_ledger(db, [(spec("cat"), ())], name="day", output_dir="/elsewhere")
+    page = report(out)
+    lines = re.findall(r"batchrunner resolve \S+ --revision \d --abandon --db [\w/.-]+\.db", page.text)
+    assert lines == [
+        f"batchrunner resolve night/cat-1 --revision 2 --abandon --db {shlex.quote(str(db))}",
+        f"batchrunner resolve night/cat-1 --revision 1 --abandon --db {shlex.quote(str(db))}",
+    ]
+    for line in lines:
+        assert call(*shlex.split(line)[1:]).code == 0
+    assert "Unconfirmed: these" not in report(out).text
+
+
+def test_nothing_that_others_wrote_is_markup(out: Path) -> None:
+    """Of a hostile page the elements are exactly those of a harmless one, and the text is there, visible."""
+
+    def jobs(text: str) -> list[tuple[JobSpec, tuple[e.Event, ...]]]:
+        problem = Problem(text, "code", 400, "req")
+        return [
+            (spec("a", prompt=text, tags=[text], model=text, matrix={"m": 1}), (e.Claimed(), e.Rejected(problem))),
+            (spec("b", prompt=text), (e.Claimed(), e.Ambiguous(problem))),
+            (spec("c", prompt=text * 2000), stored(out / f"{text[:30].replace('/', '')}.mp4", b"no clip")),
+        ]
+
+    make_ledger(out.parent / "a.db", jobs("harmless"), output_dir=str(out))
+    make_ledger(out.parent / "b.db", jobs(BOMB), output_dir=str(out))
+    harmless, hostile = report(out, "--db", "a.db"), report(out, "--db", "b.db")
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in harmless.tags]
+    assert visible(BOMB) in hostile.text
+    assert not any(attr.startswith("on") or attr == "style" for _, attrs in hostile.tags for attr in attrs)
+    text = (out / "report.html").read_text("utf-8")
+    assert not set(text) & set("\u202e\u200b\x1b")
+    for attrs, script in hostile.scripts:
+        if attrs.get("type"):
+            assert "<" not in script
+    assert len(hostile.data["prompts"][-1]) == records.LONGEST
+
+
+def test_the_policy_knows_the_page_s_own_script_and_style(out: Path) -> None:
+    make_ledger(out.parent / "batchrunner.db", [(spec("dog"), ())], output_dir=str(out))
+    page = report(out)
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy") or ""
+    ours = [text for attrs, text in page.scripts if not attrs]
+    assert len(ours) == 2
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in ours]
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        f"script-src {hashes[1]}",
+        f"style-src {hashes[0]}",
+        "img-src 'self' file: data: blob:",
+        "media-src 'self' file: blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "require-trusted-types-for 'script'",
+    ]
+    assert "</" not in ours[0] + ours[1]
+    assert not [a for tag, a in page.tags if tag in ("script", "link", "iframe") and ("src" in a or "href" in a)]
+
+
+def test_one_file_to_mail(out: Path) -> None:
+    data = os.urandom(5_000_000)
+    make_ledger(
+        out.parent / "batchrunner.db",
+        [(spec("dog"), stored(out / "dog.mp4", data)), (spec("cat", tags=["no"]), stored(out / "cat.mp4"))],
+        output_dir=str(out),
+    )
+    page = report(out, "--only", "dog", "--embed")
+    clip = [(attrs, text) for attrs, text in page.scripts if attrs.get("class") == "clip"]
+    assert len(clip) == 1
+    assert clip[0][0] == {"type": "text/plain", "class": "clip", "data-job": "0", "data-type": "video/mp4"}
+    assert base64.b64decode(clip[0][1], validate=True) == data
+    assert "only --only dog" in page.text
+    assert "batchrunner report night --only dog --embed --db" in page.text
+    assert "spent      " not in page.text
+
+
+def test_too_much_to_mail(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_ledger(out.parent / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(out))
+    monkeypatch.setattr("batchrunner.cli.report.MAILABLE", 1000)
+    ran = call("report", "night", "--embed")
+    assert (ran.code, ran.err) == (0, "It has 0 MB; many mail servers take no more than 0\n")
+    monkeypatch.setattr("batchrunner.cli.report.EMBEDDABLE", 1000)
+    ran = call("report", "night", "--embed")
+    assert ran.code == 2
+    assert "choose fewer with --tag" in ran.err
+
+
+def test_files_that_are_gone_or_not_what_they_were(out: Path) -> None:
+    jobs = [(spec(name), stored(out / f"{name}.mp4")) for name in ("gone", "cut", "link", "broken", "fine")]
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    (out / "gone.mp4").unlink()
+    (out / "cut.mp4").write_bytes(b"short")
+    (out / "link.mp4").rename(out / "elsewhere")
+    (out / "link.mp4").symlink_to("elsewhere")
+    (out / "broken.mp4").write_bytes(bytes((out / "broken.mp4").stat().st_size))
+    ran = call("report", "night", "--embed")
+    assert (ran.code, ran.err) == (0, "warning: 3 files missing or changed since stored; the page says which\n")
+    page = read(out / "report.html")
+    assert "3 files are missing or not what was stored" in page.text
+    assert {job["shot"]: job.get("problem") for job in page.data["jobs"]} == {
+        "gone": "The file is missing",
+        "cut": "The file has changed since it was stored",
+        "link": "There is something else in the file's place",
+        "broken": None,
+        "fine": None,
+    }
+    assert [a["data-job"] for a, _ in page.scripts if a.get("class") == "clip"] == ["3", "4"]
+
+
+def test_no_poster_without_pyav(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_ledger(out.parent / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(out))
+    monkeypatch.setitem(sys.modules, "av", None)
+    for words in ([], ["--no-posters"]):
+        page = report(out, *words)
+        assert page.data["jobs"][0]["url"] == "dog.mp4"
+        assert [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"] == [{}]
+
+
+def test_a_batch_without_jobs(out: Path) -> None:
+    make_ledger(out.parent / "batchrunner.db", [], output_dir=str(out))
+    assert "This batch has no jobs." in report(out).text
+    make_ledger(out.parent / "batchrunner.db", [(spec("dog"), ())], output_dir=str(out))
+    assert "No job was selected." in report(out, "--only", "cat").text
+
+
+def test_where_it_is_written(out: Path, tmp_path: Path) -> None:
+    new = tmp_path / "not" / "there yet"
+    make_ledger(tmp_path / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(new))
+    assert call("report", "night").out == f"1 job in {new / 'report.html'}\n"
+    assert read(new / "report.html").data["jobs"][0]["url"] == "../../out%20put/dog.mp4"
+    (tmp_path / "sub").mkdir()
+    assert call("report", "night", "--out", "sub/x.html").code == 0
+    assert read(tmp_path / "sub/x.html").data["jobs"][0]["url"] == "../out%20put/dog.mp4"
+    assert call("report", "night", "--out", "nowhere/x.html").code == 2
+    assert call("report", "night", "--out", "sub").code == 2
+    assert call("report", "nigt").code == 2
+    assert call("report", "night", "--db", "none.db").code == 2
+
+
+def test_only_a_report_of_this_batch_is_replaced(out: Path, tmp_path: Path) -> None:
+    make_ledger(tmp_path / "batchrunner.db", [(spec("dog"), ())], output_dir=str(out))
+    make_ledger(tmp_path / "batchrunner.db", [(spec("cat"), ())], name="night.2", output_dir=str(out))
+    for _ in range(2):
+        assert call("report", "night").code == 0
+    before = (out / "report.html").read_bytes()
+    ran = call("report", "night.2")
+    assert ran.code == 2
+    assert "name another file with --out" in ran.err
+    assert (out / "report.html").read_bytes() == before
+    assert call("report", "night.2", "--out", "batchrunner.db").code == 2
+    assert sorted(p.name for p in out.iterdir()) == ["report.html"]
+
+
+def test_a_word_of_a_command() -> None:
+    assert commands.word("a-1@b=c") == "a-1@b=c"
+    assert commands.word("a b;$(x)") == "'a b;$(x)'"
+    assert commands.word("a\nb") == "'a\\x0ab'"

@@ -179,7 +179,7 @@ def test_no_manifest_makes_the_key_of_a_promotion(shot: str, matrix: dict[str, A
     assert promoted_key(key, profile).rpartition("@") == (key, "@", profile)
 
 
-@given(st.from_regex(r"([a-z0-9.]{1,5}/)?[a-z0-9][a-z0-9.]{0,8}", fullmatch=True), profiles, st.booleans())
+@given(st.from_regex(r"([a-z0-9]{1,5}/)?[a-z0-9]([a-z0-9.]{0,7}[a-z0-9])?", fullmatch=True), profiles, st.booleans())
 def test_a_promotion_has_a_file_of_its_own_in_the_same_folder(output: str, profile: str, named: bool) -> None:
     made = promoted_output(output, profile, named=named)
     assert made != output

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCROLLED = frozenset(
     {"ambiguous", "stopping", "limits", "limits_set", "output_renamed", "unknown_status", "remote_closed"}
 )
-"""Events that get a line of their own above the board."""
+"""Events that get a line of their own above the board; a file that is not as ordered does too."""
 
 FAILURES = frozenset({"taskfailed", "rejected", "vanished", "linkdied", "left_behind"})
 
@@ -63,7 +63,7 @@ class BoardDisplay(QuietDisplay):
         super().event(name, job, **data)
         if name == "progress":
             self._facts = data
-        elif name in SCROLLED or name in FAILURES:
+        elif name in SCROLLED or name in FAILURES or (name == "stored" and data.get("warnings")):
             self._tell(name, event_line(name, job, data))
         if name == "stopping":
             self._stopping = visible(f"{data['reason']}: {data['message']}", 200)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .catalogue import models
+from .catalogue import Model, models
 from .core.frozen import Frozen
 from .core.job import Job, State
 from .core.pacing import clamp_retry_after
@@ -71,6 +71,7 @@ class RunOptions:
         plan: `--plan`: a frozen plan; what would pay for anything else is refused before anything is recorded.
         remote: take a person's word over a socket beside the ledger while the run is alive (docs/live.md).
         settings: how the engine behaves, except for what the options and the batches say.
+        models: the models there are; None for the shipped ones.
         crash: called with the name of every durable step; for tests.
     """
 
@@ -88,6 +89,7 @@ class RunOptions:
     plan: Frozen | None = None
     remote: bool = False
     settings: Settings = field(default_factory=Settings)
+    models: Mapping[str, Model] | None = None
     crash: Crash = no_crash
 
 
@@ -134,6 +136,7 @@ class Night:
         stack: AsyncExitStack,
     ) -> None:
         self._options = options
+        self._models = models() if options.models is None else options.models
         self._watcher = watcher
         self._clock = clock
         self._ledger = ledger
@@ -155,6 +158,7 @@ class Night:
         await self._check_selection(work, names)
         if not _has_work(tally.states, await self._states(work)):
             return await self._result(work, None)
+        await self._check_models(work)
         await self._check_outputs(work)
         outcome = await self._engine(work, tally, claims)
         try:
@@ -208,6 +212,17 @@ class Night:
             )
             raise UsageError(f"{chosen} selects no job of {', '.join(names)}; `batchrunner jobs` lists them")
 
+    async def _check_models(self, work: Work) -> None:
+        """Refuse to go on with jobs of a model that nobody describes: where to send them, or what they make, is not
+        known."""
+        used = await self._ledger.query(partial(queries.unfinished_models, batches=work.ids))
+        missing = [name for name in used if name not in self._models]
+        if missing:
+            raise UsageError(
+                f"the ledger has unfinished jobs of {', '.join(missing)}, which no model here describes; name the "
+                "folder that does with --models DIR, or BATCHRUNNER_MODELS"
+            )
+
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
         renamed: list[tuple[int, str]] = []
@@ -215,7 +230,7 @@ class Night:
         sites: list[Site] = []
         ask = partial(queries.unsent_outputs, batches=work.ids, selection=work.selection, limit=SITES)
         while rows := await self._ledger.query(partial(ask, after=sites[-1].job_id if sites else 0)):
-            sites = [_site(row) for row in rows]
+            sites = [self._site(row) for row in rows]
             look = partial(
                 clear,
                 sites,
@@ -231,6 +246,15 @@ class Night:
             )
         if renamed:
             await self._ledger.rename_outputs(renamed)
+
+    def _output_kind(self, model: str) -> str:
+        return self._models[model].output  # `_check_models` was before
+
+    def _site(self, row: sqlite3.Row) -> Site:
+        root = Path(row["output_dir"])
+        extension = EXTENSIONS[self._output_kind(row["model"])]
+        target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
+        return Site(row["id"], root, target, json.loads(row["task_ids"]))
 
     # --- The run itself ----------------------------------------------------------------------------------
 
@@ -251,8 +275,8 @@ class Night:
             provider=provider,
             fetcher=fetcher,
             dice=dice,
-            output_kind=_output_kind,
-            ordered=lambda job: ordered(models().get(job.model), job.request),
+            output_kind=self._output_kind,
+            ordered=lambda job: ordered(self._models.get(job.model), job.request),
             simulated=options.simulate,
         )
         settings = replace(
@@ -323,7 +347,7 @@ class Night:
         from .providers.reapi import ReApi
 
         settings = await self._provider_settings()
-        provider = ReApi(settings, self._clock.wall)
+        provider = ReApi(settings, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
         await self._ledger.bind_origin(provider.name, self._origin(provider))
         self._options.crash("start.bound")
@@ -349,7 +373,11 @@ class Night:
 
         state = self._options.db.with_name(self._options.db.name + ".account")
         settings = SimulatorSettings(
-            state=state, faults=parse_faults(list(self._options.faults)), median_seconds=4.0, balance=1_000_000_000
+            state=state,
+            faults=parse_faults(list(self._options.faults)),
+            models=self._models,
+            median_seconds=4.0,
+            balance=1_000_000_000,
         )
         simulator = Simulator(settings)
         base: str = await simulator.start()
@@ -394,20 +422,6 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     if any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
         return EXIT_STOPPED
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
-
-
-def _output_kind(model: str) -> str:
-    known = models().get(model)
-    if known is None:
-        raise LedgerUnusable(f"the ledger names the model {model}, which this batchrunner does not know; upgrade it")
-    return known.output
-
-
-def _site(row: sqlite3.Row) -> Site:
-    root = Path(row["output_dir"])
-    extension = EXTENSIONS[_output_kind(row["model"])]
-    target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
-    return Site(row["id"], root, target, json.loads(row["task_ids"]))
 
 
 def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:

@@ -5,15 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import click
+
 from ..core.secret import forms, hide
 from ..core.text import visible
 from ..environment import keys
 from ..exits import UsageError
 from .errors import print_findings
+from .options import MODELS
 from .tables import note
 
 if TYPE_CHECKING:
+    from ..catalogue import Model
     from ..manifest import Finding, Manifest
+
+
+def models_in_use() -> Mapping[str, Model]:
+    """The shipped models, and those of `--models` where the command has it.
+
+    Raises:
+        ManifestError: with everything that is wrong with the folder's files.
+    """
+    from ..catalogue import models
+
+    folder = click.get_current_context().meta.get(MODELS)
+    if folder is None:
+        return models()
+    from ..manifest import read_models
+
+    return read_models(folder)
 
 
 def gather(
@@ -22,6 +42,7 @@ def gather(
     """Load every file, the valid ones with the name they were given, and everything that was found in any."""
     from ..manifest import ManifestError, load
 
+    models = models_in_use()
     secrets = [form for key in keys() for form in forms(key)]
     for name, value in variables.items():
         if hide(value, secrets) != value:
@@ -30,7 +51,7 @@ def gather(
     findings: list[Finding] = []
     for name in files:
         try:
-            manifest = load(name, profile=profile, variables=variables, secrets=secrets)
+            manifest = load(name, profile=profile, variables=variables, secrets=secrets, models=models)
         except ManifestError as error:
             findings += error.findings
         else:

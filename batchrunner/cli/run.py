@@ -25,6 +25,7 @@ from .options import (
     json_option,
     ledger_path,
     manifest_options,
+    models_option,
     selection_options,
 )
 from .options import selection as selection_of
@@ -182,6 +183,7 @@ Examples:
 )
 @click.argument("batches", nargs=-1, metavar="[BATCH]...")
 @selection_options
+@models_option
 @_shared
 def resume(
     batches: tuple[str, ...],
@@ -223,6 +225,7 @@ def _go(
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
+    from .loading import models_in_use
     from .telling import Teller, logging
 
     if faults and not simulate:
@@ -241,6 +244,7 @@ def _go(
         wait_lock=wait_lock,
         plan=plan,
         settings=app.Settings(grace=grace),
+        models=models_in_use(),
         remote=True,
     )
     early_signals()

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..core.job import LIVE, State
+from ..core.job import LIVE, TERMINAL, State
 from ..core.media import Kept
 from ..core.selection import Selection
 from . import media, pace
@@ -36,6 +36,16 @@ PROGRESS = (
 """What `status` tells of the progress of a run that is alive."""
 
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
+
+
+def unfinished_models(connection: sqlite3.Connection, batches: Sequence[int]) -> list[str]:
+    """The models of the batches' jobs that have not ended, sorted."""
+    rows = connection.execute(
+        f"SELECT DISTINCT model FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
+        f"AND state NOT IN ({', '.join('?' * len(TERMINAL))}) ORDER BY model",
+        (*batches, *TERMINAL),
+    )
+    return [row["model"] for row in rows]
 
 
 def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:

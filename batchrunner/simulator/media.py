@@ -57,9 +57,7 @@ def clip_seconds(told: dict[str, Any]) -> int:
     return seconds if isinstance(seconds, int) and not isinstance(seconds, bool) and 0 < seconds <= 60 else 5
 
 
-def make(
-    task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool, models: Models = SHIPPED
-) -> bytes:
+def make(task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool, models: Models = SHIPPED) -> bytes:
     """The bytes of a task's file of that name: always the same for the same task."""
     model = models[task.model]
     request = orjson.loads(task.request)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -72,7 +75,7 @@ def _environment() -> Environment:
     def harmless(value: Any) -> Any:
         return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=harmless)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=harmless, keep_trailing_newline=True)
     environment.filters.update(
         number=number,
         money=money,
@@ -90,6 +93,7 @@ def page(
     view: View,
     clips: Sequence[Clip | None],
     posters: Sequence[str | None],
+    width: int,
     *,
     embed: bool,
     again: str,
@@ -101,6 +105,7 @@ def page(
         morning, view: the facts, and what is said of them.
         clips: the output of each entry, None where it has none.
         posters: of each entry, as base64 of WebP, None where there is none.
+        width: of the posters, in pixels.
         embed: whether the clips go in.
         again: the command that makes the page anew.
         lost: called with a clip that could not be read after all.
@@ -122,7 +127,7 @@ def page(
         )
     )
     yield text.encode("utf-8", "backslashreplace")
-    yield from (piece.encode("ascii") for piece in _posters(morning, posters))
+    yield from (piece.encode("ascii") for piece in _posters(morning, posters, width))
     if embed:
         for index, clip in enumerate(clips):
             if clip is not None and not clip.problem and clip.kind != "file":
@@ -149,7 +154,26 @@ def _data(morning: Morning, clips: Sequence[Clip | None], commands: Commands) ->
     }
 
 
-def _posters(morning: Morning, posters: Sequence[str | None]) -> Iterator[str]:
+_POSTERS = '<script type="application/json" class="posters" data-width="{width}">'
+_POSTER = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def known_posters(page: Path, batch: str, width: int) -> dict[str, str]:
+    """The posters of an earlier report of the batch, by the sha256 of their clips, so that a page that is made anew
+    makes only what is new. Nothing where there is no such report, or its posters have another width."""
+    found: dict[str, object] = {}
+    begin = _POSTERS.format(width=width)
+    with contextlib.suppress(OSError, ValueError), page.open(encoding="utf-8") as file:
+        if not is_report((file.readline() + file.readline()).encode(), batch):
+            return {}
+        for line in file:
+            if line.startswith(begin):  # a page has them a line each
+                found.update(json.loads(line.removeprefix(begin).removesuffix("</script>\n")))
+    return {k: v for k, v in found.items() if _DIGEST.fullmatch(k) and isinstance(v, str) and _POSTER.fullmatch(v)}
+
+
+def _posters(morning: Morning, posters: Sequence[str | None], width: int) -> Iterator[str]:
     for first in range(0, len(posters), CHUNK):
         chunk = {
             entry.job["sha256"]: poster
@@ -158,7 +182,7 @@ def _posters(morning: Morning, posters: Sequence[str | None]) -> Iterator[str]:
             )
             if poster is not None
         }
-        yield f'<script type="application/json" class="posters">{script_json(chunk)}</script>\n'
+        yield f"{_POSTERS.format(width=width)}{script_json(chunk)}</script>\n"
 
 
 def _clip(index: int, clip: Clip, lost: Callable[[Clip], None]) -> Iterator[str]:

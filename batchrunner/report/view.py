@@ -57,6 +57,7 @@ class View:
 
     batch: str
     headline: str
+    rest: str
     running: str
     tiles: list[Tile]
     doubts: list[Doubt]
@@ -100,7 +101,8 @@ def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, 
     alive = bool(run and run["alive"])
     return View(
         batch=morning.batch,
-        headline=_headline(len(current), states, len(doubtful), alive=alive, selected=bool(selected)),
+        headline=_headline(len(current), states, selected=bool(selected)),
+        rest=_rest(states, len(doubtful), alive=alive),
         running=_running(run, now) if alive and run else "",
         tiles=list(_tiles(len(current), states, len(doubtful), total, morning, found)),
         doubts=[_doubt(e, commands) for e in doubtful[:LISTED]],
@@ -129,24 +131,29 @@ def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, 
 # --- Summary ---------------------------------------------------------------------------------------------
 
 
-def _headline(jobs: int, states: Counter[State], doubtful: int, *, alive: bool, selected: bool) -> str:
+def _headline(jobs: int, states: Counter[State], *, selected: bool) -> str:
     """The night in one sentence."""
     if not jobs:
         return "No job was selected." if selected else "This batch has no jobs."
-    there, failed = states[State.SUCCEEDED], states[State.FAILED]
-    left = sum(states[s] for s in LEFT)
-    if there == jobs and not doubtful:
+    there = states[State.SUCCEEDED]
+    if there == jobs:
         return "The clip is here." if jobs == 1 else f"All {number(jobs)} clips are here."
+    return f"{number(there)} of {counted(jobs, 'clip')} {'is' if there == 1 else 'are'} here."
+
+
+def _rest(states: Counter[State], doubtful: int, *, alive: bool) -> str:
+    """What became of the others; empty where there are none."""
     rest = []
-    if failed:
-        rest.append(f"{number(failed)} failed")
     if doubtful:
         rest.append(f"{number(doubtful)} may have been paid for and need{'s' if doubtful == 1 else ''} your word")
+    if states[State.FAILED]:
+        rest.append(f"{number(states[State.FAILED])} failed")
+    left = sum(states[s] for s in LEFT)
     if left:
         rest.append(f"{number(left)} {'under way or waiting' if alive else 'still to be done'}")
     if states[State.CANCELLED]:
         rest.append(f"{number(states[State.CANCELLED])} cancelled")
-    return f"{number(there)} of {counted(jobs, 'clip')} {'is' if there == 1 else 'are'} here; {', '.join(rest)}."
+    return f"{', '.join(rest)}." if rest else ""
 
 
 def _running(run: dict[str, Any], now: float) -> str:

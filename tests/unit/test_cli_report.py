@@ -63,6 +63,11 @@ def read(path: Path) -> Read:
     return page
 
 
+def posters_of(page: Read) -> list[dict[str, str]]:
+    """sha256 -> base64, an element for each hundred jobs."""
+    return [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"]
+
+
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -99,9 +104,8 @@ def test_what_is_in_the_page(out: Path) -> None:
         output_dir=str(out),
     )
     page = report(out)
-    assert (
-        "1 of 4 clips is here; 1 failed, 1 may have been paid for and needs your word, 1 still to be done." in page.text
-    )
+    assert "1 of 4 clips is here." in page.text
+    assert "1 may have been paid for and needs your word, 1 failed, 1 still to be done." in page.text
     db = f"--db {shlex.quote(str(out.parent / 'batchrunner.db'))}"
     for line in (
         f"batchrunner resolve cat-1 --task-id TASK_ID {db}",
@@ -119,8 +123,7 @@ def test_what_is_in_the_page(out: Path) -> None:
     dog = page.data["jobs"][0]
     assert dog["url"] == "dog%20%231%2050%25.mp4"
     assert (dog["spent"], dog["est"], dog["tags"], dog["show"]) == (630, 630, ["hero"], "video")
-    posters = [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"]
-    assert base64.b64decode(posters[0][dog["sha"]]).startswith(b"RIFF")
+    assert base64.b64decode(posters_of(page)[0][dog["sha"]]).startswith(b"RIFF")
 
 
 def test_the_commands_of_the_page_work(out: Path) -> None:
@@ -209,7 +212,7 @@ def test_too_much_to_mail(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.cli.report.MAILABLE", 1000)
     ran = call("report", "night", "--embed")
     assert (ran.code, ran.err) == (0, "It has 0 MB; many mail servers take no more than 0\n")
-    monkeypatch.setattr("batchrunner.cli.report.EMBEDDABLE", 1000)
+    monkeypatch.setattr("batchrunner.report.make.EMBEDDABLE", 1000)
     ran = call("report", "night", "--embed")
     assert ran.code == 2
     assert "choose fewer with --tag" in ran.err
@@ -240,10 +243,28 @@ def test_files_that_are_gone_or_not_what_they_were(out: Path) -> None:
 def test_no_poster_without_pyav(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ledger(out.parent / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(out))
     monkeypatch.setitem(sys.modules, "av", None)
-    for words in ([], ["--no-posters"]):
+    for words in ([], ["--no-stills"]):
         page = report(out, *words)
         assert page.data["jobs"][0]["url"] == "dog.mp4"
-        assert [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"] == [{}]
+        assert posters_of(page) == [{}]
+
+
+def test_stills_are_taken_over_from_the_page_that_is_replaced(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [(spec(name), stored(out / f"{name}.mp4", data)) for name, data in (("dog", None), ("cat", b"no clip"))]
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    before = posters_of(report(out))
+    assert len(before[0]) == 1
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert posters_of(report(out)) == before
+    page = (out / "report.html").read_text("utf-8")
+    still = next(iter(before[0].values()))
+    for damaged in ('"><b>', "", 'x" onerror="'):
+        (out / "report.html").write_text(page.replace(still, damaged), "utf-8")
+        assert posters_of(report(out)) == [{}]
+    (out / "report.html").write_text(page.replace('data-width="320"', 'data-width="100"'), "utf-8")
+    assert posters_of(report(out)) == [{}]
+    (out / "report.html").write_bytes(page.split("posters")[0].encode() + b'posters" data-width="320">{"\xff')
+    assert posters_of(report(out)) == [{}]
 
 
 def test_a_batch_without_jobs(out: Path) -> None:

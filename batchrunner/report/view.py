@@ -136,8 +136,10 @@ def _headline(jobs: int, states: Counter[State], *, selected: bool) -> str:
     if not jobs:
         return "No job was selected." if selected else "This batch has no jobs."
     there = states[State.SUCCEEDED]
+    if jobs == 1:
+        return "The clip is here." if there else "The clip is not here."
     if there == jobs:
-        return "The clip is here." if jobs == 1 else f"All {number(jobs)} clips are here."
+        return f"All {number(jobs)} clips are here."
     return f"{number(there)} of {counted(jobs, 'clip')} {'is' if there == 1 else 'are'} here."
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .pricing import usd_text
 
 
@@ -50,3 +52,13 @@ def span(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def media_words(media: dict[str, Any]) -> str:
+    """What a file's headers say, from `media` of `jobs --json`: `1280x720, 5 s, h264, with sound`."""
+    size = f"{media['width']}x{media['height']}" if media["width"] else None
+    length = f"{media['duration_s']:g} s" if media["duration_s"] else None
+    fps = f"{media['fps']:g} pictures a second" if media.get("fps") else None
+    sound = None if media.get("audio") is None else "with sound" if media["audio"] else "without sound"
+    frames = f"decoded to its last picture, {number(media['frames'])} in all" if media.get("frames") else None
+    return ", ".join(fact for fact in (size, length, media["codec"], fps, sound, frames) if fact)

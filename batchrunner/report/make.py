@@ -82,13 +82,13 @@ def make(morning: Morning, order: Order, track: Track = lambda stills, _: stills
 
     files.look(made.path, ours)  # before the work
     outputs = [
-        None if e.job["output"] is None else clips.find(e.job["output"], e.job["bytes"], made.path.parent)
+        tuple(clips.find(one["path"], one["bytes"], made.path.parent, one.get("role", "")) for one in e.job["outputs"])
         for e in morning.entries
     ]
-    made.problems = sum(1 for clip in outputs if clip is not None and clip.problem)
+    made.problems = sum(1 for found in outputs for clip in found if clip.problem)
     if order.embed:
         _check_embeddable(outputs)
-    width = posters.width_for(sum(clip is not None for clip in outputs))
+    width = posters.width_for(sum(bool(found) for found in outputs))
     commands = Commands(order.ledger)
     page = render.page(
         morning,
@@ -109,25 +109,25 @@ def _again(morning: Morning, order: Order) -> list[str]:
     return [morning.batch, *order.chosen, *(["--embed"] if order.embed else []), *out]
 
 
-def _check_embeddable(outputs: list[clips.Clip | None]) -> None:
-    size = sum(clip.size or 0 for clip in outputs if clip is not None and not clip.problem)
+def _check_embeddable(outputs: list[tuple[clips.Clip, ...]]) -> None:
+    size = sum(clip.size or 0 for found in outputs for clip in found if not clip.problem)
     if size > EMBEDDABLE:
         raise TooLarge(f"the clips have {size / 1e6:,.0f} MB; a page opens with some {EMBEDDABLE // 1_000_000} at most")
 
 
 def _stills(
-    morning: Morning, outputs: list[clips.Clip | None], width: int, page: Path, track: Track
+    morning: Morning, outputs: list[tuple[clips.Clip, ...]], width: int, page: Path, track: Track
 ) -> list[str | None]:
     """A still for each entry, None where there is none; taken over from the page that is replaced where it has it."""
     known = render.known_posters(page, morning.batch, width)
     found: list[str | None] = [None] * len(outputs)
     wanted: dict[int, Path] = {}
-    for index, (entry, clip) in enumerate(zip(morning.entries, outputs, strict=True)):
-        if clip is None or clip.problem or clip.kind not in ("video", "image"):
+    for index, (entry, kept) in enumerate(zip(morning.entries, outputs, strict=True)):
+        if not kept or kept[0].problem or kept[0].kind not in ("video", "image"):
             continue
         found[index] = known.get(entry.job["sha256"])
         if found[index] is None:
-            wanted[index] = clip.path
+            wanted[index] = kept[0].path
     for index, still in zip(wanted, track(posters.make(wanted.values(), width), len(wanted)), strict=True):
         found[index] = still
     return found

@@ -91,7 +91,7 @@ def _environment() -> Environment:
 def page(
     morning: Morning,
     view: View,
-    clips: Sequence[Clip | None],
+    clips: Sequence[Sequence[Clip]],
     posters: Sequence[str | None],
     width: int,
     *,
@@ -103,7 +103,7 @@ def page(
 
     Args:
         morning, view: the facts, and what is said of them.
-        clips: the output of each entry, None where it has none.
+        clips: the outputs of each entry.
         posters: of each entry, as base64 of WebP, None where there is none.
         width: of the posters, in pixels.
         embed: whether the clips go in.
@@ -129,13 +129,14 @@ def page(
     yield text.encode("utf-8", "backslashreplace")
     yield from (piece.encode("ascii") for piece in _posters(morning, posters, width))
     if embed:
-        for index, clip in enumerate(clips):
-            if clip is not None and not clip.problem and clip.kind != "file":
-                yield from (piece.encode("ascii") for piece in _clip(index, clip, lost))
+        for index, kept in enumerate(clips):
+            for number_, clip in enumerate(kept):
+                if not clip.problem and clip.kind != "file":
+                    yield from (piece.encode("ascii") for piece in _clip(f"{index}.{number_}", clip, lost))
     yield f"<script>{_asset('page.js')}</script>\n</body>\n</html>\n".encode()
 
 
-def _data(morning: Morning, clips: Sequence[Clip | None], commands: Commands) -> dict[str, Any]:
+def _data(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands) -> dict[str, Any]:
     prompts: dict[str, int] = {}
     fields: dict[str, int] = {}
     jobs = []
@@ -185,8 +186,8 @@ def _posters(morning: Morning, posters: Sequence[str | None], width: int) -> Ite
         yield f"{_POSTERS.format(width=width)}{script_json(chunk)}</script>\n"
 
 
-def _clip(index: int, clip: Clip, lost: Callable[[Clip], None]) -> Iterator[str]:
-    yield f'<script type="text/plain" class="clip" data-job="{index}" data-type="{clip.type}">'
+def _clip(name: str, clip: Clip, lost: Callable[[Clip], None]) -> Iterator[str]:
+    yield f'<script type="text/plain" class="clip" data-clip="{name}" data-type="{clip.type}">'
     try:
         yield from base64_pieces(clip)
     except OSError:

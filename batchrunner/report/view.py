@@ -73,6 +73,7 @@ class View:
     total: ShotCost
     jobs: int
     problems: int
+    unlike: int
     selected: str
     made: str
     ledger: str
@@ -82,12 +83,12 @@ class View:
     old: int
 
 
-def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, selected: str, now: float) -> View:
+def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, *, selected: str, now: float) -> View:
     """Put it together.
 
     Args:
         morning: the facts.
-        clips: the output of each entry, None where it has none.
+        clips: the outputs of each entry.
         commands: for the ledger.
         selected: the options by which jobs were chosen, empty for all.
         now: unix seconds.
@@ -117,7 +118,8 @@ def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, 
         more_shots=max(0, len(shots) - SHOTS),
         total=total,
         jobs=len(morning.entries),
-        problems=sum(1 for clip in clips if clip is not None and clip.problem),
+        problems=sum(1 for kept in clips for clip in kept if clip.problem),
+        unlike=sum(bool((e.job["media"] or {}).get("warnings")) for e in current),
         selected=selected,
         made=local_time(now, "%A %d %B %Y, %H:%M %Z"),
         ledger=str(commands.path),

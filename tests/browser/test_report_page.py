@@ -156,7 +156,8 @@ async def test_accessible(new_page: NewPage, folder: Path, scheme: str) -> None:
 
 async def test_only_what_is_near_is_drawn(new_page: NewPage, folder: Path) -> None:
     page = await gallery(new_page, folder, viewport={"width": 400, "height": 600})
-    assert 0 < await page.locator(".card").count() < JOBS
+    await expect(page.locator(".card").first).to_be_visible()
+    assert await page.locator(".card").count() < JOBS
     await page.evaluate("scrollTo(0, document.body.scrollHeight)")
     await expect(page.locator(f'.card[aria-posinset="{JOBS}"]')).to_be_visible()
 

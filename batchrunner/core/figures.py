@@ -12,11 +12,17 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def dollars(credits: int) -> str:  # noqa: A002
+    """630 -> `$0.63`, 2920680 -> `$2,920.68`."""
+    whole, _, cents = usd_text(credits).partition(".")
+    return f"${int(whole):,}.{cents}"
+
+
 def money(credits: int | None) -> str:  # noqa: A002
     """630 -> `630 credits ($0.63)`."""
     if credits is None:
         return "an unknown price"
-    return f"{number(credits)} credit{'s' if credits != 1 else ''} (${usd_text(credits)})"
+    return f"{number(credits)} credit{'s' if credits != 1 else ''} ({dollars(credits)})"
 
 
 def counted(count: int, noun: str) -> str:

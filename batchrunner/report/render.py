@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..core.figures import counted, local_time, money, number
+from ..core.figures import counted, dollars, local_time, money, number
 from ..core.morning import Morning
-from ..core.pricing import usd_text
 from .charts import exact_span
 from .clips import Clip, base64_pieces
 from .commands import Commands
@@ -79,7 +78,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number=number,
         money=money,
-        usd=lambda amount: f"${usd_text(amount)}",
+        usd=dollars,
         span=exact_span,
         clock=local_time,
         count_of=counted,

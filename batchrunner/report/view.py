@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.figures import counted, local_time, number, span
+from ..core.figures import counted, dollars, local_time, number, span
 from ..core.job import State
 from ..core.morning import Entry, Morning
-from ..core.pricing import usd_text
 from .causes import Cause, ShotCost, causes, shot_costs
 from .charts import Chart, latency, timeline
 from .clips import Clip
@@ -180,9 +179,9 @@ def _tiles(
     if left:
         flying = states[State.SUBMITTING] + states[State.RUNNING]
         yield Tile("Left", number(left), f"{number(flying)} in flight" if flying else "nothing in flight")
-    unsettled = f", ${usd_text(total.open)} not settled" if total.open else ""
-    yield Tile("Spent", f"${usd_text(total.spent)}", f"{number(total.spent)} credits{unsettled}")
-    yield Tile("Estimated", f"${usd_text(total.estimated)}", _estimate_note(total, morning))
+    unsettled = f", {dollars(total.open)} not settled" if total.open else ""
+    yield Tile("Spent", dollars(total.spent), f"{number(total.spent)} credits{unsettled}")
+    yield Tile("Estimated", dollars(total.estimated), _estimate_note(total, morning))
     if found:
         last = found[-1]
         when = f"{local_time(last.start, '%a %H:%M')} to {local_time(last.end, '%H:%M')}"
@@ -193,7 +192,7 @@ def _estimate_note(total: ShotCost, morning: Morning) -> str:
     if total.unpriced:
         return f"{counted(total.unpriced, 'job')} without a known price"
     cap = morning.status["credits"]["max"]
-    return f"budget ${usd_text(cap)}" if cap is not None else f"{number(total.estimated)} credits"
+    return f"budget {dollars(cap)}" if cap is not None else f"{number(total.estimated)} credits"
 
 
 def _doubt(entry: Entry, commands: Commands) -> Doubt:

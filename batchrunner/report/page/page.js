@@ -21,9 +21,9 @@
   }
 
   const number = (n) => n.toLocaleString("en-US");
-  const dollars = (credits) => "$" + (credits / 1000).toFixed(3).replace(/0$/, "");
+  const dollars = (credits) => "$" + (credits / 1000).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 3 });
   const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
-  const seconds = (s) => (s < 99.5 ? `${Math.round(s)} s` : `${Math.floor(Math.round(s) / 60)} min ${Math.round(s) % 60} s`);
+  const seconds = (s) => `${Math.floor(Math.round(s) / 60)}:${String(Math.round(s) % 60).padStart(2, "0")}`;
   const many = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
   const GLYPHS = { succeeded: "✓", failed: "✕", unconfirmed: "?", running: "◔", downloading: "↓", submitting: "↑",
     pending: "○", cancelled: "–" };
@@ -55,7 +55,7 @@
   function commandLine(line, label) {
     const button = make("button", { type: "button", class: "copy", "aria-label": `Copy the command: ${label}` }, "Copy");
     button.addEventListener("click", () => copy(button, line));
-    return make("div", { class: "command" }, make("code", { tabindex: 0, role: "group", "aria-label": label }, line), button);
+    return make("div", { class: "command" }, make("code", {}, line), button);
   }
 
   for (const button of document.querySelectorAll("button.copy")) {
@@ -186,7 +186,7 @@
   function card(job, position) {
     const details = make("button", { type: "button", class: "title", "aria-haspopup": "dialog",
       title: job.key, onclick: () => openDetails(job) }, job.shot,
-      make("span", { class: "muted" }, ` ${[job.point, `take ${job.take}`].filter(Boolean).join(", ")}`));
+      make("span", { class: "muted" }, ` ${[`take ${job.take}`, job.point].filter(Boolean).join(", ")}`));
     const facts = [job.took === undefined ? null : seconds(job.took), job.spent ? dollars(job.spent) : null,
       (job.clips || []).length > 1 ? `${job.clips.length} files` : null, job.old ? `old, revision ${job.rev}` : null].filter(Boolean).join(" · ");
     return make("article", { class: "card", "data-job": job.i, role: "listitem", "aria-setsize": found.length,
@@ -450,7 +450,7 @@
   }
 
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.closest("video, audio, code, .scroll")) return;
+    if (event.target.closest("video, audio, .scroll")) return;
     if (event.key === "ArrowLeft") go(-1);
     if (event.key === "ArrowRight") go(1);
   });

@@ -61,7 +61,7 @@ def test_ten_thousand_jobs_are_a_few_lines(board: BoardDisplay, columns: int) ->
         "5,800\u00a0pending",
         "24\u00a0failed",
         "in flight 432 of 500   submits 118 of 300 a minute   finished 104.2 a minute",
-        "2,009,700 credits ($2009.70), 272,160 reserved, 1,260 at risk",
+        "2,009,700 credits ($2,009.70), 272,160 reserved, 1,260 at risk",
         "about 55 min left (48 min to 70 min)",
         "broke 499",
     ):

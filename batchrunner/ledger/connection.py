@@ -6,7 +6,6 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from . import audit, wal
 from .errors import LedgerUnusable
 from .files import check_file, create_private, runner
 
@@ -59,6 +58,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def _check_log(path: Path) -> None:
     """Refuse a ledger of which SQLite would silently drop what was committed last."""
+    from . import wal
+
     try:
         damaged = wal.find(path)
     except OSError as error:
@@ -72,6 +73,8 @@ def _damaged(path: Path, error: object) -> str:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    from . import audit  # a reader need not pay for it
+
     _pragma(connection, "busy_timeout", BUSY_TIMEOUT_MS)
     version = _check_header(connection, path)
     _pragma(connection, "journal_mode", "wal")

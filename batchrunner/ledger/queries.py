@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..core.job import LIVE, State
+from ..core.states import LIVE, State
 from ..core.selection import Selection
 from . import pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
-from .rows import AMBIGUOUS
 from .selecting import where
 
 EVERYTHING = Selection()
@@ -274,7 +273,6 @@ def bound_origin(connection: sqlite3.Connection, provider: str) -> str | None:
 
 
 __all__ = [
-    "AMBIGUOUS",
     "Unknown",
     "batch_names",
     "bound_origin",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import datetime
 import sqlite3
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .core import deadline
 from .engine.clock import Clock, SystemClock, local_now
@@ -19,6 +20,9 @@ from .ledger.connection import open_reader
 from .ledger.errors import LedgerBusy, LedgerUnusable
 from .ledger.store import Ledger
 from .night import Night, RunOptions, RunResult, Watcher, batch_spec, exit_code
+
+if TYPE_CHECKING:
+    from .ledger.early import EarlyLook
 
 
 def run(options: RunOptions, watcher: Watcher) -> RunResult:
@@ -56,11 +60,18 @@ async def _open_ledger(options: RunOptions, clock: Clock) -> Ledger:
     end = clock.monotonic() + options.wait_lock
     while True:
         try:
-            return await Ledger.open(options.db, clock.wall)
+            return await Ledger.open(options.db, clock.wall, options.look.sound if options.look else None)
         except LedgerBusy:
             if clock.monotonic() >= end:
                 raise
             await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
+
+
+def look_early(db: Path) -> AbstractContextManager[EarlyLook]:
+    """Look at the whole ledger in a thread, beside what is done in the block. Made before the run lock is taken."""
+    from .ledger.early import EarlyLook
+
+    return EarlyLook(db)
 
 
 def seconds_left(until: datetime.time, since: datetime.time | None = None) -> float:
@@ -81,6 +92,7 @@ __all__ = [
     "Watcher",
     "batch_spec",
     "exit_code",
+    "look_early",
     "read_ledger",
     "run",
     "seconds_left",

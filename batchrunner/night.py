@@ -46,6 +46,7 @@ from .ledger.store import Ledger
 from .planning import hold_to
 
 if TYPE_CHECKING:
+    from .ledger.early import EarlyLook
     from .manifest import Manifest
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
@@ -71,6 +72,7 @@ class RunOptions:
         plan: `--plan`: a frozen plan; what would pay for anything else is refused before anything is recorded.
         remote: take a person's word over a socket beside the ledger while the run is alive (docs/live.md).
         settings: how the engine behaves, except for what the options and the batches say.
+        look: a look at the ledger that has begun already.
         crash: called with the name of every durable step; for tests.
     """
 
@@ -88,6 +90,7 @@ class RunOptions:
     plan: Frozen | None = None
     remote: bool = False
     settings: Settings = field(default_factory=Settings)
+    look: EarlyLook | None = None
     crash: Crash = no_crash
 
 

@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..core.states import LIVE, State
 from ..core.selection import Selection
+from ..core.states import LIVE, State
 from . import pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -153,6 +154,12 @@ def _upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int
     return int(row[0])
 
 
+@functools.lru_cache(maxsize=4096)
+def _tags(tags: tuple[str, ...]) -> str:
+    """Nearly every shot has the tags of many others."""
+    return json.dumps(tags, ensure_ascii=False)
+
+
 def _incoming_rows(jobs: Iterable[JobSpec]) -> Iterator[tuple[object, ...]]:
     for position, job in enumerate(jobs):
         yield (
@@ -161,8 +168,8 @@ def _incoming_rows(jobs: Iterable[JobSpec]) -> Iterator[tuple[object, ...]]:
             job.fingerprint,
             job.shot,
             job.take,
-            json.dumps(job.matrix, ensure_ascii=False),
-            json.dumps(job.tags, ensure_ascii=False),
+            json.dumps(job.matrix, ensure_ascii=False) if job.matrix else "{}",
+            _tags(job.tags),
             job.provider,
             job.model,
             canonical_json(job.request).decode(),

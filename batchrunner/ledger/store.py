@@ -80,12 +80,13 @@ class Ledger:
         self._retry: dict[int, RetryBudget] = {}
 
     @classmethod
-    async def open(cls, path: Path, now: Callable[[], float]) -> Ledger:
+    async def open(cls, path: Path, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
         """Lock and open the ledger at `path`, making or migrating it where needed.
 
         Args:
             path: the database file.
             now: the wall clock, unix seconds.
+            looked: see `open_writer`.
 
         Raises:
             LedgerBusy: another runner holds it.
@@ -94,7 +95,7 @@ class Ledger:
         lock = RunLock(path)
         lock.acquire()
         try:
-            database = await ThreadDatabase.open(partial(open_writer, path))
+            database = await ThreadDatabase.open(partial(open_writer, path, looked))
         except BaseException:
             lock.release()
             raise

@@ -19,7 +19,7 @@ from .exits import UsageError
 from .ledger.connection import open_reader
 from .ledger.errors import LedgerBusy, LedgerUnusable
 from .ledger.store import Ledger
-from .night import Night, RunOptions, RunResult, Watcher, batch_spec, exit_code
+from .night import Night, RunOptions, RunResult, Watcher, exit_code
 
 if TYPE_CHECKING:
     from .ledger.early import EarlyLook
@@ -90,7 +90,6 @@ __all__ = [
     "Settings",
     "UsageError",
     "Watcher",
-    "batch_spec",
     "exit_code",
     "look_early",
     "read_ledger",

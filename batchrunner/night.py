@@ -21,6 +21,7 @@ from .core.selection import Selection
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.download import EXTENSIONS
+from .engine.feed import Feed
 from .engine.files import target_path
 from .engine.ground import Site, clear
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
@@ -41,9 +42,9 @@ from .exits import (
 )
 from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
-from .ledger.record import BatchSpec
 from .ledger.store import Ledger
 from .planning import hold_to
+from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
     from .ledger.early import EarlyLook
@@ -97,6 +98,9 @@ class RunOptions:
 SENT_LATELY = 3600.0
 """Seconds for which an earlier run's submissions are looked for; a rate of one an hour is the slowest that matters."""
 
+LEAVE_NOW = frozenset({Stop.INTERRUPTED, Stop.TERMINATED, Stop.LEDGER})
+"""Reasons for which a run leaves the rest of its manifest unrecorded."""
+
 SITES = 1000
 """Outputs looked at together before a run."""
 
@@ -140,23 +144,27 @@ class Night:
         self._spool = spool
         self._stack = stack
         self._runner: Runner | None = None
+        self._feed: Feed | None = None
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()
         books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock, crash=self._options.crash)
         await recover(books, [b.id for b in every])
         claims = await self._ledger.claims(self._clock.wall() - SENT_LATELY)
-        names = await self._record()
+        names = await self._begin()
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
         work = Work(batches, self._options.selection)
         if batches and self._options.resubmit:
             await consent(books, work, person())
         tally = Tally(await self._states(work, everything=True))
+        if self._feed is not None:
+            tally.states[State.PENDING] = tally.states.get(State.PENDING, 0) + self._feed.left
         await self._check_selection(work, names)
         if not _has_work(tally.states, await self._states(work)):
             return await self._result(work, None)
         await self._check_outputs(work)
         outcome = await self._engine(work, tally, claims)
+        await self._record_rest(outcome)
         try:
             return await self._result(work, outcome)
         except LedgerUnusable as unusable:  # damaged under the run: what is known is what was counted in memory
@@ -165,34 +173,18 @@ class Night:
 
     # --- Before ------------------------------------------------------------------------------------------
 
-    async def _record(self) -> list[str]:
-        options = self._options
+    async def _begin(self) -> list[str]:
+        """Know what the run is about: the names of its batches."""
+        options, ledger = self._options, self._ledger
         if not options.manifests:
-            return await self._names_to_resume()
-        names = [m.batch for m in options.manifests]
-        for manifest in options.manifests:
-            if names.count(manifest.batch) > 1:
-                raise UsageError(f"two manifests name the batch {manifest.batch}; give each a name of its own")
+            return await to_resume(ledger, options.batches, options.max_credits)
+        names = names_of(options.manifests)
         if options.plan is not None:
-            await self._ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
-        for manifest in options.manifests:
-            await self._ledger.record(batch_spec(manifest, options.max_credits), manifest.jobs)
-            options.crash("start.recorded")
-        options.manifests.clear()
+            await ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
+        self._feed = await record(
+            ledger, options.manifests, options.max_credits, options.selection, options.settings, options.crash
+        )
         return names
-
-    async def _names_to_resume(self) -> list[str]:
-        known = await self._ledger.query(queries.batch_names)
-        if not self._options.batches:
-            return list(known)
-        for name in self._options.batches:
-            try:
-                await self._ledger.query(partial(queries.find_batch, name=name))
-            except queries.Unknown as unknown:
-                raise UsageError(str(unknown)) from None
-        if self._options.max_credits is not None:
-            await self._ledger.cap(self._options.batches, self._options.max_credits)
-        return list(self._options.batches)
 
     async def _states(self, work: Work, everything: bool = False) -> dict[State, int]:
         if not work.batches:
@@ -269,7 +261,7 @@ class Night:
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
-        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
+        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent, self._feed)
         self._watcher.begin(names, tally)
         on_signals(control)
         async with self._remote(runner):
@@ -356,6 +348,12 @@ class Night:
 
     # --- After -------------------------------------------------------------------------------------------
 
+    async def _record_rest(self, outcome: Outcome) -> None:
+        """A run that ended while its manifest was being recorded records the rest, unless it was asked to leave."""
+        if self._feed is not None and outcome.stop not in LEAVE_NOW:
+            with suppress(WriteFailed):  # the ledger says what is missing
+                await self._feed.run(lambda: None)
+
     async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
         stop = outcome.stop if outcome else None
         current, old = (
@@ -363,7 +361,8 @@ class Night:
             if work.batches
             else ({}, {})
         )
-        code = exit_code(stop, current, old)
+        unrecorded = sum(b.unrecorded for b in await self._ledger.batches() if b.id in work.ids)
+        code = exit_code(stop, current, old, unrecorded)
         if outcome is not None:
             with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
                 await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
@@ -378,7 +377,7 @@ def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:
     return bool(selected.get(State.PENDING) or every.get(State.RUNNING) or every.get(State.DOWNLOADING))
 
 
-def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int]) -> int:
+def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int], unrecorded: int = 0) -> int:
     """The exit code of CONTRACT.md for how a run stopped and what it leaves."""
     if stop is Stop.INTERRUPTED:
         return EXIT_SIGINT
@@ -389,7 +388,7 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     if current.get(State.UNCONFIRMED) or old.get(State.UNCONFIRMED):
         return EXIT_UNCONFIRMED
     left = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-    if any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
+    if unrecorded or any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
         return EXIT_STOPPED
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
 
@@ -406,19 +405,3 @@ def _site(row: sqlite3.Row) -> Site:
     extension = EXTENSIONS[_output_kind(row["model"])]
     target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
     return Site(row["id"], root, target, json.loads(row["task_ids"]))
-
-
-def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
-    """What the ledger records of a manifest. The smaller of the manifest's budget and `--max-credits` is the cap."""
-    caps = [c for c in (manifest.max_credits, max_credits) if c is not None]
-    return BatchSpec(
-        name=manifest.batch,
-        provider=manifest.provider,
-        manifest=str(manifest.file),
-        profile=manifest.profile,
-        output_dir=str(manifest.output_dir),
-        max_credits=min(caps) if caps else None,
-        submits_per_minute=manifest.submits_per_minute,
-        in_flight=manifest.in_flight,
-        retry=manifest.retry,
-    )

@@ -51,6 +51,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
         "old": old,
         "output_dir": row["output_dir"],
         "run": last_run(connection, batch, now),
+        "unrecorded": row["unrecorded"] if "unrecorded" in row.keys() else 0,  # noqa: SIM118  a Row iterates over values
         "learned_limits": pace.known(connection, row["provider"]),
     }
     return found

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner.core.job import State
-from batchrunner.ledger import connection as opening
-from batchrunner.ledger import early
+from batchrunner.ledger import audit
 from batchrunner.ledger.connection import open_writer
 from batchrunner.ledger.early import EarlyLook
 from batchrunner.ledger.errors import LedgerUnusable
@@ -50,7 +49,7 @@ def test_what_it_found_is_not_looked_for_again(ledger: Path, monkeypatch: pytest
     real = sqlite3.connect
     with EarlyLook(ledger) as look:
         assert look.sound()
-        monkeypatch.setattr(opening.sqlite3, "connect", connect)
+        monkeypatch.setattr(sqlite3, "connect", connect)
         open_writer(ledger, lambda: True).close()
     assert asked
     assert not [sql for sql in asked if "quick_check" in sql or "FROM attempt" in sql]
@@ -65,7 +64,7 @@ def test_a_commit_meanwhile_makes_it_worthless(ledger: Path, monkeypatch: pytest
     def find(connection: sqlite3.Connection) -> None:
         write(ledger, "INSERT INTO latency (model, took) VALUES ('m', 1)")
 
-    monkeypatch.setattr(early.audit, "find", find)
+    monkeypatch.setattr(audit, "find", find)
     with EarlyLook(ledger) as look:
         assert not look.sound()
 

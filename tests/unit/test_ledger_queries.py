@@ -71,6 +71,7 @@ async def test_status(ledger: Ledger, ask: Ask) -> None:
         "old": {},
         "output_dir": "/out/night",
         "run": None,
+        "unrecorded": 0,
         "learned_limits": None,
     }
     json.dumps(found)

@@ -81,9 +81,10 @@ WHERE NOT EXISTS (SELECT 1 FROM job o WHERE o.batch_id = ?1 AND o.key = i.key AN
 ORDER BY i.position
 """
 
+# `+`: by row id, so that what it takes grows with the jobs that are new and not with the batch.
 _BORN = """
 INSERT INTO history (job_id, at, attempt, from_state, to_state, event, reason)
-SELECT id, ?2, 0, NULL, 'pending', 'recorded', 'revision ' || revision FROM job WHERE batch_id = ?1 AND id > ?3
+SELECT id, ?2, 0, NULL, 'pending', 'recorded', 'revision ' || revision FROM job WHERE +batch_id = ?1 AND id > ?3
 """
 
 # Jobs yet to be sent whose file another job has, or may still get.

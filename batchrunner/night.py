@@ -20,6 +20,7 @@ from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
+from .engine.feed import Feed
 from .engine.files import target_path
 from .engine.ground import Site, clear
 from .engine.outputs import EXTENSIONS, ordered
@@ -41,11 +42,12 @@ from .exits import (
 )
 from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
-from .ledger.record import BatchSpec
 from .ledger.store import Ledger
 from .planning import hold_to
+from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
+    from .ledger.early import EarlyLook
     from .manifest import Manifest
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
@@ -72,6 +74,7 @@ class RunOptions:
         remote: take a person's word over a socket beside the ledger while the run is alive (docs/live.md).
         settings: how the engine behaves, except for what the options and the batches say.
         models: the models there are; None for the shipped ones.
+        look: a look at the ledger that has begun already.
         crash: called with the name of every durable step; for tests.
     """
 
@@ -90,11 +93,15 @@ class RunOptions:
     remote: bool = False
     settings: Settings = field(default_factory=Settings)
     models: Mapping[str, Model] | None = None
+    look: EarlyLook | None = None
     crash: Crash = no_crash
 
 
 SENT_LATELY = 3600.0
 """Seconds for which an earlier run's submissions are looked for; a rate of one an hour is the slowest that matters."""
+
+LEAVE_NOW = frozenset({Stop.INTERRUPTED, Stop.TERMINATED, Stop.LEDGER})
+"""Reasons for which a run leaves the rest of its manifest unrecorded."""
 
 SITES = 1000
 """Outputs looked at together before a run."""
@@ -143,24 +150,28 @@ class Night:
         self._spool = spool
         self._stack = stack
         self._runner: Runner | None = None
+        self._feed: Feed | None = None
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()
         books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock, crash=self._options.crash)
         await recover(books, [b.id for b in every])
         claims = await self._ledger.claims(self._clock.wall() - SENT_LATELY)
-        names = await self._record()
+        names = await self._begin()
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
         work = Work(batches, self._options.selection)
         if batches and self._options.resubmit:
             await consent(books, work, person())
         tally = Tally(await self._states(work, everything=True))
+        if self._feed is not None:
+            tally.states[State.PENDING] = tally.states.get(State.PENDING, 0) + self._feed.left
         await self._check_selection(work, names)
         if not _has_work(tally.states, await self._states(work)):
             return await self._result(work, None)
         await self._check_models(work)
         await self._check_outputs(work)
         outcome = await self._engine(work, tally, claims)
+        await self._record_rest(outcome)
         try:
             return await self._result(work, outcome)
         except LedgerUnusable as unusable:  # damaged under the run: what is known is what was counted in memory
@@ -169,34 +180,18 @@ class Night:
 
     # --- Before ------------------------------------------------------------------------------------------
 
-    async def _record(self) -> list[str]:
-        options = self._options
+    async def _begin(self) -> list[str]:
+        """Know what the run is about: the names of its batches."""
+        options, ledger = self._options, self._ledger
         if not options.manifests:
-            return await self._names_to_resume()
-        names = [m.batch for m in options.manifests]
-        for manifest in options.manifests:
-            if names.count(manifest.batch) > 1:
-                raise UsageError(f"two manifests name the batch {manifest.batch}; give each a name of its own")
+            return await to_resume(ledger, options.batches, options.max_credits)
+        names = names_of(options.manifests)
         if options.plan is not None:
-            await self._ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
-        for manifest in options.manifests:
-            await self._ledger.record(batch_spec(manifest, options.max_credits), manifest.jobs)
-            options.crash("start.recorded")
-        options.manifests.clear()
+            await ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
+        self._feed = await record(
+            ledger, options.manifests, options.max_credits, options.selection, options.settings, options.crash
+        )
         return names
-
-    async def _names_to_resume(self) -> list[str]:
-        known = await self._ledger.query(queries.batch_names)
-        if not self._options.batches:
-            return list(known)
-        for name in self._options.batches:
-            try:
-                await self._ledger.query(partial(queries.find_batch, name=name))
-            except queries.Unknown as unknown:
-                raise UsageError(str(unknown)) from None
-        if self._options.max_credits is not None:
-            await self._ledger.cap(self._options.batches, self._options.max_credits)
-        return list(self._options.batches)
 
     async def _states(self, work: Work, everything: bool = False) -> dict[State, int]:
         if not work.batches:
@@ -295,7 +290,7 @@ class Night:
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
         self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
-        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
+        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent, self._feed)
         self._watcher.begin(names, tally)
         on_signals(control)
         async with self._remote(runner):
@@ -386,6 +381,12 @@ class Night:
 
     # --- After -------------------------------------------------------------------------------------------
 
+    async def _record_rest(self, outcome: Outcome) -> None:
+        """A run that ended while its manifest was being recorded records the rest, unless it was asked to leave."""
+        if self._feed is not None and outcome.stop not in LEAVE_NOW:
+            with suppress(WriteFailed):  # the ledger says what is missing
+                await self._feed.run(lambda: None)
+
     async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
         stop = outcome.stop if outcome else None
         current, old = (
@@ -393,7 +394,8 @@ class Night:
             if work.batches
             else ({}, {})
         )
-        code = exit_code(stop, current, old)
+        unrecorded = sum(b.unrecorded for b in await self._ledger.batches() if b.id in work.ids)
+        code = exit_code(stop, current, old, unrecorded)
         if outcome is not None:
             with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
                 await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
@@ -408,7 +410,7 @@ def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:
     return bool(selected.get(State.PENDING) or every.get(State.RUNNING) or every.get(State.DOWNLOADING))
 
 
-def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int]) -> int:
+def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int], unrecorded: int = 0) -> int:
     """The exit code of CONTRACT.md for how a run stopped and what it leaves."""
     if stop is Stop.INTERRUPTED:
         return EXIT_SIGINT
@@ -419,22 +421,6 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     if current.get(State.UNCONFIRMED) or old.get(State.UNCONFIRMED):
         return EXIT_UNCONFIRMED
     left = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-    if any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
+    if unrecorded or any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
         return EXIT_STOPPED
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
-
-
-def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
-    """What the ledger records of a manifest. The smaller of the manifest's budget and `--max-credits` is the cap."""
-    caps = [c for c in (manifest.max_credits, max_credits) if c is not None]
-    return BatchSpec(
-        name=manifest.batch,
-        provider=manifest.provider,
-        manifest=str(manifest.file),
-        profile=manifest.profile,
-        output_dir=str(manifest.output_dir),
-        max_credits=min(caps) if caps else None,
-        submits_per_minute=manifest.submits_per_minute,
-        in_flight=manifest.in_flight,
-        retry=manifest.retry,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,6 +32,7 @@ from .options import (
 from .options import selection as selection_of
 
 if TYPE_CHECKING:
+    from ..ledger.early import EarlyLook
     from ..manifest import Manifest
 
 
@@ -161,17 +163,28 @@ def run(
         frozen, manifests, given = thaw(plan_file, path, manifests, given)
     elif not manifests:
         raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
-    loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
     chosen = selection_of(given.only, given.tags)
-    if dry_run or frozen is not None:
-        with reading(path) as connection:
-            if frozen is not None:  # once more under the lock; here before a ledger is made
-                hold_to(frozen, loaded, chosen, connection)
-            if dry_run:
-                from .plan import print_plan
+    # Where the ledger is read here all the same, a second look beside it would only be in the way.
+    with nullcontext() if dry_run or frozen is not None else app.look_early(path) as look:
+        loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
+        if dry_run or frozen is not None:
+            with reading(path) as connection:
+                if frozen is not None:  # once more under the lock; here before a ledger is made
+                    hold_to(frozen, loaded, chosen, connection)
+                if dry_run:
+                    from .plan import print_plan
 
-                return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
-    return _go(db=path, manifests=loaded, selection=chosen, as_json=as_json, simulate=simulate, plan=frozen, **rest)
+                    return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+        return _go(
+            db=path,
+            manifests=loaded,
+            selection=chosen,
+            as_json=as_json,
+            simulate=simulate,
+            plan=frozen,
+            look=look,
+            **rest,
+        )
 
 
 @click.command(
@@ -198,7 +211,9 @@ def resume(
     path = ledger_path(db, simulate=simulate)
     if not path.exists():
         raise app.UsageError(f"no ledger at {path}; name it with --db, or start with `batchrunner run MANIFEST`")
-    return _go(db=path, batches=batches, selection=selection_of(only, tags), as_json=as_json, simulate=simulate, **rest)
+    chosen = selection_of(only, tags)
+    with app.look_early(path) as look:
+        return _go(db=path, batches=batches, selection=chosen, as_json=as_json, simulate=simulate, look=look, **rest)
 
 
 def _go(
@@ -219,6 +234,7 @@ def _go(
     max_credits: int | None,
     log_file: Path | None,
     log_level: str,
+    look: EarlyLook | None,
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
@@ -246,6 +262,7 @@ def _go(
         settings=app.Settings(grace=grace),
         models=models_in_use(),
         remote=True,
+        look=look,
     )
     early_signals()
     teller = Teller(options.manifests, db, simulated=simulate)

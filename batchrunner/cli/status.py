@@ -189,7 +189,14 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
         lines.append(f"    `batchrunner resolve JOB --task-id ID | --resubmit | --abandon{db}`")
     alive = one["run"] is not None and one["run"]["alive"]
     left = sum(states[s] for s in LEFT) + sum(one["old"].get(s, 0) for s in ("running", "downloading"))
-    if left and not alive:
+    unrecorded = one["unrecorded"]
+    if unrecorded and alive:
+        lines.append(f"  {number(unrecorded)} more of its manifest are being recorded")
+    elif unrecorded:
+        lines.append(
+            f"  {number(unrecorded)} of its manifest were never recorded, the run was cut short: run the manifest again"
+        )
+    elif left and not alive:
         lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
     if one["media_warnings"]:
         lines.append(

@@ -7,13 +7,12 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..core.job import LIVE, TERMINAL, State
 from ..core.media import Kept
 from ..core.selection import Selection
+from ..core.states import LIVE, TERMINAL, State
 from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
-from .rows import AMBIGUOUS
 from .selecting import where
 
 EVERYTHING = Selection()
@@ -78,6 +77,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
         "output_dir": row["output_dir"],
         "media_warnings": media.warned(connection, row["id"]),
         "run": last_run(connection, batch, now),
+        "unrecorded": row["unrecorded"] if "unrecorded" in row.keys() else 0,  # noqa: SIM118  a Row iterates over values
         "learned_limits": pace.known(connection, row["provider"]),
     }
     return found
@@ -307,7 +307,6 @@ def bound_origin(connection: sqlite3.Connection, provider: str) -> str | None:
 
 
 __all__ = [
-    "AMBIGUOUS",
     "Unknown",
     "batch_names",
     "bound_origin",

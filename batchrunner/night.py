@@ -43,12 +43,12 @@ from .exits import (
 from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.store import Ledger
-from .planning import hold_to
+from .planning import hold_to, promotion_of
 from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
     from .ledger.early import EarlyLook
-    from .manifest import Manifest
+    from .manifest import Manifest, Promotion
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
 
@@ -61,6 +61,7 @@ class RunOptions:
         db: path of the ledger.
         manifests: valid manifests; empty for `resume`. The list is emptied when they are recorded, so that memory
             does not grow with the manifest for the rest of the night.
+        promotion: `promote`: the profile that the winners of its batch are promoted to, instead of manifests.
         batches: batches to resume, by name; with no manifests and no names: every unfinished one.
         simulate: against the built-in simulator.
         faults: faults of that simulator.
@@ -80,6 +81,7 @@ class RunOptions:
 
     db: Path
     manifests: list[Manifest] = field(default_factory=list)
+    promotion: Promotion | None = None
     batches: Sequence[str] = ()
     simulate: bool = False
     faults: Sequence[str] = ()
@@ -183,6 +185,11 @@ class Night:
     async def _begin(self) -> list[str]:
         """Know what the run is about: the names of its batches."""
         options, ledger = self._options, self._ledger
+        if options.promotion is not None:
+            ask = partial(promotion_of, options.promotion, options.max_credits, person())
+            await ledger.promote(await ledger.query(ask))
+            options.crash("start.recorded")
+            return [options.promotion.batch]
         if not options.manifests:
             return await to_resume(ledger, options.batches, options.max_credits)
         names = names_of(options.manifests)

@@ -6,23 +6,26 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.diff import Change, JobChange, Known, Totals, diff
+from .core.diff import Change, JobChange, Known, Totals, diff, field_changes
 from .core.forecast import Forecast, Kind, forecast
 from .core.frozen import Frozen, drift
 from .core.job import JobSpec, State
 from .core.polling import Latencies
+from .core.promotion import Winner, promoted
 from .core.selection import Selection
 from .engine.clock import wall
 from .environment import THIS_MACHINE, keys, provider_settings
 from .exits import UsageError
-from .ledger import pace, queries
+from .ledger import pace, promotions, queries
+from .ledger.record import BatchSpec
 
 if TYPE_CHECKING:
-    from .manifest import Manifest
+    from .manifest import Manifest, Promotion
     from .providers.reapi import ReApi
 
 ASK_SECONDS = 3.0
@@ -87,12 +90,13 @@ def make_plan(manifest: Manifest, connection: sqlite3.Connection | None, chosen:
     left_out: set[str] = set()
 
     def asked() -> Iterator[JobSpec]:
-        for spec in manifest.jobs:
+        promoted = promotions.promoted_specs(connection, manifest.batch) if connection is not None else ()
+        for spec in chain(manifest.jobs, promoted):  # what was promoted is asked for too, by no manifest
             if chosen and not chosen.matches(spec.key, spec.shot, spec.tags):
                 left_out.add(spec.key)
             yield spec
 
-    for change in diff(asked(), {key: [_revision(r) for r in revisions] for key, revisions in rows.items()}):
+    for change in diff(asked(), _revisions(rows)):
         if change.job in left_out:
             continue
         if change.change is Change.REMOVED and not _selects(chosen, rows[change.job][-1]):
@@ -111,20 +115,108 @@ def _known(connection: sqlite3.Connection | None, batch: str) -> tuple[Mapping[s
     return (queries.known_jobs(connection, batch), committed) if committed is not None else ({}, 0)
 
 
-def _revision(row: sqlite3.Row) -> Known:
-    return Known(
-        row["fingerprint"], row["revision"], State(row["state"]), bool(row["current"]), row["provider"], row["request"]
-    )
+def _revisions(rows: Mapping[str, list[sqlite3.Row]]) -> dict[str, list[Known]]:
+    return {
+        key: [
+            Known(r["fingerprint"], r["revision"], State(r["state"]), bool(r["current"]), r["provider"], r["request"])
+            for r in revisions
+        ]
+        for key, revisions in rows.items()
+    }
 
 
 def _selects(chosen: Selection, row: sqlite3.Row) -> bool:
     return not chosen or chosen.matches(row["key"], row["shot"], json.loads(row["tags"]))
 
 
+def plan_promotion(promotion: Promotion, connection: sqlite3.Connection) -> Plan:
+    """What promoting the winners of a batch would do. A job that is new shows what the profile changes.
+
+    Raises:
+        Unknown, UsageError: see `winners_of`.
+    """
+    found = winners_of(promotion, connection)
+    rows, committed = _known(connection, promotion.batch)
+    plan = Plan(promotion.batch, promotion.file, promotion.max_credits, committed)
+    chosen = promoted(promotion.profile)
+    mine = {key: rows for key, rows in rows.items() if chosen.matches(key, "", ())}
+    winners = {spec.key: winner for winner, spec in found}
+    for change in diff((spec for _, spec in found), _revisions(mine)):
+        if change.change is Change.REMOVED and change.state is not State.PENDING:
+            continue  # it was paid for, and stays
+        if change.change is Change.NEW and change.spec is not None:
+            winner = winners[change.job]
+            change = replace(change, fields=field_changes(winner.provider, winner.request, change.spec))
+        plan.changes.append(change)
+        plan.totals.add(change)
+    plan.forecast = _forecast(plan, connection, promotion)
+    return plan
+
+
+def winners_of(promotion: Promotion, connection: sqlite3.Connection) -> list[tuple[Winner, JobSpec]]:
+    """Every approved job of the promotion's batch, and what it becomes.
+
+    Raises:
+        Unknown: there is no such batch.
+        UsageError: nothing is approved, the profile changes nothing or does not fit, or a price is not known although
+            there is a budget.
+    """
+    from .manifest import NotPromotable
+
+    batch = queries.find_batch(connection, promotion.batch)
+    found: list[tuple[Winner, JobSpec]] = []
+    problems: list[str] = []
+    approved = promotions.winners(connection, batch["id"])
+    for winner in approved:
+        try:
+            spec = promotion.spec(winner)
+        except NotPromotable as error:
+            problems += [f"{winner.key}: {problem}" for problem in error.problems]
+            continue
+        if spec is None:
+            continue
+        if spec.credits is None and promotion.max_credits is not None:
+            problems.append(f"{spec.key}: no price is known, and there is a budget; give it under prices:")
+        found.append((winner, spec))
+    if problems:
+        more = [f"... and {len(problems) - DRIFTED} more"] if len(problems) > DRIFTED else []
+        raise UsageError("the winners can't be promoted, and nothing was sent", [*problems[:DRIFTED], *more])
+    if not approved:
+        raise UsageError(f"no job of {promotion.batch} is approved; `batchrunner approve JOB` says which are")
+    if not found:
+        raise UsageError(f"profile {promotion.profile} changes nothing: what was approved asks for the same already")
+    return found
+
+
+def promotion_of(
+    promotion: Promotion, max_credits: int | None, who: str, connection: sqlite3.Connection
+) -> promotions.Promoted:
+    """What the ledger records of a promotion. Folder, profile and manifest of the batch stay as they were recorded;
+    budget, limits and retries are the manifest's of today, and the smaller of its budget and `--max-credits` holds.
+
+    Raises:
+        Unknown, UsageError: see `winners_of`.
+    """
+    row = queries.find_batch(connection, promotion.batch)
+    caps = [c for c in (promotion.max_credits, max_credits) if c is not None]
+    batch = BatchSpec(
+        name=promotion.batch,
+        provider=row["provider"],
+        manifest=row["manifest"],
+        profile=row["profile"],
+        output_dir=row["output_dir"],
+        max_credits=min(caps) if caps else None,
+        submits_per_minute=promotion.submits_per_minute,
+        in_flight=promotion.in_flight,
+        retry=promotion.retry,
+    )
+    return promotions.Promoted(batch, promotion.profile, winners_of(promotion, connection), who)
+
+
 # --- How long --------------------------------------------------------------------------------------------
 
 
-def _forecast(plan: Plan, connection: sqlite3.Connection | None, manifest: Manifest) -> Forecast:
+def _forecast(plan: Plan, connection: sqlite3.Connection | None, manifest: Manifest | Promotion) -> Forecast:
     """By what earlier runs of this ledger have learned, and the smaller of the manifest's limits and the learned."""
     latencies = Latencies()
     out: list[tuple[str, int | None, int]] = []

@@ -1,4 +1,5 @@
-"""A person's word on jobs: retry, resolve, cancel. A composition root beside `app.py`, without provider or network.
+"""A person's word on jobs: retry, resolve, cancel, approve and reject. A composition root beside `app.py`, without
+provider or network.
 
 Each opens the ledger as its one writer, settles what a crash left on the wire (so that a job is what it seems), and
 records the word with who gave it.
@@ -15,6 +16,7 @@ from typing import Any
 
 from .core import events as e
 from .core.job import PAID_FAILURES, FailureKind, State
+from .core.promotion import Verdict
 from .engine.clock import Clock, SystemClock
 from .engine.ports import Books, Crash, no_crash
 from .engine.recover import recover
@@ -25,6 +27,7 @@ from .exits import UsageError
 from .ledger import naming
 from .ledger.errors import DuplicateTask, LedgerBusy, LedgerUnusable
 from .ledger.naming import Named, Unknown
+from .ledger.promotions import Judgement
 from .ledger.store import Ledger
 from .remote.client import NoRun, ask
 from .remote.protocol import Cancel
@@ -269,4 +272,34 @@ async def resolve(
     return done
 
 
-__all__ = ["REFUNDED", "Done", "Skipped", "Unknown", "Word", "cancel", "resolve", "retry"]
+async def judge(
+    db: Path, names: Sequence[str], verdict: Verdict, note: str = "", wait: float = 0.0, crash: Crash = no_crash
+) -> Done:
+    """Say what a person thinks of finished clips. A pattern takes those of its jobs that have one.
+
+    Raises:
+        UsageError: a job that was named by its key has no clip, or no job of a pattern has; nothing changed.
+        Unknown: there is no such job. LedgerBusy: exit code 5.
+    """
+    done = Done()
+    async with _books(db, wait, crash) as books:
+        found = await books.ledger.query(
+            lambda c: [Named(naming.find_jobs(c, name), exact=not naming.is_glob(name)) for name in names]
+        )
+        chosen = []
+        for row, exact in _rows(found):
+            if row["state"] == State.SUCCEEDED:
+                chosen.append(row)
+            elif exact:
+                raise UsageError(f"{row['key']} is {row['state']}: only a finished clip can be {verdict}")
+            else:
+                done.skip(row, f"is {row['state']}")
+        if not chosen:
+            raise UsageError(f"{' '.join(names)} names no finished clip; only such can be {verdict}")
+        await books.ledger.judge(Judgement([row["id"] for row in chosen], verdict, note, person()))
+        books.crash("word.recorded")
+        done.jobs += [(row["batch"], row["key"]) for row in chosen]
+    return done
+
+
+__all__ = ["REFUNDED", "Done", "Skipped", "Unknown", "Word", "cancel", "judge", "resolve", "retry"]

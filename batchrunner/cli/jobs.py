@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..core.promotion import Verdict
 from ..core.states import State
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
@@ -26,6 +27,7 @@ Examples:
   batchrunner jobs nightly-beach --state failed --state unconfirmed
   batchrunner jobs --only 'corgi-*' --json | jq -r '.[] | select(.state == "succeeded") | .output'
   batchrunner jobs nightly-beach --csv > nightly.csv
+  batchrunner jobs nightly-beach --state succeeded --verdict none
 
 \b
 States: pending, submitting, unconfirmed, running, downloading, succeeded, failed, cancelled.
@@ -33,6 +35,13 @@ States: pending, submitting, unconfirmed, running, downloading, succeeded, faile
 )
 @click.argument("batch", required=False, shell_complete=complete_batches)
 @states_option
+@click.option(
+    "--verdict",
+    "verdicts",
+    multiple=True,
+    type=click.Choice([*(v.value for v in Verdict), "none"]),
+    help="Only jobs that were judged so, or (none) not yet.",
+)
 @selection_options
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
@@ -40,6 +49,7 @@ States: pending, submitting, unconfirmed, running, downloading, succeeded, faile
 def jobs(
     batch: str | None,
     states: tuple[State, ...],
+    verdicts: tuple[str, ...],
     only: tuple[str, ...],
     tags: tuple[str, ...],
     as_json: bool,
@@ -63,7 +73,7 @@ def jobs(
             return EXIT_OK
         if batch is not None:
             queries.find_batch(connection, batch)
-        found = queries.jobs(connection, batch, states, selection(only, tags))
+        found = queries.jobs(connection, batch, states, selection(only, tags), verdicts)
         count = _print(found, as_json=as_json, as_csv=as_csv)
         if not (as_json or as_csv):
             say(f"{number(count)} job{'s' if count != 1 else ''}" if count else "no such jobs")
@@ -97,6 +107,7 @@ def _detail(job: dict[str, Any]) -> str:
     if error is not None:
         code = "" if error["code"] is None else f" {error['code']}"
         return visible(f"{error['kind']}{code}: {error['message']}", MESSAGE)
+    said = f"{job['verdict']}: " if job["verdict"] else ""
     warnings = visible("; ".join((job["media"] or {}).get("warnings", ())), MESSAGE)
     more = f" and {len(job['outputs']) - 1} more" if len(job["outputs"]) > 1 else ""
-    return str(job["output"] or job["task_id"] or "") + more + (f" [{warnings}]" if warnings else "")
+    return said + str(job["output"] or job["task_id"] or "") + more + (f" [{warnings}]" if warnings else "")

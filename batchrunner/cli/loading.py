@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +19,7 @@ from .tables import note
 
 if TYPE_CHECKING:
     from ..catalogue import Model
-    from ..manifest import Finding, Manifest
+    from ..manifest import Finding, Manifest, Promotion
 
 
 def models_in_use() -> Mapping[str, Model]:
@@ -43,10 +45,7 @@ def gather(
     from ..manifest import ManifestError, load
 
     models = models_in_use()
-    secrets = [form for key in keys() for form in forms(key)]
-    for name, value in variables.items():
-        if hide(value, secrets) != value:
-            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
+    secrets = _secrets(variables)
     loaded: list[tuple[str, Manifest]] = []
     findings: list[Finding] = []
     for name in files:
@@ -58,6 +57,45 @@ def gather(
             loaded.append((name, manifest))
             findings += manifest.warnings
     return loaded, findings
+
+
+def _secrets(variables: Mapping[str, str]) -> list[str]:
+    """What may stand in no manifest.
+
+    Raises:
+        UsageError: it stands in a variable.
+    """
+    secrets = [form for key in keys() for form in forms(key)]
+    for name, value in variables.items():
+        if hide(value, secrets) != value:
+            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
+    return secrets
+
+
+def load_promotion(
+    connection: sqlite3.Connection, batch: str, profile: str, variables: Mapping[str, str], file: Path | None
+) -> Promotion:
+    """The profile that a batch is promoted to, from the manifest it was recorded from, or from `file`.
+
+    Raises:
+        Unknown: there is no such batch.
+        UsageError: the manifest is gone, or is another batch's.
+        ManifestError: see `manifest.load_profile`.
+    """
+    from ..ledger.queries import find_batch
+    from ..manifest import load_profile
+
+    recorded = Path(find_batch(connection, batch)["manifest"])
+    path = file or recorded
+    if not path.exists():
+        hint = "" if file else f"; the batch {batch} was recorded from it. Name where it is now with --manifest"
+        raise UsageError(f"there is no manifest {path}{hint}")
+    found = load_profile(path, profile, variables=variables, secrets=_secrets(variables), models=models_in_use())
+    if found.batch != batch:
+        raise UsageError(
+            f"{path} is the manifest of {found.batch}, and not of {batch}; name the right one with --manifest"
+        )
+    return found
 
 
 def load_all(

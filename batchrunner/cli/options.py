@@ -90,6 +90,12 @@ def models_option(function: F) -> F:
     )(function)
 
 
+def wait_option(function: F) -> F:
+    return click.option(
+        "--wait-lock", type=Duration(), default="0s", help="Wait this long for a run to end, such as 10m."
+    )(function)
+
+
 def balance_option(function: F) -> F:
     return click.option("--no-balance", is_flag=True, help="Don't ask the service what is left on the account.")(
         function
@@ -132,15 +138,19 @@ def states_option(function: F) -> F:
 
 def manifest_options(function: F, *, required: bool = True) -> F:
     """The arguments and options that say what a manifest means."""
-    function = click.option(
-        "--var", "variables", multiple=True, metavar="K=V", callback=_variables, help="Override a variable (vars:)."
-    )(function)
+    function = variables_option(function)
     function = click.option("--profile", metavar="NAME", help="Apply a profile of the manifest, such as final.")(
         function
     )
     function = models_option(function)
     metavar = "MANIFEST..." if required else "[MANIFEST]..."
     return click.argument("manifests", nargs=-1, required=required, metavar=metavar, type=click.Path())(function)
+
+
+def variables_option(function: F) -> F:
+    return click.option(
+        "--var", "variables", multiple=True, metavar="K=V", callback=_variables, help="Override a variable (vars:)."
+    )(function)
 
 
 def _variables(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:

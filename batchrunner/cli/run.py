@@ -1,4 +1,4 @@
-"""`run` and `resume`: the main job."""
+"""`run`, `resume` and `promote`: the main job."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import click
 
 from .. import app
 from ..core.frozen import Arguments, Frozen
+from ..core.promotion import promoted
 from ..core.selection import Selection
 from ..exits import EXIT_SIGTERM
-from ..planning import hold_to, make_plans
-from .ledgers import reading
+from ..planning import hold_to, make_plans, plan_promotion
+from .ledgers import complete_batches, reading, reading_known
 from .options import (
     Duration,
     F,
@@ -28,12 +29,13 @@ from .options import (
     manifest_options,
     models_option,
     selection_options,
+    variables_option,
 )
 from .options import selection as selection_of
 
 if TYPE_CHECKING:
     from ..ledger.early import EarlyLook
-    from ..manifest import Manifest
+    from ..manifest import Manifest, Promotion
 
 
 def _shared(function: F) -> F:
@@ -216,6 +218,56 @@ def resume(
         return _go(db=path, batches=batches, selection=chosen, as_json=as_json, simulate=simulate, look=look, **rest)
 
 
+@click.command(
+    epilog="""\b
+Examples:
+  batchrunner approve 'corgi-*'                                     which drafts have won
+  batchrunner promote nightly-beach --profile final --dry-run       what their finals would cost
+  batchrunner promote nightly-beach --profile final --max-credits 5000
+  batchrunner promote nightly-beach --profile final --limit 3       the first three; again for the others
+"""
+)
+@click.argument("batch", shell_complete=complete_batches)
+@click.option("--profile", required=True, metavar="NAME", help="The profile of the manifest, such as final.")
+@variables_option
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The manifest that has the profile, where it is not where it was.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
+@_shared
+def promote(
+    batch: str,
+    profile: str,
+    variables: dict[str, str],
+    manifest: Path | None,
+    dry_run: bool,
+    db: Path | None,
+    as_json: bool,
+    simulate: bool,
+    **rest: Any,
+) -> int:
+    """Make the finals of approved drafts: their own requests, with a profile's fields over them.
+
+    Every approved job of BATCH becomes a job JOB@PROFILE of the same batch, under its budget, and is run. Promoting
+    twice costs once; a draft that was changed and approved anew is promoted anew. The profile, the budget and the
+    limits are those of the manifest that the batch was recorded from; its shots are not looked at.
+    """
+    from .loading import load_promotion
+
+    path = ledger_path(db, simulate=simulate)
+    with reading_known(path) as connection:
+        promotion = load_promotion(connection, batch, profile, variables, manifest)
+        plan = plan_promotion(promotion, connection)
+    if dry_run:
+        from .plan import print_plan
+
+        return print_plan([plan], as_json=as_json)
+    return _go(db=path, promotion=promotion, selection=promoted(profile), as_json=as_json, simulate=simulate, **rest)
+
+
 def _go(
     *,
     db: Path,
@@ -238,6 +290,7 @@ def _go(
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
+    promotion: Promotion | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
@@ -259,6 +312,7 @@ def _go(
         until=_deadline(until, duration, since),
         wait_lock=wait_lock,
         plan=plan,
+        promotion=promotion,
         settings=app.Settings(grace=grace),
         models=models_in_use(),
         remote=True,

@@ -114,6 +114,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if job["task_id"]:
         yield "task", job["task_id"]
     yield "credits", money(job["credits"])
+    yield from _lineage(job)
     if job["matrix"]:
         yield "matrix", ", ".join(f"{k}={json_text(v, indent=None)}" for k, v in job["matrix"].items())
     if job["tags"]:
@@ -136,6 +137,18 @@ def _media(media: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "media", facts
     for warning in media["warnings"]:
         yield "WARNING", warning
+
+
+def _lineage(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person said of it, where it was promoted from, and to what."""
+    for said in job["verdicts"]:
+        note = f": {said['note']}" if said["note"] else ""
+        yield said["verdict"], f"{local_time(said['at'])} by {said['who']}{note}"
+    if job["promoted_from"]:
+        source = job["promoted_from"]
+        yield "from", f"{source['job']} revision {source['revision']}, with profile {source['profile']}"
+    for made in job["promotions"]:
+        yield "promoted", f"{made['job']} revision {made['revision']}: {made['state']}"
 
 
 def _attempt(attempt: dict[str, Any]) -> tuple[str, ...]:

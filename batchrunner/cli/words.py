@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,25 +15,17 @@ from ..core.job import FailureKind
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_both, complete_jobs, db_words
-from .options import Duration, db_option, json_option, ledger_path
+from .options import db_option, json_option, ledger_path, wait_option
 from .tables import counted, money, number, print_json, say, warn
 
 if TYPE_CHECKING:
     from ..words import Done
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 LISTED = 20
 """Jobs that are named one by one, for people."""
 
 TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """What a task id may look like (FAILURES.md, Hostile input)."""
-
-
-def _wait_option(function: F) -> F:
-    return click.option(
-        "--wait-lock", type=Duration(), default="0s", help="Wait this long for a run to end, such as 10m."
-    )(function)
 
 
 @click.command(
@@ -57,7 +49,7 @@ Kinds that were, or may have been, charged: lost, expired, abandoned. They need 
     type=click.Choice([k.value for k in FailureKind]),
     help="Only failures of this kind.",
 )
-@_wait_option
+@wait_option
 @json_option
 @db_option
 def retry(names: tuple[str, ...], kinds: tuple[str, ...], wait_lock: float, as_json: bool, db: Path | None) -> int:
@@ -99,7 +91,7 @@ Examples:
 @click.option(
     "--revision", type=click.IntRange(min=1), metavar="N", help="Which revision, where several are unconfirmed."
 )
-@_wait_option
+@wait_option
 @json_option
 @db_option
 def resolve(
@@ -155,7 +147,7 @@ Works beside a run that is alive too: the run withdraws them.
 )
 @click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the jobs' history.")
-@_wait_option
+@wait_option
 @json_option
 @db_option
 def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db: Path | None) -> int:

@@ -255,6 +255,8 @@ class Downloader:
             "bytes": fetched.size,
             "container": fetched.container,
         }
+        if attempt.promoted_from is not None:
+            facts["promoted_from"] = attempt.promoted_from
         return {**facts, "simulated": True} if self._deps.simulated else facts
 
 

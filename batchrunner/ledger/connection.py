@@ -129,6 +129,13 @@ def _migrate(connection: sqlite3.Connection, number: int, sql: str) -> None:
     )
 
 
+_NOTHING_JUDGED = """
+CREATE TEMP TABLE verdict (id INTEGER PRIMARY KEY, job_id, at, verdict, note, who);
+CREATE TEMP TABLE promotion (job_id INTEGER PRIMARY KEY, from_job, profile, at, who);
+"""
+"""What migration 3 adds, as a reader sees it where it is not there; in the reader's own memory."""
+
+
 def open_reader(path: Path) -> sqlite3.Connection | None:
     """A read-only connection, beside a run or not; None where there is no ledger yet.
 
@@ -150,6 +157,8 @@ def open_reader(path: Path) -> sqlite3.Connection | None:
     try:
         _pragma(connection, "busy_timeout", BUSY_TIMEOUT_MS)
         version = _check_header(connection, path)
+        if 0 < version < 3:  # a ledger that no writer of this release has opened yet
+            connection.executescript(_NOTHING_JUDGED)
         connection.row_factory = sqlite3.Row
     except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()

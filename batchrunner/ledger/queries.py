@@ -13,6 +13,7 @@ from ..core.states import LIVE, TERMINAL, State
 from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
+from .promotions import lineage
 from .selecting import where
 
 EVERYTHING = Selection()
@@ -110,16 +111,22 @@ def jobs(
     batch: str | None = None,
     states: Sequence[str] = (),
     selection: Selection = EVERYTHING,
+    verdicts: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order."""
+    """Jobs as `jobs --json` prints them, old revisions too, in the manifest's order. The verdict `none` is that of a
+    job without one."""
     kept = media.reader(connection)
-    return (job_dict(row, kept) for row in job_rows(connection, batch, states, selection))
+    return (job_dict(row, kept) for row in job_rows(connection, batch, states, selection, verdicts))
 
 
 def job_rows(
-    connection: sqlite3.Connection, batch: str | None, states: Sequence[str], selection: Selection
+    connection: sqlite3.Connection,
+    batch: str | None,
+    states: Sequence[str],
+    selection: Selection,
+    verdicts: Sequence[str] = (),
 ) -> sqlite3.Cursor:
-    """The rows of `job` behind `jobs`, each with `batch` and `cost`."""
+    """The rows of `job` behind `jobs`, each with what `JOBS` says."""
     condition, values = where(selection)
     parts, parameters = [condition], list(values)
     if batch is not None:
@@ -128,6 +135,10 @@ def job_rows(
     if states:
         parts.append(f"job.state IN ({', '.join('?' * len(states))})")
         parameters += states
+    if verdicts:
+        newest = "(SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1)"
+        parts.append(f"coalesce({newest}, 'none') IN ({', '.join('?' * len(verdicts))})")
+        parameters += verdicts
     return connection.execute(
         f"{JOBS} WHERE {' AND '.join(parts)} ORDER BY batch.id, job.current DESC, job.position, job.revision",
         parameters,
@@ -156,6 +167,10 @@ def job_dict(row: sqlite3.Row, kept: Callable[[int, int], Sequence[Kept]]) -> di
         "bytes": row["bytes"],
         "current": bool(row["current"]),
         "revision": row["revision"],
+        "verdict": row["verdict"],
+        "promoted_from": None
+        if row["profile"] is None
+        else {"job": row["source_key"], "revision": row["source_revision"], "profile": row["profile"]},
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
         **(media.words(kept(row["id"], row["attempt"]), _file(row)) if done else media.NOTHING),
@@ -191,6 +206,7 @@ def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     found["fingerprint"] = row["fingerprint"]
     found["planned_output"] = row["output"]
     found["renewals"] = row["renewals"]
+    found |= lineage(connection, job_id)
     found["attempt_list"] = [
         {k: a[k] for k in a.keys() if k not in {"job_id", "batch_id"}}  # noqa: SIM118  a Row iterates over values
         for a in connection.execute("SELECT * FROM attempt WHERE job_id = ? ORDER BY number", (job_id,))

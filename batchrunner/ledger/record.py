@@ -53,10 +53,11 @@ CREATE TEMP TABLE incoming (
   request TEXT NOT NULL, seconds INTEGER, credits INTEGER, output TEXT NOT NULL, named INTEGER NOT NULL)
 """
 
-# Jobs that the manifest no longer asks for, or asks for differently.
+# Jobs that the manifest no longer asks for, or asks for differently. It has no say in what was promoted.
 _RETIRE = """
 UPDATE job SET current = 0 WHERE batch_id = ? AND current = 1 AND NOT EXISTS (
   SELECT 1 FROM incoming i WHERE i.key = job.key AND i.fingerprint = job.fingerprint)
+  AND id NOT IN (SELECT job_id FROM promotion)
 """
 
 # Known jobs that are asked for (again). What a job asks for never changes; where it stands may.
@@ -95,7 +96,8 @@ JOIN job o ON o.output = j.output AND o.id <> j.id
 JOIN batch ob ON ob.id = o.batch_id AND ob.output_dir = b.output_dir
 WHERE j.batch_id = ? AND j.current = 1 AND j.state IN ('pending', 'failed')
   AND (o.state IN ('submitting', 'unconfirmed', 'running', 'downloading', 'succeeded')
-       OR (o.batch_id <> j.batch_id AND o.current = 1 AND o.state <> 'cancelled'))
+       OR (o.batch_id <> j.batch_id AND o.current = 1 AND o.state <> 'cancelled')
+       OR EXISTS (SELECT 1 FROM promotion WHERE job_id = o.id))
 GROUP BY j.id
 """
 
@@ -124,7 +126,7 @@ def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobS
     Raises:
         OutputClash: another batch of this ledger writes one of the files.
     """
-    batch_id = _upsert(connection, batch, now)
+    batch_id = upsert(connection, batch, now)
     connection.execute("DROP TABLE IF EXISTS temp.incoming")
     connection.execute(_INCOMING)
     marks = ", ".join("?" * 14)
@@ -171,7 +173,8 @@ def append(connection: sqlite3.Connection, batch_id: int, jobs: Sequence[JobSpec
     connection.execute("UPDATE batch SET unrecorded = unrecorded - ? WHERE id = ?", (len(rows), batch_id))
 
 
-def _upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
+def upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
+    """Write what is said of the batch as a whole; returns its row id."""
     row = connection.execute(
         _UPSERT_BATCH,
         (
@@ -228,17 +231,22 @@ def _separate_outputs(connection: sqlite3.Connection, batch_id: int) -> None:
                 "change output.dir or output.name of one of them"
             )
         connection.execute(
-            "UPDATE job SET output = ? WHERE id = ?", (_free_name(connection, batch_id, output, bool(named)), job_id)
+            "UPDATE job SET output = ? WHERE id = ?", (free_name(connection, batch_id, output, bool(named)), job_id)
         )
 
 
-def _free_name(connection: sqlite3.Connection, batch_id: int, output: str, named: bool) -> str:
+def taken(connection: sqlite3.Connection, batch_id: int, output: str) -> bool:
+    """Whether any job of any batch has planned a file of that name in the batch's folder."""
+    return connection.execute(_TAKEN, (output, batch_id)).fetchone() is not None
+
+
+def free_name(connection: sqlite3.Connection, batch_id: int, output: str, named: bool) -> str:
+    """The first of `name.r2.mp4`, `name.r3.mp4`, ... that is not taken."""
     path = PurePosixPath(output)
     stem, suffix = (str(path.with_suffix("")), path.suffix) if named else (output, "")
     number = 2
     while True:
         name = f"{stem}.r{number}{suffix}"
-        taken = connection.execute(_TAKEN, (name, batch_id)).fetchone()
-        if taken is None:
+        if not taken(connection, batch_id, name):
             return name
         number += 1

@@ -22,7 +22,7 @@ from ..core.media import Kept
 from ..core.pacing import MAX_RETRY_AFTER
 from ..core.retry import count
 from ..core.selection import Selection
-from . import media, pace
+from . import media, pace, promotions
 from .audit import genuine
 from .connection import open_writer
 from .errors import LedgerUnusable
@@ -54,12 +54,13 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A submission: what it cost in credits, and when (unix seconds) its intent was committed, its answer read, and its
-    end seen."""
+    end seen; and the key of the job that its job was promoted from, if it was."""
 
     credits: int
     intent_at: float
     answered_at: float | None
     ended_at: float | None
+    promoted_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,14 @@ class Ledger:
         now = self._now()
         await self._writer.put(lambda c: append(c, batch_id, jobs, position, now))
 
+    async def judge(self, judgement: promotions.Judgement) -> None:
+        """Record a verdict; see `promotions.judge`."""
+        await self._writer.put_long(lambda c: promotions.judge(c, judgement, self._now()))
+
+    async def promote(self, asked: promotions.Promoted) -> None:
+        """Write promotions; see `promotions.promote`."""
+        await self._writer.put_long(lambda c: promotions.promote(c, asked, self._now()))
+
     async def cap(self, names: Sequence[str], max_credits: int) -> None:
         """Lower the cap of batches to `max_credits`; a lower one stays."""
         sql = "UPDATE batch SET max_credits = min(coalesce(max_credits, ?1), ?1) WHERE name = ?2"
@@ -212,7 +221,10 @@ class Ledger:
 
     async def attempt(self, job: Job) -> Attempt:
         """What the job's current attempt cost, and when its steps were."""
-        sql = "SELECT credits, intent_at, answered_at, ended_at FROM attempt WHERE job_id = ? AND number = ?"
+        sql = (
+            "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
+            "ON j.id = p.from_job WHERE p.job_id = a.job_id) FROM attempt a WHERE a.job_id = ? AND a.number = ?"
+        )
         values = (job.id, job.fact.attempt)
         return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
 

@@ -4,9 +4,21 @@ text -> located tree (`reading`, `events`, `rows_*`) -> checked (`schema_errors`
 -> job specs (`shots`, `matrix`, `expand`).
 """
 
-from .load import load
+from .load import load, load_profile
 from .model import Finding, JobSource, Manifest, ManifestError
 from .models import read_models
 from .notices import load_notices
+from .promotion import NotPromotable, Promotion
 
-__all__ = ["Finding", "JobSource", "Manifest", "ManifestError", "load", "load_notices", "read_models"]
+__all__ = [
+    "Finding",
+    "JobSource",
+    "Manifest",
+    "ManifestError",
+    "NotPromotable",
+    "Promotion",
+    "load",
+    "load_notices",
+    "load_profile",
+    "read_models",
+]

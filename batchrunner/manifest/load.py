@@ -23,6 +23,7 @@ from .located import Document, Map, Node
 from .model import DEFAULT_IN_FLIGHT, DEFAULT_SUBMITS_PER_MINUTE, Manifest
 from .notices import sinks
 from .outputs import NameTemplate, folder
+from .promotion import Promotion
 from .reading import check_text, read_bytes
 from .requests import SHOT_KEYS, ModelRules
 from .schema_errors import gate
@@ -61,6 +62,23 @@ def load(
         return _Loader(os.fspath(file), profile, dict(variables or {}), secrets, models).load()
 
 
+def load_profile(
+    file: str | os.PathLike[str],
+    profile: str,
+    *,
+    variables: Mapping[str, str],
+    secrets: Sequence[str] = (),
+    models: Mapping[str, Model] | None = None,
+) -> Promotion:
+    """Read the head of a manifest for one of its profiles; its shots are not looked at. Arguments as in `load`.
+
+    Raises:
+        ManifestError: with everything that is wrong in the head, or there is no such profile.
+    """
+    with _collector_off():
+        return _Loader(os.fspath(file), profile, dict(variables), secrets, models).promotion(profile)
+
+
 @contextmanager
 def _collector_off() -> Iterator[None]:
     """The tree has no cycles and lives on: collecting while it grows only costs time."""
@@ -91,44 +109,60 @@ class _Loader:
         self.schema = catalogue.manifest_schema()
 
     def load(self) -> Manifest:
-        root = self._read()
-        head = root.value
-        report = self.report
-        check_head(root, self.schema, "", report, broken=report.errors > 0)
-        batch = head.get("batch") if isinstance(head.get("batch"), str) else ""
-        provider = self._provider(root)
-        values = self._variables(root, batch)
-        rules = self._rules(root, provider)
-        under, over = self._layers(root, rules)
-        name = self._name(root)
-        settings = Settings(batch, provider, self.profile, values, under, over, name, rules)
-        expansion = Expansion(settings, self._sources(root, values, rules))
-        output = self._output(root, values)
+        root, settings = self._head()
+        head, report, name = root.value, self.report, settings.name
+        expansion = Expansion(settings, self._sources(root, settings.variables, settings.rules))
+        output = self._output(root, settings.variables)
         budget = _section(root, "budget").value.get("max_credits")
         output_node = _section(root, "output")
         checker = Checker(expansion, self.schema, report, output_node.at("name"), budget is not None)
         checker.run()
-        notify = sinks(root, values, report) if not report.errors else ()
+        notify = sinks(root, settings.variables, report) if not report.errors else ()
         self._unused(head, checker.used | (name.names if name else frozenset()))
         if not checker.jobs and not report.errors:
             report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
         report.check()
         expansion.count = checker.jobs
-        limits, retry = _section(root, "limits").value, _section(root, "retry").value
         return Manifest(
-            file=Path(os.path.abspath(self.file)),
-            batch=batch,
             profile=self.profile,
-            provider=provider,
-            max_credits=None if budget is None else int(budget),
-            submits_per_minute=float(limits.get("submits_per_minute", DEFAULT_SUBMITS_PER_MINUTE)),
-            in_flight=int(limits.get("in_flight", DEFAULT_IN_FLIGHT)),
-            retry=RetryBudget(int(retry.get("provider", 0)), int(retry.get("moderated", 0))),
+            **self._bounds(root, settings),
             output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
             jobs=expansion,
             notify=notify,
             warnings=report.warnings(),
         )
+
+    def promotion(self, profile: str) -> Promotion:
+        root, settings = self._head()
+        self._unused(root.value, set())
+        self.report.check()
+        return Promotion(profile=profile, **self._bounds(root, settings), settings=settings)
+
+    def _head(self) -> tuple[Node, Settings]:
+        """The manifest without its shots."""
+        root = self._read()
+        head = root.value
+        check_head(root, self.schema, "", self.report, broken=self.report.errors > 0)
+        batch = head.get("batch") if isinstance(head.get("batch"), str) else ""
+        provider = self._provider(root)
+        values = self._variables(root, batch)
+        rules = self._rules(root, provider)
+        under, over = self._layers(root, rules)
+        return root, Settings(batch, provider, self.profile, values, under, over, self._name(root), rules)
+
+    def _bounds(self, root: Node, settings: Settings) -> dict[str, Any]:
+        """What a valid head says of the batch as a whole."""
+        limits, retry = _section(root, "limits").value, _section(root, "retry").value
+        budget = _section(root, "budget").value.get("max_credits")
+        return {
+            "file": Path(os.path.abspath(self.file)),
+            "batch": settings.batch,
+            "provider": settings.provider,
+            "max_credits": None if budget is None else int(budget),
+            "submits_per_minute": float(limits.get("submits_per_minute", DEFAULT_SUBMITS_PER_MINUTE)),
+            "in_flight": int(limits.get("in_flight", DEFAULT_IN_FLIGHT)),
+            "retry": RetryBudget(int(retry.get("provider", 0)), int(retry.get("moderated", 0))),
+        }
 
     # --- reading -----------------------------------------------------------------------------------------
 

@@ -171,14 +171,21 @@ def request_of(
         rules = settings.rules.get(shot.fields.get("model", ""))
         request = shot.fields
     else:
-        filler = _Filler(settings, shot, point, take, notes)
-        rules, request = filler.rules, filler.request()
+        rules, request = fill_in(settings, shot, point, take, notes)
     if rules is not None and not rules.renamed.isdisjoint(request):
         request = spell(rules, request, lambda name: level_of(settings, shot, point, name), shot.fields, notes)
     if not any(OPEN in tag for tag in shot.tags):
         return rules, request, tuple(shot.tags)
     values = environment(settings, shot, point, take, rules.model.name if rules else "")
     return rules, request, _tags(shot.tags, values, notes)
+
+
+def fill_in(
+    settings: Settings, shot: Shot, point: Mapping[str, Any], take: int, notes: Notes | None
+) -> tuple[ModelRules | None, dict[str, Any]]:
+    """The first half of `request_of`: variables filled in, common names as they are."""
+    filler = _Filler(settings, shot, point, take, notes)
+    return filler.rules, filler.request()
 
 
 def level_of(settings: Settings, shot: Shot, point: Mapping[str, Any], name: str) -> Level:

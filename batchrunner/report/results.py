@@ -41,6 +41,8 @@ CSV_COLUMNS = (
     "revision",
     "created_at",
     "updated_at",
+    "verdict",
+    "promoted_from",
 )
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -115,6 +117,7 @@ def _flat(job: dict[str, Any]) -> dict[str, Any]:
         "current": "true" if job["current"] else "false",
         "created_at": utc_time(job["created_at"]),
         "updated_at": utc_time(job["updated_at"]),
+        "promoted_from": (job["promoted_from"] or {}).get("job"),
     }
 
 

@@ -13,8 +13,8 @@ import pytest
 from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import FailureKind, State
 from batchrunner.core.lifecycle import TABLE, Money
+from batchrunner.ledger import audit, pace, queries
 from batchrunner.ledger import connection as opening
-from batchrunner.ledger import pace
 from batchrunner.ledger.connection import LATEST, migrations, open_reader, open_writer
 from batchrunner.ledger.errors import LedgerUnusable
 from batchrunner.ledger.rows import AMBIGUOUS
@@ -72,14 +72,27 @@ def _attempt(number: int = 1, *, job: int = 1, credits: int = 400, money: str = 
     )
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    connection = open_writer(tmp_path / "l.db")
+def _begin(connection: sqlite3.Connection) -> None:
+    """A batch with a job."""
     connection.execute(
         "INSERT INTO batch (id, name, provider, manifest, output_dir, max_credits, submits_per_minute, in_flight, "
         "created_at, updated_at) VALUES (1, 'b', 'p', 'm', 'o', 1000, 60, 20, 0, 0)"
     )
     connection.execute(_job())
+
+
+@pytest.fixture(autouse=True)
+def _schema_anew() -> Iterator[None]:
+    """What a ledger is held against is built once a process; here it is built from other migrations too."""
+    audit._ours.cache_clear()
+    yield
+    audit._ours.cache_clear()
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = open_writer(tmp_path / "l.db")
+    _begin(connection)
     yield connection
     connection.close()
 
@@ -399,10 +412,12 @@ SNAPSHOT = {
     "latency": ("id:INTEGER model:TEXT! seconds:INTEGER took:REAL!",),
     "legal": ("from_state:TEXT! to_state:TEXT!",),
     "pace": ("provider:TEXT! submits_per_minute:REAL in_flight:INTEGER calls_per_minute:REAL learned_at:REAL!",),
+    "promotion": ("job_id:INTEGER from_job:INTEGER! profile:TEXT! at:REAL! who:TEXT!",),
     "run": (
         "id:INTEGER started_at:REAL! ended_at:REAL heartbeat_at:REAL! pid:INTEGER! host:TEXT! batches:TEXT!",
         "progress:TEXT!='{}' stop:TEXT exit_code:INTEGER",
     ),
+    "verdict": ("id:INTEGER job_id:INTEGER! at:REAL! verdict:TEXT! note:TEXT!='' who:TEXT!",),
 }
 """Table -> its columns: name, type, `!` where NOT NULL, `=` and the default."""
 
@@ -509,3 +524,51 @@ def _file_dump(path: Path) -> tuple[int, int, list[str]]:
         return version, application, list(connection.iterdump())
     finally:
         connection.close()
+
+
+# --- Verdicts and lineage --------------------------------------------------------------------------------
+
+_VERDICT = "INSERT INTO verdict (job_id, at, verdict, who) VALUES (1, 0, '{}', 'me')"
+_PROMOTION = "INSERT INTO promotion (job_id, from_job, profile, at, who) VALUES (2, 1, 'final', 0, 'me')"
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.SUCCEEDED}))
+def test_only_a_finished_clip_is_judged(db: sqlite3.Connection, state: State) -> None:
+    _into(db, state)
+    refuses(db, _VERDICT.format("approved"), "only a finished clip")
+
+
+def test_verdicts_and_lineage_are_kept_as_they_are(db: sqlite3.Connection) -> None:
+    _into(db, State.SUCCEEDED)
+    db.execute(_job(2, "k@final"))
+    for verdict in ("", "rejected", "approved"):
+        if verdict:
+            db.execute(_VERDICT.format(verdict))
+        if verdict != "approved":
+            refuses(db, _PROMOTION, "only an approved job")
+    refuses(db, _VERDICT.format("nice"), "CHECK")
+    db.execute(_PROMOTION)
+    for sql in (
+        "UPDATE verdict SET note = 'x'",
+        "DELETE FROM verdict",
+        "UPDATE promotion SET from_job = 2",
+        "DELETE FROM promotion",
+    ):
+        refuses(db, sql, "never")
+
+
+def test_a_reader_of_an_older_ledger_sees_nothing_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "l.db"
+    older = [m for m in migrations() if m[0] < 3]
+    with monkeypatch.context() as before:
+        before.setattr(opening, "migrations", lambda: older)
+        with closing(open_writer(path)) as old:
+            _begin(old)
+    reader = open_reader(path)
+    assert reader is not None
+    with closing(reader):
+        (job,) = queries.jobs(reader)
+        assert (job["verdict"], job["promoted_from"]) == (None, None)
+        assert queries.show(reader, 1)["verdicts"] == []
+    with closing(open_writer(path)) as new:
+        assert new.execute("SELECT count(*) FROM verdict").fetchone() == (0,)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..core.secret import forms, hide
 from ..core.text import visible
-from ..environment import keys
-from ..exits import UsageError
 from .errors import print_findings
 from .tables import note
 
@@ -20,17 +17,14 @@ def gather(
     files: Sequence[str], *, profile: str | None, variables: Mapping[str, str]
 ) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
     """Load every file, the valid ones with the name they were given, and everything that was found in any."""
-    from ..manifest import ManifestError, load
+    from ..api import load
+    from ..manifest import ManifestError
 
-    secrets = [form for key in keys() for form in forms(key)]
-    for name, value in variables.items():
-        if hide(value, secrets) != value:
-            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
     loaded: list[tuple[str, Manifest]] = []
     findings: list[Finding] = []
     for name in files:
         try:
-            manifest = load(name, profile=profile, variables=variables, secrets=secrets)
+            manifest = load(name, profile=profile, variables=variables)
         except ManifestError as error:
             findings += error.findings
         else:

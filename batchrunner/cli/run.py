@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +29,7 @@ from .options import (
     selection_options,
 )
 from .options import selection as selection_of
+from .telling import Teller, logging
 
 if TYPE_CHECKING:
     from ..manifest import Manifest
@@ -152,25 +154,36 @@ def run(
     path = ledger_path(db, simulate=simulate)
     given = Arguments(profile, variables, only, tags)
     frozen = None
-    if plan_file is not None:
-        from .frozen import thaw
+    teller = None if dry_run else Teller(path, simulated=simulate)
+    with nullcontext() if teller is None else teller.of_errors():
+        if plan_file is not None:
+            from .frozen import thaw
 
-        if rest["on_unconfirmed"] == "resubmit":
-            raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
-        frozen, manifests, given = thaw(plan_file, path, manifests, given)
-    elif not manifests:
-        raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
-    loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
-    chosen = selection_of(given.only, given.tags)
-    if dry_run or frozen is not None:
-        with reading(path) as connection:
-            if frozen is not None:  # once more under the lock; here before a ledger is made
-                hold_to(frozen, loaded, chosen, connection)
-            if dry_run:
-                from .plan import print_plan
+            if rest["on_unconfirmed"] == "resubmit":
+                raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
+            frozen, manifests, given = thaw(plan_file, path, manifests, given)
+        elif not manifests:
+            raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
+        loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
+        chosen = selection_of(given.only, given.tags)
+        if dry_run or frozen is not None:
+            with reading(path) as connection:
+                if frozen is not None:  # once more under the lock; here before a ledger is made
+                    hold_to(frozen, loaded, chosen, connection)
+                if dry_run:
+                    from .plan import print_plan
 
-                return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
-    return _go(db=path, manifests=loaded, selection=chosen, as_json=as_json, simulate=simulate, plan=frozen, **rest)
+                    return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+    return _go(
+        db=path,
+        manifests=loaded,
+        selection=chosen,
+        as_json=as_json,
+        simulate=simulate,
+        plan=frozen,
+        teller=teller,
+        **rest,
+    )
 
 
 @click.command(
@@ -220,10 +233,10 @@ def _go(
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
+    teller: Teller | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
-    from .telling import Teller, logging
 
     if faults and not simulate:
         raise app.UsageError("--fault needs --simulate")
@@ -244,7 +257,8 @@ def _go(
         remote=True,
     )
     early_signals()
-    teller = Teller(options.manifests, db, simulated=simulate)
+    teller = teller or Teller(db, simulated=simulate)
+    teller.of(options.manifests)
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher, logging(watcher, log_file, log_level) as log:
         with teller.of_errors(log):
             result = app.run(options, log)

@@ -34,7 +34,7 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
     Raises:
         UsageError, OutputClash, LedgerUnusable: exit code 2. LedgerBusy: exit code 5. Anything else is a bug.
     """
-    main = partial(_run, options, watcher)
+    main = partial(run_here, options, watcher)
     try:
         import uvloop
     except ImportError:
@@ -42,7 +42,8 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
     return uvloop.run(main())
 
 
-async def _run(options: RunOptions, watcher: Watcher) -> RunResult:
+async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:
+    """`run` in the event loop that is running."""
     clock = SystemClock()
     began = clock.monotonic()
     async with AsyncExitStack() as stack:
@@ -112,6 +113,7 @@ __all__ = [
     "look_early",
     "read_ledger",
     "run",
+    "run_here",
     "seconds_left",
     "tell",
 ]

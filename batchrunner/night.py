@@ -73,6 +73,7 @@ class RunOptions:
         wait_lock: seconds to wait for another runner to leave.
         plan: `--plan`: a frozen plan; what would pay for anything else is refused before anything is recorded.
         remote: take a person's word over a socket beside the ledger while the run is alive (docs/live.md).
+        signals: SIGINT and SIGTERM end the run; otherwise they are the caller's.
         settings: how the engine behaves, except for what the options and the batches say.
         models: the models there are; None for the shipped ones.
         look: a look at the ledger that has begun already.
@@ -93,6 +94,7 @@ class RunOptions:
     wait_lock: float = 0.0
     plan: Frozen | None = None
     remote: bool = False
+    signals: bool = True
     settings: Settings = field(default_factory=Settings)
     models: Mapping[str, Model] | None = None
     look: EarlyLook | None = None
@@ -299,7 +301,8 @@ class Night:
         self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
         runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent, self._feed)
         self._watcher.begin(names, tally)
-        on_signals(control)
+        if self._options.signals:
+            on_signals(control)
         async with self._remote(runner):
             return await runner.run()
 

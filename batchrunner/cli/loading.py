@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..core.secret import forms, hide
 from ..core.text import visible
-from ..environment import keys
+from ..environment import secrets
 from ..exits import UsageError
 from .errors import print_findings
 from .options import MODELS
@@ -42,34 +41,21 @@ def gather(
     files: Sequence[str], *, profile: str | None, variables: Mapping[str, str]
 ) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
     """Load every file, the valid ones with the name they were given, and everything that was found in any."""
-    from ..manifest import ManifestError, load
+    from ..api import load
+    from ..manifest import ManifestError
 
     models = models_in_use()
-    secrets = _secrets(variables)
     loaded: list[tuple[str, Manifest]] = []
     findings: list[Finding] = []
     for name in files:
         try:
-            manifest = load(name, profile=profile, variables=variables, secrets=secrets, models=models)
+            manifest = load(name, profile=profile, variables=variables, models=models)
         except ManifestError as error:
             findings += error.findings
         else:
             loaded.append((name, manifest))
             findings += manifest.warnings
     return loaded, findings
-
-
-def _secrets(variables: Mapping[str, str]) -> list[str]:
-    """What may stand in no manifest.
-
-    Raises:
-        UsageError: it stands in a variable.
-    """
-    secrets = [form for key in keys() for form in forms(key)]
-    for name, value in variables.items():
-        if hide(value, secrets) != value:
-            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
-    return secrets
 
 
 def load_promotion(
@@ -90,7 +76,7 @@ def load_promotion(
     if not path.exists():
         hint = "" if file else f"; the batch {batch} was recorded from it. Name where it is now with --manifest"
         raise UsageError(f"there is no manifest {path}{hint}")
-    found = load_profile(path, profile, variables=variables, secrets=_secrets(variables), models=models_in_use())
+    found = load_profile(path, profile, variables=variables, secrets=secrets(variables), models=models_in_use())
     if found.batch != batch:
         raise UsageError(
             f"{path} is the manifest of {found.batch}, and not of {batch}; name the right one with --manifest"

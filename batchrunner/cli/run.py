@@ -32,6 +32,7 @@ from .options import (
     variables_option,
 )
 from .options import selection as selection_of
+from .telling import Teller, logging
 
 if TYPE_CHECKING:
     from ..ledger.early import EarlyLook
@@ -157,26 +158,29 @@ def run(
     path = ledger_path(db, simulate=simulate)
     given = Arguments(profile, variables, only, tags)
     frozen = None
-    if plan_file is not None:
-        from .frozen import thaw
+    teller = None if dry_run else Teller(path, simulated=simulate)
+    with nullcontext() if teller is None else teller.of_errors():
+        if plan_file is not None:
+            from .frozen import thaw
 
-        if rest["on_unconfirmed"] == "resubmit":
-            raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
-        frozen, manifests, given = thaw(plan_file, path, manifests, given)
-    elif not manifests:
-        raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
-    chosen = selection_of(given.only, given.tags)
+            if rest["on_unconfirmed"] == "resubmit":
+                raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
+            frozen, manifests, given = thaw(plan_file, path, manifests, given)
+        elif not manifests:
+            raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
+        chosen = selection_of(given.only, given.tags)
     # Where the ledger is read here all the same, a second look beside it would only be in the way.
     with nullcontext() if dry_run or frozen is not None else app.look_early(path) as look:
-        loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
-        if dry_run or frozen is not None:
-            with reading(path) as connection:
-                if frozen is not None:  # once more under the lock; here before a ledger is made
-                    hold_to(frozen, loaded, chosen, connection)
-                if dry_run:
-                    from .plan import print_plan
+        with nullcontext() if teller is None else teller.of_errors():
+            loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
+            if dry_run or frozen is not None:
+                with reading(path) as connection:
+                    if frozen is not None:  # once more under the lock; here before a ledger is made
+                        hold_to(frozen, loaded, chosen, connection)
+                    if dry_run:
+                        from .plan import print_plan
 
-                    return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+                        return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
         return _go(
             db=path,
             manifests=loaded,
@@ -185,6 +189,7 @@ def run(
             simulate=simulate,
             plan=frozen,
             look=look,
+            teller=teller,
             **rest,
         )
 
@@ -291,11 +296,11 @@ def _go(
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
     promotion: Promotion | None = None,
+    teller: Teller | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
     from .loading import models_in_use
-    from .telling import Teller, logging
 
     if faults and not simulate:
         raise app.UsageError("--fault needs --simulate")
@@ -319,7 +324,8 @@ def _go(
         look=look,
     )
     early_signals()
-    teller = Teller(options.manifests, db, simulated=simulate)
+    teller = teller or Teller(db, simulated=simulate)
+    teller.of(options.manifests)
     with watcher_for(db, as_json=as_json, quiet=quiet) as watcher, logging(watcher, log_file, log_level) as log:
         with teller.of_errors(log):
             result = app.run(options, log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,6 +15,7 @@ import click
 from .. import app
 from ..core.frozen import Arguments, Frozen
 from ..core.selection import Selection
+from ..core.text import visible
 from ..exits import EXIT_SIGTERM
 from ..planning import hold_to, make_plans
 from .ledgers import reading
@@ -21,6 +23,7 @@ from .options import (
     Duration,
     F,
     TimeOfDay,
+    absolute,
     db_option,
     json_option,
     ledger_path,
@@ -97,6 +100,12 @@ def _shared(function: F) -> F:
                 default="info",
                 show_default=True,
                 help="The least that is worth a line of the log.",
+            ),
+            click.option(
+                "--metrics-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="PATH",
+                help="Keep Prometheus metrics in this file for node-exporter: every 15 s, and at the end.",
             ),
             click.option("--quiet", "-q", is_flag=True, help="Print nothing but the summary and errors."),
             json_option,
@@ -220,6 +229,7 @@ def _go(
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
+    metrics_file: Path | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
@@ -245,7 +255,11 @@ def _go(
     )
     early_signals()
     teller = Teller(options.manifests, db, simulated=simulate)
-    with watcher_for(db, as_json=as_json, quiet=quiet) as watcher, logging(watcher, log_file, log_level) as log:
+    with (
+        _metrics(metrics_file, db),
+        watcher_for(db, as_json=as_json, quiet=quiet) as watcher,
+        logging(watcher, log_file, log_level) as log,
+    ):
         with teller.of_errors(log):
             result = app.run(options, log)
         try:
@@ -254,6 +268,16 @@ def _go(
             drop_stdout()  # the exit code still says how it went
         teller.of_result(result, log)
     return result.exit_code
+
+
+def _metrics(path: Path | None, db: Path) -> AbstractContextManager[object]:
+    """What keeps the metrics file, where one is asked for."""
+    if path is None:
+        return nullcontext()
+    from ..live.textfile import MetricsFile
+    from .tables import warn
+
+    return MetricsFile(absolute(path), db, lambda text: warn(visible(text)))
 
 
 def early_signals() -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from . import media
 from .naming import JOBS
 from .queries import job_dict
 
@@ -34,7 +35,8 @@ def trouble(connection: sqlite3.Connection, batch: str, limit: int) -> list[dict
 
 def _with_ids(connection: sqlite3.Connection, ids: sqlite3.Cursor) -> list[dict[str, Any]]:
     rows = (connection.execute(f"{JOBS} WHERE job.id = ?", (row["id"],)).fetchone() for row in ids)
-    return [{"id": row["id"], **job_dict(row)} for row in rows]
+    kept = media.reader(connection)
+    return [{"id": row["id"], **job_dict(row, kept)} for row in rows]
 
 
 def output(connection: sqlite3.Connection, job_id: int) -> tuple[Path, Path] | None:

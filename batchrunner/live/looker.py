@@ -167,5 +167,6 @@ def _tile(job: dict[str, Any]) -> dict[str, Any]:
         "kind": kind.partition("/")[0],
         "prompt": str(job["request"].get("prompt", ""))[:PROMPT],
         "bytes": job["bytes"],
+        "warnings": (job["media"] or {}).get("warnings", []),
         "at": job["updated_at"],
     }

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from ..core.hosts import is_loopback_host
 from ..engine.clock import Clock, SystemClock
 from ..exits import UsageError
 from ..ledger.errors import LedgerUnusable
-from ..providers.wire import is_loopback_host
 from ..remote.client import NoRun, ask
 from ..remote.protocol import BadRequest, Request, parse
 from .guard import add_headers, check_token, guard

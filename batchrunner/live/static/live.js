@@ -201,6 +201,7 @@ function tile(clip) {
   const size = clip.bytes ? `${(clip.bytes / 1e6).toFixed(1)} MB, ` : "";
   const old = clip.current ? "" : ", not in the manifest any more";
   about.append(make("p", `${size}${number(clip.credits)} credits, ${new Date(clip.at * 1000).toLocaleTimeString()}${old}`));
+  for (const warning of clip.warnings) about.append(make("p", visible(warning), "note"));
   item.append(media, about);
   return item;
 }

@@ -10,7 +10,7 @@ import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK
-from .ledgers import complete_batches
+from .ledgers import complete_batches, db_words
 from .options import db_option, ledger_path
 from .tables import say
 
@@ -49,7 +49,7 @@ def serve(batch: str | None, port: int, host: str, control: bool, db: Path | Non
 async def _serve(ledger: Path, batch: str | None, host: str, port: int, token: str | None) -> None:
     from ..live.server import LiveServer
 
-    server = LiveServer(ledger, batch=batch, token=token)
+    server = LiveServer(ledger, batch=batch, token=token, words=db_words(ledger))
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

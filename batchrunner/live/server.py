@@ -122,18 +122,26 @@ class LiveServer:
     """Made for one ledger, started once."""
 
     def __init__(
-        self, ledger: Path, *, batch: str | None = None, token: str | None = None, clock: Clock | None = None
+        self,
+        ledger: Path,
+        *,
+        batch: str | None = None,
+        token: str | None = None,
+        words: str = "",
+        clock: Clock | None = None,
     ) -> None:
         """
         Args:
             ledger: its path; it need not be there yet.
             batch: show only this one.
             token: who knows it may pause, continue, limit and cancel; None for a page that changes nothing.
+            words: what a command line needs in order to mean this ledger, such as ` --db nights.db`.
             clock: the clock that looks are spaced by.
         """
         self._ledger = ledger
         self._looker = Looker(ledger, batch)
         self._token = token
+        self._words = words
         self._feed = Feed(self._looker.snapshot, clock or SystemClock())
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -191,7 +199,7 @@ class LiveServer:
             raise web.HTTPServiceUnavailable(text="too many pages are open\n")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        hello = json.dumps({"ledger": str(self._ledger), "control": self._token is not None})
+        hello = json.dumps({"ledger": str(self._ledger), "control": self._token is not None, "words": self._words})
         await response.write(f"retry: 2000\nevent: hello\ndata: {hello}\n\n".encode())
         async with aclosing(self._feed.watch()) as snapshots:
             with suppress(OSError, TimeoutError):  # who watched has gone, or takes nothing any more

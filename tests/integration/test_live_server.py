@@ -100,7 +100,7 @@ async def snapshots(session: aiohttp.ClientSession) -> AsyncGenerator[dict[str, 
 
 async def test_the_page_is_there_before_the_ledger_and_sees_it_come(place: Place) -> None:
     async with place.serving() as session, aclosing(snapshots(session)) as told:
-        assert await anext(told) == {"ledger": str(place.db), "control": False}
+        assert await anext(told) == {"ledger": str(place.db), "control": False, "words": ""}
         assert await anext(told) == {"error": None, "batches": []}
         assert await tiles(session) == []
         await asyncio.to_thread(place.fill)

@@ -35,6 +35,8 @@ function left(run) {
   return `${likely} (${span(run.eta_range[0])} to ${span(run.eta_range[1])})`;
 }
 
+let db = ""; // what a command needs in order to mean this ledger
+
 // --- Batches ---------------------------------------------------------------------------------------------
 
 function percent(batch) {
@@ -66,11 +68,11 @@ function notes(batch) {
   const found = [];
   const unconfirmed = states.unconfirmed + (batch.old.unconfirmed || 0);
   if (unconfirmed) {
-    found.push(["bad", `${number(unconfirmed)} unconfirmed may have been paid for. `, `batchrunner resolve JOB --task-id ID | --resubmit | --abandon`]);
+    found.push(["bad", `${number(unconfirmed)} unconfirmed may have been paid for. `, `batchrunner resolve JOB --task-id ID | --resubmit | --abandon${db}`]);
   }
-  if (run && run.alive && run.paused_by) found.push(["", `Paused by ${visible(run.paused_by)}. `, "batchrunner continue"]);
+  if (run && run.alive && run.paused_by) found.push(["", `Paused by ${visible(run.paused_by)}. `, `batchrunner continue${db}`]);
   if (run && run.alive && run.hold) found.push(["", `Held for ${span(run.hold)}: the service asks to slow down.`]);
-  if (run && !run.alive && run.ended_at === null) found.push(["bad", "The last run died without a word. ", `batchrunner resume ${batch.batch}`]);
+  if (run && !run.alive && run.ended_at === null) found.push(["bad", "The last run died without a word. ", `batchrunner resume ${batch.batch}${db}`]);
   if (run && !run.alive && run.ended_at !== null) {
     const why = run.stop ? `, stopped early: ${visible(run.stop)}` : "";
     found.push([run.exit_code ? "bad" : "", `The last run ended ${new Date(run.ended_at * 1000).toLocaleString()} with exit code ${run.exit_code}${why}.`]);
@@ -120,7 +122,8 @@ function card(batch) {
     if (command) note.append(make("code", command));
     article.append(note);
   }
-  if (batch.trouble.length) article.append(make("h3", "Last failures"), trouble(batch));
+  const unsure = batch.trouble.some((job) => job.state === "unconfirmed");
+  if (batch.trouble.length) article.append(make("h3", unsure ? "Unconfirmed, and last failures" : "Last failures"), trouble(batch));
   return article;
 }
 
@@ -340,6 +343,7 @@ function link(up, text) {
 const stream = new EventSource("/events");
 stream.addEventListener("hello", (event) => {
   const found = JSON.parse(event.data);
+  db = found.words;
   at("ledger").textContent = visible(found.ledger);
   at("control").hidden = !(found.control && token);
   link(true, "live");

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +16,7 @@ from .. import app
 from ..core.frozen import Arguments, Frozen
 from ..core.promotion import promoted
 from ..core.selection import Selection
+from ..core.text import visible
 from ..exits import EXIT_SIGTERM
 from ..planning import hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
@@ -23,6 +24,7 @@ from .options import (
     Duration,
     F,
     TimeOfDay,
+    absolute,
     db_option,
     json_option,
     ledger_path,
@@ -103,6 +105,12 @@ def _shared(function: F) -> F:
                 default="info",
                 show_default=True,
                 help="The least that is worth a line of the log.",
+            ),
+            click.option(
+                "--metrics-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="PATH",
+                help="Keep Prometheus metrics in this file for node-exporter: every 15 s, and at the end.",
             ),
             click.option("--quiet", "-q", is_flag=True, help="Print nothing but the summary and errors."),
             json_option,
@@ -297,6 +305,7 @@ def _go(
     plan: Frozen | None = None,
     promotion: Promotion | None = None,
     teller: Teller | None = None,
+    metrics_file: Path | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
@@ -326,7 +335,11 @@ def _go(
     early_signals()
     teller = teller or Teller(db, simulated=simulate)
     teller.of(options.manifests)
-    with watcher_for(db, as_json=as_json, quiet=quiet) as watcher, logging(watcher, log_file, log_level) as log:
+    with (
+        _metrics(metrics_file, db),
+        watcher_for(db, as_json=as_json, quiet=quiet) as watcher,
+        logging(watcher, log_file, log_level) as log,
+    ):
         with teller.of_errors(log):
             result = app.run(options, log)
         try:
@@ -335,6 +348,16 @@ def _go(
             drop_stdout()  # the exit code still says how it went
         teller.of_result(result, log)
     return result.exit_code
+
+
+def _metrics(path: Path | None, db: Path) -> AbstractContextManager[object]:
+    """What keeps the metrics file, where one is asked for."""
+    if path is None:
+        return nullcontext()
+    from ..live.textfile import MetricsFile
+    from .tables import warn
+
+    return MetricsFile(absolute(path), db, lambda text: warn(visible(text)))
 
 
 def early_signals() -> None:

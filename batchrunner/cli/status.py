@@ -107,7 +107,7 @@ def lines_of(found: list[dict[str, Any]], path: Path) -> list[str]:
         lines += [
             *_head(one),
             *_money(one["credits"]),
-            *_run(one["run"]),
+            *_run(one["run"], db),
             *_service(one.get("learned_limits")),
             *_next(one, db),
         ]
@@ -141,7 +141,7 @@ def _money(credits: dict[str, Any]) -> list[str]:  # noqa: A002
     return lines
 
 
-def _run(run: dict[str, Any] | None) -> list[str]:
+def _run(run: dict[str, Any] | None, db: str) -> list[str]:
     if run is None:
         return []
     if run["alive"]:
@@ -155,7 +155,9 @@ def _run(run: dict[str, Any] | None) -> list[str]:
                 f"{run['submits_per_minute']:.0f} of {run['submits_per_minute_limit']:,.4g} a minute{held}"
             )
         if run.get("paused_by"):
-            lines.append(f"  paused by {visible(run['paused_by'], 60)}: `batchrunner continue` lets it submit again")
+            lines.append(
+                f"  paused by {visible(run['paused_by'], 60)}: `batchrunner continue{db}` lets it submit again"
+            )
         return lines
     if run["ended_at"] is None:
         return [f"  the last run, started {local_time(run['started_at'])}, died without a word; run again to continue"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ MANY = Tally({State.PENDING: 5800, State.RUNNING: 420, State.DOWNLOADING: 12, St
 def board() -> BoardDisplay:
     found = BoardDisplay()
     found._names, found._tally = "night", MANY
+    found.db = Path("batchrunner.db").absolute()
     return found
 
 

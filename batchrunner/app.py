@@ -7,10 +7,11 @@ import datetime
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .core import deadline
 from .core.notice import Notice, Sink
@@ -21,7 +22,10 @@ from .exits import UsageError
 from .ledger.connection import open_reader
 from .ledger.errors import LedgerBusy, LedgerUnusable
 from .ledger.store import Ledger
-from .night import Night, RunOptions, RunResult, Watcher, batch_spec, exit_code
+from .night import Night, RunOptions, RunResult, Watcher, exit_code
+
+if TYPE_CHECKING:
+    from .ledger.early import EarlyLook
 
 
 def run(options: RunOptions, watcher: Watcher) -> RunResult:
@@ -30,7 +34,7 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
     Raises:
         UsageError, OutputClash, LedgerUnusable: exit code 2. LedgerBusy: exit code 5. Anything else is a bug.
     """
-    main = partial(_run, options, watcher)
+    main = partial(run_here, options, watcher)
     try:
         import uvloop
     except ImportError:
@@ -38,7 +42,8 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
     return uvloop.run(main())
 
 
-async def _run(options: RunOptions, watcher: Watcher) -> RunResult:
+async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:
+    """`run` in the event loop that is running."""
     clock = SystemClock()
     began = clock.monotonic()
     async with AsyncExitStack() as stack:
@@ -59,11 +64,18 @@ async def _open_ledger(options: RunOptions, clock: Clock) -> Ledger:
     end = clock.monotonic() + options.wait_lock
     while True:
         try:
-            return await Ledger.open(options.db, clock.wall)
+            return await Ledger.open(options.db, clock.wall, options.look.sound if options.look else None)
         except LedgerBusy:
             if clock.monotonic() >= end:
                 raise
             await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
+
+
+def look_early(db: Path) -> AbstractContextManager[EarlyLook]:
+    """Look at the whole ledger in a thread, beside what is done in the block. Made before the run lock is taken."""
+    from .ledger.early import EarlyLook
+
+    return EarlyLook(db)
 
 
 def seconds_left(until: datetime.time, since: datetime.time | None = None) -> float:
@@ -96,11 +108,12 @@ __all__ = [
     "Settings",
     "UsageError",
     "Watcher",
-    "batch_spec",
     "cannot_tell",
     "exit_code",
+    "look_early",
     "read_ledger",
     "run",
+    "run_here",
     "seconds_left",
     "tell",
 ]

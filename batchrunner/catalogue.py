@@ -35,6 +35,7 @@ class Model:
         price: None where unknown.
         seconds: the field that holds the clip's length in whole seconds; None where there is none.
         names: what it makes of the common names; one that is missing it has no field for.
+        file: absolute path of a user's own file; empty for a model that is shipped.
     """
 
     name: str
@@ -47,11 +48,17 @@ class Model:
     price: Price | None
     seconds: str | None = None
     names: Mapping[str, CommonName] = field(default_factory=dict)
+    file: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The request fields, without `model`."""
         return tuple(name for name in self.schema["properties"] if name != "model")
+
+    def field(self, name: str) -> dict[str, Any]:
+        """The subschema of a field; a rule of `$defs` that it names is filled in."""
+        found: dict[str, Any] = resolved(self.schema, self.schema["properties"][name])
+        return found
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -72,6 +79,13 @@ class Model:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def resolved(schema: Mapping[str, Any], part: Any) -> Any:
+    """A subschema; where it names a rule of `$defs`, that rule is filled in."""
+    if isinstance(part, dict) and "$ref" in part:
+        return {**schema.get("$defs", {}).get(str(part["$ref"]).removeprefix("#/$defs/"), {}), **part}
+    return part
+
+
 def schema_folder() -> Traversable:
     """The folder with the schemas: in the installed package, or beside it in a checkout."""
     packaged = resources.files("batchrunner") / "schemas"
@@ -87,7 +101,15 @@ def manifest_schema() -> dict[str, Any]:
     return loaded
 
 
-def _model(schema: dict[str, Any]) -> Model:
+@functools.cache
+def model_schema() -> dict[str, Any]:
+    """The JSON Schema of a model's file."""
+    loaded: dict[str, Any] = json.loads((schema_folder() / "model.schema.json").read_text("utf-8"))
+    return loaded
+
+
+def model_of(schema: dict[str, Any]) -> Model:
+    """A model from its file's value, valid by `model_schema`."""
     extra = schema["x-batchrunner"]
     properties = schema["properties"]
     seconds = extra.get("seconds")
@@ -109,5 +131,5 @@ def _model(schema: dict[str, Any]) -> Model:
 def models() -> Mapping[str, Model]:
     """Every model that is shipped, by name, sorted."""
     folder = schema_folder() / "models"
-    found = [_model(json.loads(f.read_text("utf-8"))) for f in folder.iterdir() if f.name.endswith(".schema.json")]
+    found = [model_of(json.loads(f.read_text("utf-8"))) for f in folder.iterdir() if f.name.endswith(".schema.json")]
     return {m.name: m for m in sorted(found, key=lambda m: m.name)}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .core.secret import forms, hide
 from .exits import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +28,22 @@ def person() -> str:
 def keys() -> list[str]:
     """The keys that are set: what must stand nowhere else."""
     return [key for key in map(os.environ.get, ("REAPI_API_KEY", "REAPI_KEY")) if key]
+
+
+def secrets(variables: Mapping[str, str] | None = None) -> list[str]:
+    """What may stand in no manifest, and is written nowhere: the keys in every form.
+
+    Args:
+        variables: of `--var`, which are the first place where one would stand by mistake.
+
+    Raises:
+        UsageError: one stands in a variable.
+    """
+    found = [form for key in keys() for form in forms(key)]
+    for name, value in (variables or {}).items():
+        if hide(value, found) != value:
+            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
+    return found
 
 
 def provider_settings() -> ReApiSettings:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .catalogue import models
+from .catalogue import Model, models
 from .core.frozen import Frozen
 from .core.job import Job, State
 from .core.pacing import clamp_retry_after
@@ -20,6 +20,7 @@ from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
+from .engine.feed import Feed
 from .engine.files import target_path
 from .engine.ground import Site, clear
 from .engine.outputs import EXTENSIONS, ordered
@@ -41,11 +42,12 @@ from .exits import (
 )
 from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
-from .ledger.record import BatchSpec
 from .ledger.store import Ledger
 from .planning import hold_to, promotion_of
+from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
+    from .ledger.early import EarlyLook
     from .manifest import Manifest, Promotion
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
@@ -71,7 +73,10 @@ class RunOptions:
         wait_lock: seconds to wait for another runner to leave.
         plan: `--plan`: a frozen plan; what would pay for anything else is refused before anything is recorded.
         remote: take a person's word over a socket beside the ledger while the run is alive (docs/live.md).
+        signals: SIGINT and SIGTERM end the run; otherwise they are the caller's.
         settings: how the engine behaves, except for what the options and the batches say.
+        models: the models there are; None for the shipped ones.
+        look: a look at the ledger that has begun already.
         crash: called with the name of every durable step; for tests.
     """
 
@@ -89,12 +94,18 @@ class RunOptions:
     wait_lock: float = 0.0
     plan: Frozen | None = None
     remote: bool = False
+    signals: bool = True
     settings: Settings = field(default_factory=Settings)
+    models: Mapping[str, Model] | None = None
+    look: EarlyLook | None = None
     crash: Crash = no_crash
 
 
 SENT_LATELY = 3600.0
 """Seconds for which an earlier run's submissions are looked for; a rate of one an hour is the slowest that matters."""
+
+LEAVE_NOW = frozenset({Stop.INTERRUPTED, Stop.TERMINATED, Stop.LEDGER})
+"""Reasons for which a run leaves the rest of its manifest unrecorded."""
 
 SITES = 1000
 """Outputs looked at together before a run."""
@@ -136,29 +147,35 @@ class Night:
         stack: AsyncExitStack,
     ) -> None:
         self._options = options
+        self._models = models() if options.models is None else options.models
         self._watcher = watcher
         self._clock = clock
         self._ledger = ledger
         self._spool = spool
         self._stack = stack
         self._runner: Runner | None = None
+        self._feed: Feed | None = None
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()
         books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock, crash=self._options.crash)
         await recover(books, [b.id for b in every])
         claims = await self._ledger.claims(self._clock.wall() - SENT_LATELY)
-        names = await self._record()
+        names = await self._begin()
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
         work = Work(batches, self._options.selection)
         if batches and self._options.resubmit:
             await consent(books, work, person())
         tally = Tally(await self._states(work, everything=True))
+        if self._feed is not None:
+            tally.states[State.PENDING] = tally.states.get(State.PENDING, 0) + self._feed.left
         await self._check_selection(work, names)
         if not _has_work(tally.states, await self._states(work)):
             return await self._result(work, None)
+        await self._check_models(work)
         await self._check_outputs(work)
         outcome = await self._engine(work, tally, claims)
+        await self._record_rest(outcome)
         try:
             return await self._result(work, outcome)
         except LedgerUnusable as unusable:  # damaged under the run: what is known is what was counted in memory
@@ -167,39 +184,23 @@ class Night:
 
     # --- Before ------------------------------------------------------------------------------------------
 
-    async def _record(self) -> list[str]:
-        options = self._options
+    async def _begin(self) -> list[str]:
+        """Know what the run is about: the names of its batches."""
+        options, ledger = self._options, self._ledger
         if options.promotion is not None:
             ask = partial(promotion_of, options.promotion, options.max_credits, person())
-            await self._ledger.promote(await self._ledger.query(ask))
+            await ledger.promote(await ledger.query(ask))
             options.crash("start.recorded")
             return [options.promotion.batch]
         if not options.manifests:
-            return await self._names_to_resume()
-        names = [m.batch for m in options.manifests]
-        for manifest in options.manifests:
-            if names.count(manifest.batch) > 1:
-                raise UsageError(f"two manifests name the batch {manifest.batch}; give each a name of its own")
+            return await to_resume(ledger, options.batches, options.max_credits)
+        names = names_of(options.manifests)
         if options.plan is not None:
-            await self._ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
-        for manifest in options.manifests:
-            await self._ledger.record(batch_spec(manifest, options.max_credits), manifest.jobs)
-            options.crash("start.recorded")
-        options.manifests.clear()
+            await ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
+        self._feed = await record(
+            ledger, options.manifests, options.max_credits, options.selection, options.settings, options.crash
+        )
         return names
-
-    async def _names_to_resume(self) -> list[str]:
-        known = await self._ledger.query(queries.batch_names)
-        if not self._options.batches:
-            return list(known)
-        for name in self._options.batches:
-            try:
-                await self._ledger.query(partial(queries.find_batch, name=name))
-            except queries.Unknown as unknown:
-                raise UsageError(str(unknown)) from None
-        if self._options.max_credits is not None:
-            await self._ledger.cap(self._options.batches, self._options.max_credits)
-        return list(self._options.batches)
 
     async def _states(self, work: Work, everything: bool = False) -> dict[State, int]:
         if not work.batches:
@@ -215,6 +216,17 @@ class Night:
             )
             raise UsageError(f"{chosen} selects no job of {', '.join(names)}; `batchrunner jobs` lists them")
 
+    async def _check_models(self, work: Work) -> None:
+        """Refuse to go on with jobs of a model that nobody describes: where to send them, or what they make, is not
+        known."""
+        used = await self._ledger.query(partial(queries.unfinished_models, batches=work.ids))
+        missing = [name for name in used if name not in self._models]
+        if missing:
+            raise UsageError(
+                f"the ledger has unfinished jobs of {', '.join(missing)}, which no model here describes; name the "
+                "folder that does with --models DIR, or BATCHRUNNER_MODELS"
+            )
+
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
         renamed: list[tuple[int, str]] = []
@@ -222,7 +234,7 @@ class Night:
         sites: list[Site] = []
         ask = partial(queries.unsent_outputs, batches=work.ids, selection=work.selection, limit=SITES)
         while rows := await self._ledger.query(partial(ask, after=sites[-1].job_id if sites else 0)):
-            sites = [_site(row) for row in rows]
+            sites = [self._site(row) for row in rows]
             look = partial(
                 clear,
                 sites,
@@ -238,6 +250,15 @@ class Night:
             )
         if renamed:
             await self._ledger.rename_outputs(renamed)
+
+    def _output_kind(self, model: str) -> str:
+        return self._models[model].output  # `_check_models` was before
+
+    def _site(self, row: sqlite3.Row) -> Site:
+        root = Path(row["output_dir"])
+        extension = EXTENSIONS[self._output_kind(row["model"])]
+        target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
+        return Site(row["id"], root, target, json.loads(row["task_ids"]))
 
     # --- The run itself ----------------------------------------------------------------------------------
 
@@ -258,8 +279,8 @@ class Night:
             provider=provider,
             fetcher=fetcher,
             dice=dice,
-            output_kind=_output_kind,
-            ordered=lambda job: ordered(models().get(job.model), job.request),
+            output_kind=self._output_kind,
+            ordered=lambda job: ordered(self._models.get(job.model), job.request),
             simulated=options.simulate,
         )
         settings = replace(
@@ -278,9 +299,10 @@ class Night:
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
         self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
-        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent)
+        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent, self._feed)
         self._watcher.begin(names, tally)
-        on_signals(control)
+        if self._options.signals:
+            on_signals(control)
         async with self._remote(runner):
             return await runner.run()
 
@@ -330,7 +352,7 @@ class Night:
         from .providers.reapi import ReApi
 
         settings = await self._provider_settings()
-        provider = ReApi(settings, self._clock.wall)
+        provider = ReApi(settings, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
         await self._ledger.bind_origin(provider.name, self._origin(provider))
         self._options.crash("start.bound")
@@ -356,7 +378,11 @@ class Night:
 
         state = self._options.db.with_name(self._options.db.name + ".account")
         settings = SimulatorSettings(
-            state=state, faults=parse_faults(list(self._options.faults)), median_seconds=4.0, balance=1_000_000_000
+            state=state,
+            faults=parse_faults(list(self._options.faults)),
+            models=self._models,
+            median_seconds=4.0,
+            balance=1_000_000_000,
         )
         simulator = Simulator(settings)
         base: str = await simulator.start()
@@ -365,6 +391,12 @@ class Night:
 
     # --- After -------------------------------------------------------------------------------------------
 
+    async def _record_rest(self, outcome: Outcome) -> None:
+        """A run that ended while its manifest was being recorded records the rest, unless it was asked to leave."""
+        if self._feed is not None and outcome.stop not in LEAVE_NOW:
+            with suppress(WriteFailed):  # the ledger says what is missing
+                await self._feed.run(lambda: None)
+
     async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
         stop = outcome.stop if outcome else None
         current, old = (
@@ -372,7 +404,8 @@ class Night:
             if work.batches
             else ({}, {})
         )
-        code = exit_code(stop, current, old)
+        unrecorded = sum(b.unrecorded for b in await self._ledger.batches() if b.id in work.ids)
+        code = exit_code(stop, current, old, unrecorded)
         if outcome is not None:
             with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
                 await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
@@ -387,7 +420,7 @@ def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:
     return bool(selected.get(State.PENDING) or every.get(State.RUNNING) or every.get(State.DOWNLOADING))
 
 
-def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int]) -> int:
+def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int], unrecorded: int = 0) -> int:
     """The exit code of CONTRACT.md for how a run stopped and what it leaves."""
     if stop is Stop.INTERRUPTED:
         return EXIT_SIGINT
@@ -398,36 +431,6 @@ def exit_code(stop: Stop | None, current: dict[State, int], old: dict[State, int
     if current.get(State.UNCONFIRMED) or old.get(State.UNCONFIRMED):
         return EXIT_UNCONFIRMED
     left = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-    if any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
+    if unrecorded or any(current.get(s) or (s is not State.PENDING and old.get(s)) for s in left):
         return EXIT_STOPPED
     return EXIT_FAILED if current.get(State.FAILED) else EXIT_OK
-
-
-def _output_kind(model: str) -> str:
-    known = models().get(model)
-    if known is None:
-        raise LedgerUnusable(f"the ledger names the model {model}, which this batchrunner does not know; upgrade it")
-    return known.output
-
-
-def _site(row: sqlite3.Row) -> Site:
-    root = Path(row["output_dir"])
-    extension = EXTENSIONS[_output_kind(row["model"])]
-    target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
-    return Site(row["id"], root, target, json.loads(row["task_ids"]))
-
-
-def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
-    """What the ledger records of a manifest. The smaller of the manifest's budget and `--max-credits` is the cap."""
-    caps = [c for c in (manifest.max_credits, max_credits) if c is not None]
-    return BatchSpec(
-        name=manifest.batch,
-        provider=manifest.provider,
-        manifest=str(manifest.file),
-        profile=manifest.profile,
-        output_dir=str(manifest.output_dir),
-        max_credits=min(caps) if caps else None,
-        submits_per_minute=manifest.submits_per_minute,
-        in_flight=manifest.in_flight,
-        retry=manifest.retry,
-    )

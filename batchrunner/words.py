@@ -54,11 +54,13 @@ class Done:
         jobs: (batch, key) of the jobs that were moved.
         skipped: the ones that were named and left alone.
         credits: what submitting them (again) will cost; None where a price is unknown.
+        unrecorded: jobs of the named batches that are not in the ledger, so that no word reaches them.
     """
 
     jobs: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     credits: int | None = 0
+    unrecorded: int = 0
 
     def skip(self, row: sqlite3.Row, why: str) -> None:
         self.skipped.append(Skipped(row["batch"], row["key"], row["state"], why))
@@ -211,6 +213,7 @@ async def _cancel(db: Path, names: Sequence[str], wait: float, crash: Crash, why
     done = Done()
     async with _books(db, wait, crash) as books:
         found = await withdraw(books, names, e.Withdrawn(person(), why or "cancel"))
+        done.unrecorded = sum(batch.unrecorded for batch in await books.ledger.batches(names))
     done.jobs += [(row["batch"], row["key"]) for row in found.jobs]
     for row, reason in found.skipped:
         done.skip(row, reason)

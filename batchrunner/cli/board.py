@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.job import Job, State
 from ..core.text import visible
 from .display import ENDED, QuietDisplay, event_line
+from .ledgers import db_words
 from .tables import STATE_COLOURS, left_text, money, number, span
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SCROLLED = frozenset(
     {"ambiguous", "stopping", "limits", "limits_set", "output_renamed", "unknown_status", "remote_closed"}
 )
-"""Events that get a line of their own above the board."""
+"""Events that get a line of their own above the board; a file that is not as ordered does too."""
 
 FAILURES = frozenset({"taskfailed", "rejected", "vanished", "linkdied", "left_behind"})
 
@@ -63,7 +64,7 @@ class BoardDisplay(QuietDisplay):
         super().event(name, job, **data)
         if name == "progress":
             self._facts = data
-        elif name in SCROLLED or name in FAILURES:
+        elif name in SCROLLED or name in FAILURES or (name == "stored" and data.get("warnings")):
             self._tell(name, event_line(name, job, data))
         if name == "stopping":
             self._stopping = visible(f"{data['reason']}: {data['message']}", 200)
@@ -117,7 +118,8 @@ class BoardDisplay(QuietDisplay):
         if self._stopping:
             notes.append(f"stopping ({self._stopping}); what was sent is followed to its end")
         if self._facts.get("paused_by"):
-            notes.append(f"paused by {visible(self._facts['paused_by'], 60)}: `batchrunner continue` goes on")
+            who = visible(self._facts["paused_by"], 60)
+            notes.append(f"paused by {who}: `batchrunner continue{db_words(self.db)}` goes on")
         if self._facts.get("hold"):
             notes.append(f"held for {span(self._facts['hold'])}: the service asks to slow down")
         return notes

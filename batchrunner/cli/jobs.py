@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..core.job import State
 from ..core.promotion import Verdict
+from ..core.states import State
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_batches, no_ledger, reading

@@ -7,48 +7,55 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.secret import forms, hide
+import click
+
 from ..core.text import visible
-from ..environment import keys
+from ..environment import secrets
 from ..exits import UsageError
 from .errors import print_findings
+from .options import MODELS
 from .tables import note
 
 if TYPE_CHECKING:
+    from ..catalogue import Model
     from ..manifest import Finding, Manifest, Promotion
+
+
+def models_in_use() -> Mapping[str, Model]:
+    """The shipped models, and those of `--models` where the command has it.
+
+    Raises:
+        ManifestError: with everything that is wrong with the folder's files.
+    """
+    from ..catalogue import models
+
+    folder = click.get_current_context().meta.get(MODELS)
+    if folder is None:
+        return models()
+    from ..manifest import read_models
+
+    return read_models(folder)
 
 
 def gather(
     files: Sequence[str], *, profile: str | None, variables: Mapping[str, str]
 ) -> tuple[list[tuple[str, Manifest]], list[Finding]]:
     """Load every file, the valid ones with the name they were given, and everything that was found in any."""
-    from ..manifest import ManifestError, load
+    from ..api import load
+    from ..manifest import ManifestError
 
-    secrets = _secrets(variables)
+    models = models_in_use()
     loaded: list[tuple[str, Manifest]] = []
     findings: list[Finding] = []
     for name in files:
         try:
-            manifest = load(name, profile=profile, variables=variables, secrets=secrets)
+            manifest = load(name, profile=profile, variables=variables, models=models)
         except ManifestError as error:
             findings += error.findings
         else:
             loaded.append((name, manifest))
             findings += manifest.warnings
     return loaded, findings
-
-
-def _secrets(variables: Mapping[str, str]) -> list[str]:
-    """What may stand in no manifest.
-
-    Raises:
-        UsageError: it stands in a variable.
-    """
-    secrets = [form for key in keys() for form in forms(key)]
-    for name, value in variables.items():
-        if hide(value, secrets) != value:
-            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
-    return secrets
 
 
 def load_promotion(
@@ -69,7 +76,7 @@ def load_promotion(
     if not path.exists():
         hint = "" if file else f"; the batch {batch} was recorded from it. Name where it is now with --manifest"
         raise UsageError(f"there is no manifest {path}{hint}")
-    found = load_profile(path, profile, variables=variables, secrets=_secrets(variables))
+    found = load_profile(path, profile, variables=variables, secrets=secrets(variables), models=models_in_use())
     if found.batch != batch:
         raise UsageError(
             f"{path} is the manifest of {found.batch}, and not of {batch}; name the right one with --manifest"

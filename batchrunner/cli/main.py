@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("remote", "Let the run that is alive submit nothing for now."),
     "continue": ("remote", "Let a paused run submit again."),
     "limits": ("remote", "Show or change the upper bounds of the run that is alive."),
+    "serve": ("serve", "A live page of the ledger's batches, for a browser on this machine."),
     "simulate": ("simulate", "A local server that speaks the provider's API."),
     "models": ("models", "List the models, their fields and prices."),
     "schema": ("models", "Print the JSON Schema of manifests, or of one model's requests."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,10 +11,12 @@ from ..core.names import CommonName
 from ..core.pricing import Price, Rate, usd_text
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
-from .options import json_option
+from .options import json_option, models_option
 from .tables import json_text, money, number, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from click.shell_completion import CompletionItem
 
     from ..catalogue import Model
@@ -37,22 +40,24 @@ Examples:
   batchrunner models
   batchrunner models kling-3-0-turbo
   batchrunner models --json | jq '.[] | {model, price}'
+  batchrunner models --models my-models my-model     a model of your own
 """
 )
 @click.argument("model", required=False, shell_complete=complete_models)
+@models_option
 @json_option
 def models(model: str | None, as_json: bool) -> int:
     """List the models, their fields and prices.
 
     With MODEL: what each of its fields takes, its default, and what a request costs.
     """
-    from ..catalogue import models as catalogue
+    from .loading import models_in_use
 
     if model is not None:
         found = _find(model)
         print_json(_model_json(found)) if as_json else _explain(found)
         return EXIT_OK
-    every = list(catalogue().values())
+    every = list(models_in_use().values())
     if as_json:
         print_json([_model_json(m) for m in every])
         return EXIT_OK
@@ -70,14 +75,16 @@ Examples:
 """
 )
 @click.argument("model", required=False, shell_complete=complete_models)
+@models_option
 def schema(model: str | None) -> int:
     """Print the JSON Schema of manifests, or of one model's requests."""
     from ..catalogue import schema_folder
 
     folder = schema_folder()
-    file = folder / "manifest.schema.json"
+    file: Traversable = folder / "manifest.schema.json"
     if model is not None:
-        file = folder / "models" / f"{_find(model).name}.schema.json"
+        found = _find(model)
+        file = Path(found.file) if found.file else folder / "models" / f"{found.name}.schema.json"
     click.echo(file.read_bytes(), nl=False)
     return EXIT_OK
 
@@ -89,9 +96,9 @@ def _find(name: str) -> Model:
     """
     import difflib
 
-    from ..catalogue import models as catalogue
+    from .loading import models_in_use
 
-    every = catalogue()
+    every = models_in_use()
     if name not in every:
         near = difflib.get_close_matches(name, every, 1)
         hint = f"did you mean {near[0]}?" if near else "`batchrunner models` lists them"
@@ -186,11 +193,14 @@ def _request(model: Model, request: dict[str, Any]) -> str:
 
 def _explain(model: Model) -> None:
     say(f"{model.name}: {visible(model.title)}")
-    say(f"  {visible(model.schema.get('description', ''))}")
+    if model.schema.get("description"):
+        say(f"  {visible(model.schema['description'])}")
     say(f"  provider {model.provider}, POST {model.endpoint}, makes {model.output}")
+    if model.file:
+        say(f"  from {visible(model.file)}")
     say()
     required = set(model.schema.get("required", ()))
-    rows = [_field_row(name, model.schema["properties"][name], name in required) for name in model.fields]
+    rows = [_field_row(name, model.field(name), name in required) for name in model.fields]
     print_table(("field", "takes", "default", ""), rows)
     if model.rules:
         say()
@@ -273,6 +283,7 @@ def _model_json(model: Model) -> dict[str, Any]:
         "provider": model.provider,
         "endpoint": model.endpoint,
         "output": model.output,
+        **({"file": model.file} if model.file else {}),
         "fields": {name: model.schema["properties"][name] for name in model.fields},
         "rules": list(model.rules),
         "names": {name: _spelling_json(common) for name, common in model.names.items()},

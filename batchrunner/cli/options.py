@@ -67,6 +67,29 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(function)
 
 
+MODELS = "batchrunner.models"
+"""Where the folder of `--models` is kept while a command runs (`loading.models_in_use`)."""
+
+
+def models_option(function: F) -> F:
+    """`--models DIR`, from BATCHRUNNER_MODELS. It is no argument of the command: `loading.models_in_use` reads it."""
+
+    def keep(ctx: click.Context, _param: click.Parameter, folder: Path | None) -> None:
+        ctx.meta[MODELS] = folder
+
+    return click.option(
+        "--models",
+        "models_folder",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        envvar="BATCHRUNNER_MODELS",
+        show_envvar=True,
+        expose_value=False,
+        callback=keep,
+        metavar="DIR",
+        help="Models of your own, a file MODEL.schema.json each, beside those that are shipped (docs/models.md).",
+    )(function)
+
+
 def wait_option(function: F) -> F:
     return click.option(
         "--wait-lock", type=Duration(), default="0s", help="Wait this long for a run to end, such as 10m."
@@ -119,6 +142,7 @@ def manifest_options(function: F, *, required: bool = True) -> F:
     function = click.option("--profile", metavar="NAME", help="Apply a profile of the manifest, such as final.")(
         function
     )
+    function = models_option(function)
     metavar = "MANIFEST..." if required else "[MANIFEST]..."
     return click.argument("manifests", nargs=-1, required=required, metavar=metavar, type=click.Path())(function)
 

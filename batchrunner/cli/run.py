@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +16,7 @@ from .. import app
 from ..core.frozen import Arguments, Frozen
 from ..core.promotion import promoted
 from ..core.selection import Selection
+from ..core.text import visible
 from ..exits import EXIT_SIGTERM
 from ..planning import hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
@@ -22,16 +24,20 @@ from .options import (
     Duration,
     F,
     TimeOfDay,
+    absolute,
     db_option,
     json_option,
     ledger_path,
     manifest_options,
+    models_option,
     selection_options,
     variables_option,
 )
 from .options import selection as selection_of
+from .telling import Teller, logging
 
 if TYPE_CHECKING:
+    from ..ledger.early import EarlyLook
     from ..manifest import Manifest, Promotion
 
 
@@ -100,6 +106,12 @@ def _shared(function: F) -> F:
                 show_default=True,
                 help="The least that is worth a line of the log.",
             ),
+            click.option(
+                "--metrics-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="PATH",
+                help="Keep Prometheus metrics in this file for node-exporter: every 15 s, and at the end.",
+            ),
             click.option("--quiet", "-q", is_flag=True, help="Print nothing but the summary and errors."),
             json_option,
             db_option,
@@ -154,25 +166,40 @@ def run(
     path = ledger_path(db, simulate=simulate)
     given = Arguments(profile, variables, only, tags)
     frozen = None
-    if plan_file is not None:
-        from .frozen import thaw
+    teller = None if dry_run else Teller(path, simulated=simulate)
+    with nullcontext() if teller is None else teller.of_errors():
+        if plan_file is not None:
+            from .frozen import thaw
 
-        if rest["on_unconfirmed"] == "resubmit":
-            raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
-        frozen, manifests, given = thaw(plan_file, path, manifests, given)
-    elif not manifests:
-        raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
-    loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
-    chosen = selection_of(given.only, given.tags)
-    if dry_run or frozen is not None:
-        with reading(path) as connection:
-            if frozen is not None:  # once more under the lock; here before a ledger is made
-                hold_to(frozen, loaded, chosen, connection)
-            if dry_run:
-                from .plan import print_plan
+            if rest["on_unconfirmed"] == "resubmit":
+                raise app.UsageError("--on-unconfirmed resubmit may pay for what no plan has; leave out one of them")
+            frozen, manifests, given = thaw(plan_file, path, manifests, given)
+        elif not manifests:
+            raise click.UsageError("Missing argument 'MANIFEST...'.", click.get_current_context())
+        chosen = selection_of(given.only, given.tags)
+    # Where the ledger is read here all the same, a second look beside it would only be in the way.
+    with nullcontext() if dry_run or frozen is not None else app.look_early(path) as look:
+        with nullcontext() if teller is None else teller.of_errors():
+            loaded = load_all(manifests, profile=given.profile, variables=given.variables or {}, as_json=as_json)
+            if dry_run or frozen is not None:
+                with reading(path) as connection:
+                    if frozen is not None:  # once more under the lock; here before a ledger is made
+                        hold_to(frozen, loaded, chosen, connection)
+                    if dry_run:
+                        from .plan import print_plan
 
-                return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
-    return _go(db=path, manifests=loaded, selection=chosen, as_json=as_json, simulate=simulate, plan=frozen, **rest)
+                        return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+        return _go(
+            db=path,
+            manifests=loaded,
+            selection=chosen,
+            as_json=as_json,
+            simulate=simulate,
+            plan=frozen,
+            look=look,
+            teller=teller,
+            **rest,
+        )
 
 
 @click.command(
@@ -184,6 +211,7 @@ Examples:
 )
 @click.argument("batches", nargs=-1, metavar="[BATCH]...")
 @selection_options
+@models_option
 @_shared
 def resume(
     batches: tuple[str, ...],
@@ -198,7 +226,9 @@ def resume(
     path = ledger_path(db, simulate=simulate)
     if not path.exists():
         raise app.UsageError(f"no ledger at {path}; name it with --db, or start with `batchrunner run MANIFEST`")
-    return _go(db=path, batches=batches, selection=selection_of(only, tags), as_json=as_json, simulate=simulate, **rest)
+    chosen = selection_of(only, tags)
+    with app.look_early(path) as look:
+        return _go(db=path, batches=batches, selection=chosen, as_json=as_json, simulate=simulate, look=look, **rest)
 
 
 @click.command(
@@ -269,14 +299,17 @@ def _go(
     max_credits: int | None,
     log_file: Path | None,
     log_level: str,
+    look: EarlyLook | None,
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,
     promotion: Promotion | None = None,
+    teller: Teller | None = None,
+    metrics_file: Path | None = None,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
-    from .telling import Teller, logging
+    from .loading import models_in_use
 
     if faults and not simulate:
         raise app.UsageError("--fault needs --simulate")
@@ -295,11 +328,18 @@ def _go(
         plan=plan,
         promotion=promotion,
         settings=app.Settings(grace=grace),
+        models=models_in_use(),
         remote=True,
+        look=look,
     )
     early_signals()
-    teller = Teller(options.manifests, db, simulated=simulate)
-    with watcher_for(db, as_json=as_json, quiet=quiet) as watcher, logging(watcher, log_file, log_level) as log:
+    teller = teller or Teller(db, simulated=simulate)
+    teller.of(options.manifests)
+    with (
+        _metrics(metrics_file, db),
+        watcher_for(db, as_json=as_json, quiet=quiet) as watcher,
+        logging(watcher, log_file, log_level) as log,
+    ):
         with teller.of_errors(log):
             result = app.run(options, log)
         try:
@@ -308,6 +348,16 @@ def _go(
             drop_stdout()  # the exit code still says how it went
         teller.of_result(result, log)
     return result.exit_code
+
+
+def _metrics(path: Path | None, db: Path) -> AbstractContextManager[object]:
+    """What keeps the metrics file, where one is asked for."""
+    if path is None:
+        return nullcontext()
+    from ..live.textfile import MetricsFile
+    from .tables import warn
+
+    return MetricsFile(absolute(path), db, lambda text: warn(visible(text)))
 
 
 def early_signals() -> None:

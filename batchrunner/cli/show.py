@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..core.figures import media_words
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_jobs, db_words, reading_known
@@ -131,14 +132,9 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _media(media: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What the file's headers say, and where it is not what was ordered."""
-    size = f"{media['width']}x{media['height']}" if media["width"] else None
-    length = f"{media['duration_s']:g} s" if media["duration_s"] else None
-    fps = f"{media['fps']:g} pictures a second" if media.get("fps") else None
-    sound = None if media.get("audio") is None else "with sound" if media["audio"] else "without sound"
-    frames = f"decoded to its last picture, {number(media['frames'])} in all" if media.get("frames") else None
-    facts = [fact for fact in (size, length, media["codec"], fps, sound, frames) if fact]
+    facts = media_words(media)
     if facts:
-        yield "media", ", ".join(facts)
+        yield "media", facts
     for warning in media["warnings"]:
         yield "WARNING", warning
 

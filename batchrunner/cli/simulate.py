@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..exits import EXIT_OK, UsageError
+from .options import models_option
 from .tables import say
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ after a colon. To run one manifest against a simulator of its own: batchrunner r
 @click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="File in which account and tasks are kept."
 )
+@models_option
 def simulate(
     host: str,
     port: int,
@@ -90,7 +92,9 @@ def simulate(
     leaves this machine.
     """
     from ..simulator import SimulatorSettings, parse_faults
+    from .loading import models_in_use
 
+    models = models_in_use()
     try:
         settings = SimulatorSettings(
             median_seconds=median,
@@ -104,6 +108,7 @@ def simulate(
             clips=clips,
             state=state,
             faults=parse_faults(faults),
+            models=models,
         )
         asyncio.run(_serve(settings, host, port))
     except ValueError as error:

@@ -107,7 +107,7 @@ def lines_of(found: list[dict[str, Any]], path: Path) -> list[str]:
         lines += [
             *_head(one),
             *_money(one["credits"]),
-            *_run(one["run"]),
+            *_run(one["run"], db),
             *_service(one.get("learned_limits")),
             *_next(one, db),
         ]
@@ -141,7 +141,7 @@ def _money(credits: dict[str, Any]) -> list[str]:  # noqa: A002
     return lines
 
 
-def _run(run: dict[str, Any] | None) -> list[str]:
+def _run(run: dict[str, Any] | None, db: str) -> list[str]:
     if run is None:
         return []
     if run["alive"]:
@@ -155,7 +155,9 @@ def _run(run: dict[str, Any] | None) -> list[str]:
                 f"{run['submits_per_minute']:.0f} of {run['submits_per_minute_limit']:,.4g} a minute{held}"
             )
         if run.get("paused_by"):
-            lines.append(f"  paused by {visible(run['paused_by'], 60)}: `batchrunner continue` lets it submit again")
+            lines.append(
+                f"  paused by {visible(run['paused_by'], 60)}: `batchrunner continue{db}` lets it submit again"
+            )
         return lines
     if run["ended_at"] is None:
         return [f"  the last run, started {local_time(run['started_at'])}, died without a word; run again to continue"]
@@ -189,7 +191,14 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
         lines.append(f"    `batchrunner resolve JOB --task-id ID | --resubmit | --abandon{db}`")
     alive = one["run"] is not None and one["run"]["alive"]
     left = sum(states[s] for s in LEFT) + sum(one["old"].get(s, 0) for s in ("running", "downloading"))
-    if left and not alive:
+    unrecorded = one["unrecorded"]
+    if unrecorded and alive:
+        lines.append(f"  {number(unrecorded)} more of its manifest are being recorded")
+    elif unrecorded:
+        lines.append(
+            f"  {number(unrecorded)} of its manifest were never recorded, the run was cut short: run the manifest again"
+        )
+    elif left and not alive:
         lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
     if one["media_warnings"]:
         lines.append(

@@ -13,9 +13,8 @@ import click
 
 from .. import app
 from ..core.notice import Notice, Outcome, Sink
-from ..core.secret import forms
 from ..core.text import visible
-from ..environment import keys
+from ..environment import secrets
 from ..exits import (
     EXIT_BUG,
     EXIT_BUSY,
@@ -65,8 +64,7 @@ def logging(watcher: app.Watcher, path: Path | None, level: str) -> Iterator[Run
     """
     from ..runlog import Level, LogFile, RunLog
 
-    secrets = [form for key in keys() for form in forms(key)]
-    log = RunLog(watcher, None if path is None else LogFile(path), Level[level.upper()], secrets)
+    log = RunLog(watcher, None if path is None else LogFile(path), Level[level.upper()], secrets())
     try:
         yield log
     finally:
@@ -78,36 +76,45 @@ def logging(watcher: app.Watcher, path: Path | None, level: str) -> Iterator[Run
 class Teller:
     """Tells the sinks of the manifests, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
 
-    def __init__(self, manifests: Sequence[Manifest], db: Path, *, simulated: bool) -> None:
+    def __init__(self, db: Path, *, simulated: bool) -> None:
         """
         Raises:
             ManifestError: that file is not valid.
         """
-        sinks: dict[Sink, None] = {}
-        for manifest in manifests:
-            sinks |= dict.fromkeys(manifest.notify)
+        self._sinks: dict[Sink, None] = {}
+        self._names = "batchrunner"
+        self._db = db
+        self._simulated = simulated
         file = os.environ.get("BATCHRUNNER_NOTIFY")
         if file:
             from ..manifest import load_notices
 
-            secrets = [form for key in keys() for form in forms(key)]
-            sinks |= dict.fromkeys(load_notices(file, secrets=secrets))
-        self._sinks = list(sinks)
-        self._names = ", ".join(manifest.batch for manifest in manifests) or "batchrunner"
-        self._db = db
-        self._simulated = simulated
-        if self._sinks:
-            for problem in app.cannot_tell(self._sinks):
-                warn(f"at its end nobody will be told: {visible(problem)}")
+            self._add(load_notices(file, secrets=secrets()))
+
+    def of(self, manifests: Sequence[Manifest]) -> None:
+        """The manifests are known, and valid."""
+        for manifest in manifests:
+            self._add(manifest.notify)
+        self._names = ", ".join(manifest.batch for manifest in manifests) or self._names
+
+    def _add(self, sinks: Sequence[Sink]) -> None:
+        new = [sink for sink in sinks if sink not in self._sinks]
+        self._sinks |= dict.fromkeys(new)
+        for problem in app.cannot_tell(new) if new else ():
+            warn(f"at its end nobody will be told: {visible(problem)}")
 
     @contextmanager
-    def of_errors(self, log: RunLog) -> Iterator[None]:
-        """Tell of an error that ends the run before it has a result."""
+    def of_errors(self, log: RunLog | None = None) -> Iterator[None]:
+        """Tell of an error that ends the run before it has a result; what is wrong with the command line itself is
+        for whoever has typed it."""
         try:
             yield
+        except click.ClickException:
+            raise
         except Exception as error:
             outcome, code, text = _of_error(error)
-            log.note("bug" if code == EXIT_BUG else "refused_to_run", exit_code=code, message=text)
+            if log is not None:
+                log.note("bug" if code == EXIT_BUG else "refused_to_run", exit_code=code, message=text)
             self._tell(Notice(outcome, code, self._title(visible(text, 200))), log)
             raise
 
@@ -134,16 +141,17 @@ class Teller:
     def _title(self, text: str) -> str:
         return f"{'(simulated) ' if self._simulated else ''}{visible(self._names, 100)}: {text}"
 
-    def _tell(self, notice: Notice, log: RunLog) -> None:
+    def _tell(self, notice: Notice, log: RunLog | None) -> None:
         if not self._sinks:
             return
         try:
-            failures = app.tell(self._sinks, notice)
+            failures = app.tell(list(self._sinks), notice)
         except KeyboardInterrupt:
             failures = ["interrupted"]
         for failure in failures:
             warn(f"not told: {visible(failure, 300)}")
-            log.note("notify_failed", message=failure)
+            if log is not None:
+                log.note("notify_failed", message=failure)
 
 
 def _headline(outcome: Outcome, result: app.RunResult) -> str:
@@ -158,8 +166,10 @@ def _headline(outcome: Outcome, result: app.RunResult) -> str:
 
 
 def _of_error(error: Exception) -> tuple[Outcome, int, str]:
+    from ..manifest import ManifestError
+
     if isinstance(error, LedgerBusy):
         return Outcome.BUSY, EXIT_BUSY, str(error)
-    if isinstance(error, (UsageError, LedgerError)):
-        return Outcome.ERROR, EXIT_USAGE, str(error)
+    if isinstance(error, (UsageError, LedgerError, ManifestError)):
+        return Outcome.ERROR, EXIT_USAGE, str(error).partition("\n")[0]
     return Outcome.ERROR, EXIT_BUG, f"a bug in batchrunner ({type(error).__name__})"

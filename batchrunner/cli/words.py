@@ -16,7 +16,7 @@ from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_both, complete_jobs, db_words
 from .options import db_option, json_option, ledger_path, wait_option
-from .tables import counted, money, number, print_json, say
+from .tables import counted, money, number, print_json, say, warn
 
 if TYPE_CHECKING:
     from ..words import Done
@@ -158,6 +158,11 @@ def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db
     from .. import words
 
     done = asyncio.run(words.cancel(ledger_path(db), names, wait_lock, why=why))
+    if done.unrecorded:
+        warn(
+            f"{counted(done.unrecorded, 'job')} of the manifest never got into the ledger, as a run was cut short, and "
+            "can't be cancelled: running the manifest would record and send what it asks for"
+        )
     if as_json:
         print_json({"cancelled": _keys(done), "skipped": _skipped(done)})
         return EXIT_OK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .pricing import usd_text
 
 
@@ -10,11 +12,17 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def dollars(credits: int) -> str:  # noqa: A002
+    """630 -> `$0.63`, 2920680 -> `$2,920.68`."""
+    whole, _, cents = usd_text(credits).partition(".")
+    return f"${int(whole):,}.{cents}"
+
+
 def money(credits: int | None) -> str:  # noqa: A002
     """630 -> `630 credits ($0.63)`."""
     if credits is None:
         return "an unknown price"
-    return f"{number(credits)} credit{'s' if credits != 1 else ''} (${usd_text(credits)})"
+    return f"{number(credits)} credit{'s' if credits != 1 else ''} ({dollars(credits)})"
 
 
 def counted(count: int, noun: str) -> str:
@@ -50,3 +58,13 @@ def span(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def media_words(media: dict[str, Any]) -> str:
+    """What a file's headers say, from `media` of `jobs --json`: `1280x720, 5 s, h264, with sound`."""
+    size = f"{media['width']}x{media['height']}" if media["width"] else None
+    length = f"{media['duration_s']:g} s" if media["duration_s"] else None
+    fps = f"{media['fps']:g} pictures a second" if media.get("fps") else None
+    sound = None if media.get("audio") is None else "with sound" if media["audio"] else "without sound"
+    frames = f"decoded to its last picture, {number(media['frames'])} in all" if media.get("frames") else None
+    return ", ".join(fact for fact in (size, length, media["codec"], fps, sound, frames) if fact)

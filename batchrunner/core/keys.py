@@ -16,9 +16,13 @@ MAX_VALUE = 24
 """Longest matrix value, in characters, that stands in a key as it is."""
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+"""Made once: `json.dumps` makes an encoder for every call, which takes as long as the encoding."""
+
+
 def canonical_json(value: Any) -> bytes:
     """One spelling for one JSON value: sorted keys, no spaces, UTF-8. Equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def fingerprint(provider: str, model: str, request: Mapping[str, Any]) -> str:

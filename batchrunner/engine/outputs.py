@@ -152,4 +152,6 @@ def ordered(model: Model | None, request: Mapping[str, Any]) -> Ordered:
     if model is None:
         return Ordered()
     extra = model.schema.get("x-batchrunner", {}).get("media", {})
-    return read_order(model.output, {**model.defaults, **request}, extra.get("pixels"))
+    # The common names say in one way for all models what their own say in many.
+    told = {**model.defaults, **request, **model.common(request)}
+    return read_order(model.output, told, extra.get("pixels"))

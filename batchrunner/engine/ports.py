@@ -27,7 +27,9 @@ CRASH_POINTS = (
     "recover.spool",
     "recover.cleared",
     "recover.interrupted",
+    "start.begun",
     "start.recorded",
+    "record.part",
     "word.recorded",
     "start.bound",
     "start.noted",
@@ -93,6 +95,8 @@ class Settings:
         retry_delay: shortest wait before a failed download or poll is repeated.
         min_free_bytes: free space on the output disk below which nothing is submitted.
         batch_sync: seconds between two notes of the poll schedule.
+        first_part: jobs of a large new batch that are recorded before the first is sent.
+        part: jobs of it that are recorded together after that.
     """
 
     submits_per_minute: float = 300.0
@@ -112,6 +116,8 @@ class Settings:
     retry_delay: float = 1.0
     min_free_bytes: int = 128 * 1024 * 1024
     batch_sync: float = 5.0
+    first_part: int = 1000
+    part: int = 200
 
 
 def poll_budget(in_flight: int) -> float:

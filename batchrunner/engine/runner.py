@@ -14,9 +14,11 @@ from ..core.eta import Eta, by_latency, by_throughput
 from ..core.events import Withdrawn
 from ..core.job import IN_FLIGHT, Job, State
 from ..core.polling import Latencies
+from ..ledger.errors import WriteFailed
 from ..ledger.store import Schedule
 from .control import Control, Slots, Stop
 from .download import Downloader
+from .feed import Feed
 from .pacer import Pacer
 from .poll import Poller
 from .ports import Books, Deps, Settings, Work
@@ -48,6 +50,7 @@ class Runner:
         latencies: Latencies,
         known: Learned = Learned(),  # noqa: B008  frozen
         sent: Sequence[float] = (),
+        feed: Feed | None = None,
     ) -> None:
         self.control = control
         self._deps = deps
@@ -81,6 +84,10 @@ class Runner:
         )
         self._work = work
         self._latencies = latencies
+        self._feed = feed
+        self._recorded = asyncio.Event()
+        if feed is None:
+            self._recorded.set()
         self._finished: deque[float] = deque()
 
     async def run(self) -> Outcome:
@@ -96,6 +103,7 @@ class Runner:
             polling,
             submitting,
             self._guard(self._heartbeat(), "heartbeat"),
+            *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
             *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
         ]
         try:
@@ -111,7 +119,14 @@ class Runner:
 
     @property
     def _idle(self) -> bool:
-        return self._submitter.idle and not self._submitter.posts and self._poller.idle and not self._downloads.backlog
+        recorded = self._feed is None or self._feed.over
+        return (
+            recorded
+            and self._submitter.idle
+            and not self._submitter.posts
+            and self._poller.idle
+            and not self._downloads.backlog
+        )
 
     def progress(self) -> dict[str, Any]:
         """How far the run is, for people who watch and for `status`."""
@@ -149,7 +164,15 @@ class Runner:
         self.control.wake_all()
 
     async def withdraw(self, names: Sequence[str], who: str, why: str) -> Withdrawal:
-        """Withdraw pending jobs, of other batches of the ledger too. Raises as `withdraw`."""
+        """Withdraw pending jobs, of other batches of the ledger too. What is still being recorded comes first, and
+        nothing is sent meanwhile: a batch is withdrawn whole. Raises as `withdraw`."""
+        if not self._recorded.is_set() and not self.control.paused_by:
+            self.control.pause(who)
+            try:
+                await self._recorded.wait()
+                return await self.withdraw(names, who, why)
+            finally:
+                self.control.go_on()
         ours = set(self._work.ids)
         aside = Books(ledger=self._deps.ledger, spool=self._deps.spool, clock=self._deps.clock, crash=self._deps.crash)
         try:
@@ -173,6 +196,16 @@ class Runner:
             self._poller.resume(job, schedule)
         for job, _ in await self._deps.ledger.in_state(self._work.ids, State.DOWNLOADING):
             self._downloads.add(job)
+
+    async def _record(self, feed: Feed) -> None:
+        """Record the rest of the manifest beside everything else."""
+        try:
+            await feed.run(self._submitter.more)
+        except WriteFailed as failed:
+            self.control.halt(Stop.LEDGER, str(failed))
+        finally:
+            self._recorded.set()
+        self._wake.notify()
 
     def _renew(self, job: Job) -> None:
         """A dead output URL: ask for a fresh one. Free; and it takes a slot, for the poll budget's sake."""

@@ -94,6 +94,11 @@ class Submitter:
         self._look_again()
         self.wake.notify()
 
+    def more(self) -> None:
+        """More jobs were recorded."""
+        self._look_again()
+        self.wake.notify()
+
     async def run(self) -> None:
         """Submit until cancelled. POSTs on the wire go on; `drain` waits for them."""
         while True:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from . import audit, wal
 from .errors import LedgerUnusable
 from .files import check_file, create_private, runner
 
@@ -27,12 +27,17 @@ def migrations() -> list[tuple[int, str, str]]:
     return [(int(n[:4]), n[5:-4], (folder / n).read_text("utf-8")) for n in names]
 
 
-LATEST = 5
+LATEST = 7
 """Schema version of this release; a test holds it equal to the last migration."""
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, looked: Callable[[], bool] | None = None) -> sqlite3.Connection:
     """The one writing connection. The caller holds the `RunLock`.
+
+    Args:
+        path: the ledger; made where there is none.
+        looked: says whether the ledger was looked at as a whole and nobody has written to it since
+            (`early.EarlyLook.sound`); None, or where it says no, it is looked at here.
 
     Raises:
         LedgerUnusable: not a ledger, newer than this program, or damaged.
@@ -41,13 +46,14 @@ def open_writer(path: Path) -> sqlite3.Connection:
         raise LedgerUnusable(f"SQLite {sqlite3.sqlite_version} is too old; 3.37 or newer is needed")
     if not check_file(path):
         create_private(path)
+    sound = looked is not None and looked()
     _check_log(path)
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     except sqlite3.Error as error:
         raise LedgerUnusable(f"can't open {path}: {error}") from None
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, sound=sound)
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the second: SQLite quotes a damaged schema
         connection.close()
         raise LedgerUnusable(_damaged(path, error)) from None
@@ -59,6 +65,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def _check_log(path: Path) -> None:
     """Refuse a ledger of which SQLite would silently drop what was committed last."""
+    from . import wal
+
     try:
         damaged = wal.find(path)
     except OSError as error:
@@ -71,7 +79,9 @@ def _damaged(path: Path, error: object) -> str:
     return f"{path} is not a usable ledger ({error}); keep it, and restore a copy or choose another --db"
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, sound: bool) -> None:
+    from . import audit  # a reader need not pay for it
+
     _pragma(connection, "busy_timeout", BUSY_TIMEOUT_MS)
     version = _check_header(connection, path)
     _pragma(connection, "journal_mode", "wal")
@@ -80,14 +90,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _pragma(connection, "wal_autocheckpoint", 1000)
     _pragma(connection, "cache_size", -16384)
     _pragma(connection, "trusted_schema", 0)
-    if version:
+    if version and not sound:
         result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if result != "ok":
             raise LedgerUnusable(_damaged(path, result))
     for number, _name, sql in migrations():
         if number > version:
             _migrate(connection, number, sql)
-    if version and (damaged := audit.find(connection)) is not None:
+    if version and not sound and (damaged := audit.find(connection)) is not None:
         raise LedgerUnusable(_damaged(path, damaged))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.adaptive import Learned
+if TYPE_CHECKING:
+    from ..core.adaptive import Learned
 
 LATEST_CLAIMS = 2000
 """Steps of the history looked through for the last submissions: more than a second's worth at any rate that a run has
@@ -24,6 +25,8 @@ def row(provider: str, learned: Learned, now: float) -> tuple[Any, ...]:
 
 
 def read(provider: str, connection: sqlite3.Connection) -> Learned:
+    from ..core.adaptive import Learned  # a reader that only shows the limits need not pay for how they are found
+
     found = connection.execute(
         "SELECT submits_per_minute, in_flight, calls_per_minute FROM pace WHERE provider = ?", (provider,)
     ).fetchone()

@@ -7,14 +7,13 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..core.job import LIVE, State
 from ..core.media import Kept
 from ..core.selection import Selection
+from ..core.states import LIVE, TERMINAL, State
 from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .promotions import lineage
-from .rows import AMBIGUOUS
 from .selecting import where
 
 EVERYTHING = Selection()
@@ -37,6 +36,16 @@ PROGRESS = (
 """What `status` tells of the progress of a run that is alive."""
 
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
+
+
+def unfinished_models(connection: sqlite3.Connection, batches: Sequence[int]) -> list[str]:
+    """The models of the batches' jobs that have not ended, sorted."""
+    rows = connection.execute(
+        f"SELECT DISTINCT model FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
+        f"AND state NOT IN ({', '.join('?' * len(TERMINAL))}) ORDER BY model",
+        (*batches, *TERMINAL),
+    )
+    return [row["model"] for row in rows]
 
 
 def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
@@ -69,6 +78,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
         "output_dir": row["output_dir"],
         "media_warnings": media.warned(connection, row["id"]),
         "run": last_run(connection, batch, now),
+        "unrecorded": row["unrecorded"] if "unrecorded" in row.keys() else 0,  # noqa: SIM118  a Row iterates over values
         "learned_limits": pace.known(connection, row["provider"]),
     }
     return found
@@ -313,7 +323,6 @@ def bound_origin(connection: sqlite3.Connection, provider: str) -> str | None:
 
 
 __all__ = [
-    "AMBIGUOUS",
     "Unknown",
     "batch_names",
     "bound_origin",

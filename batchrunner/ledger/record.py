@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -40,7 +41,7 @@ ON CONFLICT (name) DO UPDATE SET
   provider = excluded.provider, manifest = excluded.manifest, profile = excluded.profile,
   output_dir = excluded.output_dir, max_credits = excluded.max_credits,
   submits_per_minute = excluded.submits_per_minute, in_flight = excluded.in_flight,
-  retry_provider = excluded.retry_provider, retry_moderated = excluded.retry_moderated,
+  retry_provider = excluded.retry_provider, retry_moderated = excluded.retry_moderated, unrecorded = 0,
   updated_at = excluded.updated_at
 RETURNING id
 """
@@ -81,9 +82,10 @@ WHERE NOT EXISTS (SELECT 1 FROM job o WHERE o.batch_id = ?1 AND o.key = i.key AN
 ORDER BY i.position
 """
 
+# `+`: by row id, so that what it takes grows with the jobs that are new and not with the batch.
 _BORN = """
 INSERT INTO history (job_id, at, attempt, from_state, to_state, event, reason)
-SELECT id, ?2, 0, NULL, 'pending', 'recorded', 'revision ' || revision FROM job WHERE batch_id = ?1 AND id > ?3
+SELECT id, ?2, 0, NULL, 'pending', 'recorded', 'revision ' || revision FROM job WHERE +batch_id = ?1 AND id > ?3
 """
 
 # Jobs yet to be sent whose file another job has, or may still get.
@@ -99,6 +101,11 @@ WHERE j.batch_id = ? AND j.current = 1 AND j.state IN ('pending', 'failed')
 GROUP BY j.id
 """
 
+_APPEND = """
+INSERT INTO job (batch_id, position, key, fingerprint, shot, take, matrix, tags, provider, model, request, seconds,
+                 credits, output, named, revision, created_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)
+"""
 
 # A name that any batch has planned in the same folder.
 _TAKEN = """
@@ -134,6 +141,38 @@ def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobS
     return batch_id
 
 
+def streams(connection: sqlite3.Connection, batch: BatchSpec) -> bool:
+    """Whether a batch may be recorded in parts: nothing in the ledger can contradict it, as it is new, and no other
+    batch writes into its folder."""
+    sql = "SELECT 1 FROM batch WHERE name = ? OR output_dir = ?"
+    return connection.execute(sql, (batch.name, batch.output_dir)).fetchone() is None
+
+
+def begin(connection: sqlite3.Connection, batch: BatchSpec, first: Iterable[JobSpec], left: int, now: float) -> int:
+    """Write the first jobs of a batch that `streams`, and how many are left for `append`, inside the caller's
+    transaction. Returns the batch's row id."""
+    batch_id = record(connection, batch, first, now)
+    connection.execute("UPDATE batch SET unrecorded = ? WHERE id = ?", (left, batch_id))
+    return batch_id
+
+
+def append(connection: sqlite3.Connection, batch_id: int, jobs: Sequence[JobSpec], position: int, now: float) -> None:
+    """Write the next jobs of a batch that was begun, inside the caller's transaction.
+
+    Args:
+        connection: the writing one.
+        batch_id: what `begin` returned.
+        jobs: the next in the manifest's order.
+        position: how many stand before them.
+        now: unix seconds.
+    """
+    newest = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
+    rows = [(batch_id, *row, now, now) for row in _incoming_rows(jobs, position)]
+    connection.executemany(_APPEND, rows)
+    connection.execute(_BORN, (batch_id, now, newest))
+    connection.execute("UPDATE batch SET unrecorded = unrecorded - ? WHERE id = ?", (len(rows), batch_id))
+
+
 def upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
     """Write what is said of the batch as a whole; returns its row id."""
     row = connection.execute(
@@ -156,16 +195,22 @@ def upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
     return int(row[0])
 
 
-def _incoming_rows(jobs: Iterable[JobSpec]) -> Iterator[tuple[object, ...]]:
-    for position, job in enumerate(jobs):
+@functools.lru_cache(maxsize=4096)
+def _tags(tags: tuple[str, ...]) -> str:
+    """Nearly every shot has the tags of many others."""
+    return json.dumps(tags, ensure_ascii=False)
+
+
+def _incoming_rows(jobs: Iterable[JobSpec], first: int = 0) -> Iterator[tuple[object, ...]]:
+    for position, job in enumerate(jobs, first):
         yield (
             position,
             job.key,
             job.fingerprint,
             job.shot,
             job.take,
-            json.dumps(job.matrix, ensure_ascii=False),
-            json.dumps(job.tags, ensure_ascii=False),
+            json.dumps(job.matrix, ensure_ascii=False) if job.matrix else "{}",
+            _tags(job.tags),
             job.provider,
             job.model,
             canonical_json(job.request).decode(),

@@ -27,7 +27,7 @@ from .audit import genuine
 from .connection import open_writer
 from .errors import LedgerUnusable
 from .files import RunLock
-from .record import BatchSpec, record
+from .record import BatchSpec, append, begin, record, streams
 from .rows import JOB_COLUMNS, job_of
 from .selecting import where
 from .transitions import Change
@@ -47,6 +47,8 @@ class Batch:
     submits_per_minute: float
     in_flight: int
     retry: RetryBudget
+    unrecorded: int = 0
+    """Jobs of its manifest that are not in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ class Ledger:
         self._retry: dict[int, RetryBudget] = {}
 
     @classmethod
-    async def open(cls, path: Path, now: Callable[[], float]) -> Ledger:
+    async def open(cls, path: Path, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
         """Lock and open the ledger at `path`, making or migrating it where needed.
 
         Args:
             path: the database file.
             now: the wall clock, unix seconds.
+            looked: see `open_writer`.
 
         Raises:
             LedgerBusy: another runner holds it.
@@ -96,7 +99,7 @@ class Ledger:
         lock = RunLock(path)
         lock.acquire()
         try:
-            database = await ThreadDatabase.open(partial(open_writer, path))
+            database = await ThreadDatabase.open(partial(open_writer, path, looked))
         except BaseException:
             lock.release()
             raise
@@ -133,6 +136,17 @@ class Ledger:
         if isinstance(jobs, Iterator):
             jobs = list(jobs)  # an operation may be run twice
         return await self._writer.put_long(partial(_record, batch, jobs, self._now()))
+
+    async def begin(self, batch: BatchSpec, first: Sequence[JobSpec], left: int) -> int | None:
+        """Write the first jobs of a new batch, and that so many are left for `append`. Returns the batch's id; None,
+        and nothing is written, where it has to be recorded whole (see `record.streams`)."""
+        now = self._now()
+        return await self._writer.put_long(lambda c: begin(c, batch, first, left, now) if streams(c, batch) else None)
+
+    async def append(self, batch_id: int, jobs: Sequence[JobSpec], position: int) -> None:
+        """Write the next jobs of a batch that was begun; `position` is how many stand before them."""
+        now = self._now()
+        await self._writer.put(lambda c: append(c, batch_id, jobs, position, now))
 
     async def judge(self, judgement: promotions.Judgement) -> None:
         """Record a verdict; see `promotions.judge`."""
@@ -347,6 +361,7 @@ def _batches(names: tuple[str, ...], connection: sqlite3.Connection) -> list[Bat
             r["submits_per_minute"],
             r["in_flight"],
             RetryBudget(r["retry_provider"], r["retry_moderated"]),
+            r["unrecorded"],
         )
         for r in rows
     ]

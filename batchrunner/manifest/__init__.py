@@ -6,6 +6,7 @@ text -> located tree (`reading`, `events`, `rows_*`) -> checked (`schema_errors`
 
 from .load import load, load_profile
 from .model import Finding, JobSource, Manifest, ManifestError
+from .models import read_models
 from .notices import load_notices
 from .promotion import NotPromotable, Promotion
 
@@ -19,4 +20,5 @@ __all__ = [
     "load",
     "load_notices",
     "load_profile",
+    "read_models",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import catalogue
+from ..catalogue import Model
 from ..core.job import RetryBudget
 from ..core.pricing import Price, parse_price
 from ..core.text import visible
@@ -40,6 +41,7 @@ def load(
     profile: str | None = None,
     variables: Mapping[str, str] | None = None,
     secrets: Sequence[str] = (),
+    models: Mapping[str, Model] | None = None,
 ) -> Manifest:
     """Read a manifest, check all of it, and expand it.
 
@@ -48,6 +50,7 @@ def load(
         profile: `--profile`: name of the profile to apply.
         variables: `--var`: name to text, over the manifest's `vars`.
         secrets: texts that no file may contain, such as the API key; they are never shown.
+        models: the models there are; None for the shipped ones.
 
     Returns:
         the manifest; its jobs are made when they are walked.
@@ -56,11 +59,16 @@ def load(
         ManifestError: with everything that is wrong, sorted by position.
     """
     with _collector_off():
-        return _Loader(os.fspath(file), profile, dict(variables or {}), secrets).load()
+        return _Loader(os.fspath(file), profile, dict(variables or {}), secrets, models).load()
 
 
 def load_profile(
-    file: str | os.PathLike[str], profile: str, *, variables: Mapping[str, str], secrets: Sequence[str] = ()
+    file: str | os.PathLike[str],
+    profile: str,
+    *,
+    variables: Mapping[str, str],
+    secrets: Sequence[str] = (),
+    models: Mapping[str, Model] | None = None,
 ) -> Promotion:
     """Read the head of a manifest for one of its profiles; its shots are not looked at. Arguments as in `load`.
 
@@ -68,7 +76,7 @@ def load_profile(
         ManifestError: with everything that is wrong in the head, or there is no such profile.
     """
     with _collector_off():
-        return _Loader(os.fspath(file), profile, dict(variables), secrets).promotion(profile)
+        return _Loader(os.fspath(file), profile, dict(variables), secrets, models).promotion(profile)
 
 
 @contextmanager
@@ -84,7 +92,15 @@ def _collector_off() -> Iterator[None]:
 
 
 class _Loader:
-    def __init__(self, file: str, profile: str | None, overrides: dict[str, str], secrets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        file: str,
+        profile: str | None,
+        overrides: dict[str, str],
+        secrets: Sequence[str],
+        models: Mapping[str, Model] | None,
+    ) -> None:
+        self.models = catalogue.models() if models is None else models
         self.file = file
         self.profile = profile
         self.overrides = overrides
@@ -174,7 +190,7 @@ class _Loader:
 
     def _provider(self, root: Node) -> str:
         name = root.value.get("provider", DEFAULT_PROVIDER)
-        known = {DEFAULT_PROVIDER} | {m.provider for m in catalogue.models().values()}
+        known = {DEFAULT_PROVIDER} | {m.provider for m in self.models.values()}
         if isinstance(name, str) and name not in known:
             self.report.error(
                 root.at("provider"),
@@ -212,7 +228,7 @@ class _Loader:
 
     def _rules(self, root: Node, provider: str) -> dict[str, ModelRules]:
         node = _section(root, "prices")
-        known = {n: m for n, m in catalogue.models().items() if m.provider == provider}
+        known = {n: m for n, m in self.models.items() if m.provider == provider}
         prices: dict[str, Price] = {}
         is_price = gate({"$ref": "#/$defs/price", "$defs": self.schema["$defs"]}).is_valid
         for name, data in node.value.items():

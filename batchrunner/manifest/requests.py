@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..catalogue import Model
+from ..catalogue import Model, resolved
 from ..core.names import SLOT, CommonName
 from ..core.pricing import Price
 from .findings import did_you_mean, listed, quoted
@@ -45,7 +45,8 @@ class ModelRules:
         self.renamed = frozenset(n for n, c in self.names.items() if c != CommonName({n: SLOT}))
         """Common names that are more than a field of that name."""
         leaves = {n: _leaf(schema, c) for n, c in self.names.items() if n in self.renamed}
-        self.accepts: Mapping[str, Any] = {**leaves, **self.properties}
+        own = {n: resolved(schema, s) for n, s in self.properties.items()}
+        self.accepts: Mapping[str, Any] = {**leaves, **own}
         """Every field and common name that a manifest may give, with its schema; empty for what the model can't."""
         self.takes = frozenset(self.properties) | {n for n, c in self.names.items() if c.fields}
         self.strings = frozenset(n for n, s in self.accepts.items() if is_text(s))
@@ -213,8 +214,7 @@ def _leaf(schema: Mapping[str, Any], common: CommonName) -> Mapping[str, Any]:
     found: Any = schema
     for step in common.path:
         found = found.get("items", {}) if isinstance(step, int) else found.get("properties", {}).get(step, {})
-        if "$ref" in found:
-            found = schema.get("$defs", {}).get(str(found["$ref"]).removeprefix("#/$defs/"), {})
+        found = resolved(schema, found)
     return found if common.path else {}
 
 

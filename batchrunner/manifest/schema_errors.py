@@ -39,8 +39,14 @@ class Problem:
 
 
 def gate(schema: Mapping[str, Any]) -> Any:
-    """The fast validator: `is_valid(value)`."""
-    return jsonschema_rs.Draft202012Validator(dict(schema), validate_formats=False)
+    """The fast validator: `is_valid(value)`. Patterns are matched in linear time: a model may be anybody's.
+
+    Raises:
+        ValueError: a pattern that can't be matched so, with look-around or back references.
+    """
+    return jsonschema_rs.Draft202012Validator(
+        dict(schema), validate_formats=False, pattern_options=jsonschema_rs.RegexOptions()
+    )
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from ..catalogue import models
+from ..catalogue import Model, models
 from ..core.events import Ambiguous, NotSent, PollAnswer, PollFailed, SubmitAnswer
 from ..core.job import Problem
 from ..core.keys import canonical_json
@@ -168,11 +168,18 @@ class ReApi:
 
     name = NAME
 
-    def __init__(self, settings: ReApiSettings, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        settings: ReApiSettings,
+        clock: Callable[[], float] | None = None,
+        catalogue: Mapping[str, Model] | None = None,
+    ) -> None:
         """Args:
         settings: see there.
         clock: unix seconds, for a Retry-After date in an answer without a Date of its own.
+        catalogue: the models there are, for their endpoints; None for the shipped ones.
         """
+        self._models = models() if catalogue is None else catalogue
         self._settings = settings
         self._key = settings.secret
         self._base: Base = parse_base(settings.base_url, PREFIX)
@@ -200,7 +207,7 @@ class ReApi:
             BaseException: what `before_send` raised, unchanged; CancelledError where nothing was sent.
             ValueError, TypeError: `request` is not JSON.
         """
-        known = models().get(model)
+        known = self._models.get(model)
         if known is None or known.provider != NAME:
             return NotSent(Problem(f"no endpoint is known for the model {model!r}", "unknown_model"))
         post = _Post(before_send, self._settings.submit_timeout)

@@ -11,8 +11,10 @@ from ..core.job import PAID_FAILURES, FailureKind, State
 from ..core.morning import Entry
 
 MEANING = {
-    FailureKind.REJECTED: "The provider refused the request itself; nothing was created, nothing charged.",
-    FailureKind.MODERATED: "The provider's content policy refused it; refunded. The same prompt will fail again.",
+    FailureKind.REJECTED: "The provider refused the request itself; nothing was created, nothing charged. "
+    "Change the shot in the manifest and run again; the same request will hardly fare better.",
+    FailureKind.MODERATED: "The provider's content policy refused it; refunded. "
+    "Change the prompt in the manifest and run again; the same one will hardly fare better.",
     FailureKind.PROVIDER: "The task failed at the provider; refunded.",
     FailureKind.LOST: "The provider does not know the task any more. It may have been charged.",
     FailureKind.EXPIRED: "The task was completed and charged, but its output could not be fetched.",

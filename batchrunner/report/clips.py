@@ -51,6 +51,7 @@ class Clip:
         url: relative to the page's folder, percent-encoded.
         kind: `video`, `image`, `audio`, or `file` for what no browser shows.
         size: bytes; None where there is no such file.
+        role: `last_frame` of a clip's last frame; empty of an output proper.
         problem: why it can't be shown: it is missing, or not the file that was stored. Empty where it can.
     """
 
@@ -58,6 +59,7 @@ class Clip:
     url: str
     kind: str
     size: int | None
+    role: str = ""
     problem: str = ""
 
     @property
@@ -66,25 +68,26 @@ class Clip:
         return TYPES.get(self.path.suffix.lower(), "application/octet-stream")
 
 
-def find(path: str, size: int, folder: Path) -> Clip:
+def find(path: str, size: int, folder: Path, role: str = "") -> Clip:
     """Look at an output.
 
     Args:
         path: absolute, as the ledger has it.
         size: bytes that it had when it was stored.
         folder: absolute; where the page will be.
+        role: see `Clip.role`.
     """
     kind = next((k for k, endings in KINDS.items() if path.lower().endswith(endings)), "file")
     url = _url(path, folder)
     try:
         found = os.lstat(path)
     except (OSError, ValueError):
-        return Clip(Path(path), url, kind, None, "The file is missing")
+        return Clip(Path(path), url, kind, None, role, "The file is missing")
     if not stat.S_ISREG(found.st_mode):
-        return Clip(Path(path), url, kind, None, "There is something else in the file's place")
+        return Clip(Path(path), url, kind, None, role, "There is something else in the file's place")
     if found.st_size != size:
-        return Clip(Path(path), url, kind, found.st_size, "The file has changed since it was stored")
-    return Clip(Path(path), url, kind, found.st_size)
+        return Clip(Path(path), url, kind, found.st_size, role, "The file has changed since it was stored")
+    return Clip(Path(path), url, kind, found.st_size, role)
 
 
 def _url(path: str, folder: Path) -> str:

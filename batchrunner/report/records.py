@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..core.figures import local_time, span
+from ..core.figures import local_time, media_words, span
 from ..core.morning import Entry
 from ..core.text import visible
 from .clips import Clip
@@ -21,16 +21,16 @@ def shown(text: str, limit: int = LONGEST) -> str:
     return visible(text.replace("\r\n", "\n"), limit, keep="\n\t")
 
 
-def records(entries: Sequence[Entry], clips: Sequence[Clip | None]) -> Iterator[dict[str, Any]]:
+def records(entries: Sequence[Entry], clips: Sequence[Sequence[Clip]]) -> Iterator[dict[str, Any]]:
     """A record for each job, what is empty left out."""
-    for index, (entry, clip) in enumerate(zip(entries, clips, strict=True)):
-        record = {**_of_job(entry), **_of_attempts(entry), **_of_clip(clip)}
-        yield {"i": index, **{k: v for k, v in record.items() if v not in (None, "", [], False)}}
+    for index, (entry, kept) in enumerate(zip(entries, clips, strict=True)):
+        record = {**_of_job(entry), **_of_attempts(entry), "clips": [_of_clip(clip) for clip in kept]}
+        yield {"i": index, **_full(record)}
 
 
 def _of_job(entry: Entry) -> dict[str, Any]:
     job = entry.job
-    error = job["error"] or {}
+    error, media = job["error"] or {}, job["media"] or {}
     request = job["request"]
     kind, code = error.get("kind"), error.get("code")
     return {
@@ -51,6 +51,8 @@ def _of_job(entry: Entry) -> dict[str, Any]:
         "old": not job["current"],
         "rev": job["revision"] if entry.revised else None,
         "verdict": job.get("verdict"),
+        "media": "" if not media else media_words(media),
+        "warn": [shown(warning) for warning in media.get("warnings", ())],
         "sha": job["sha256"],
         "est": entry.estimated,
     }
@@ -81,15 +83,22 @@ def _of_attempts(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _of_clip(clip: Clip | None) -> dict[str, Any]:
-    if clip is None:
-        return {}
+def _of_clip(clip: Clip) -> dict[str, Any]:
+    return _full(_words_of(clip))
+
+
+def _full(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value not in (None, "", [], False)}
+
+
+def _words_of(clip: Clip) -> dict[str, Any]:
     return {
         "show": clip.kind,
         "url": clip.url,
         "path": shown(str(clip.path)),
         "bytes": clip.size,
         "problem": clip.problem,
+        "role": clip.role.replace("_", " "),
     }
 
 

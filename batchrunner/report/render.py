@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..core.figures import counted, local_time, money, number
+from ..core.figures import counted, dollars, local_time, money, number
 from ..core.morning import Morning
-from ..core.pricing import usd_text
 from .charts import exact_span
 from .clips import Clip, base64_pieces
 from .commands import Commands
@@ -72,11 +74,11 @@ def _environment() -> Environment:
     def harmless(value: Any) -> Any:
         return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=harmless)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=harmless, keep_trailing_newline=True)
     environment.filters.update(
         number=number,
         money=money,
-        usd=lambda amount: f"${usd_text(amount)}",
+        usd=dollars,
         span=exact_span,
         clock=local_time,
         count_of=counted,
@@ -88,8 +90,9 @@ def _environment() -> Environment:
 def page(
     morning: Morning,
     view: View,
-    clips: Sequence[Clip | None],
+    clips: Sequence[Sequence[Clip]],
     posters: Sequence[str | None],
+    width: int,
     *,
     embed: bool,
     again: str,
@@ -99,8 +102,9 @@ def page(
 
     Args:
         morning, view: the facts, and what is said of them.
-        clips: the output of each entry, None where it has none.
+        clips: the outputs of each entry.
         posters: of each entry, as base64 of WebP, None where there is none.
+        width: of the posters, in pixels.
         embed: whether the clips go in.
         again: the command that makes the page anew.
         lost: called with a clip that could not be read after all.
@@ -122,15 +126,16 @@ def page(
         )
     )
     yield text.encode("utf-8", "backslashreplace")
-    yield from (piece.encode("ascii") for piece in _posters(morning, posters))
+    yield from (piece.encode("ascii") for piece in _posters(morning, posters, width))
     if embed:
-        for index, clip in enumerate(clips):
-            if clip is not None and not clip.problem and clip.kind != "file":
-                yield from (piece.encode("ascii") for piece in _clip(index, clip, lost))
+        for index, kept in enumerate(clips):
+            for number_, clip in enumerate(kept):
+                if not clip.problem and clip.kind != "file":
+                    yield from (piece.encode("ascii") for piece in _clip(f"{index}.{number_}", clip, lost))
     yield f"<script>{_asset('page.js')}</script>\n</body>\n</html>\n".encode()
 
 
-def _data(morning: Morning, clips: Sequence[Clip | None], commands: Commands) -> dict[str, Any]:
+def _data(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands) -> dict[str, Any]:
     prompts: dict[str, int] = {}
     fields: dict[str, int] = {}
     jobs = []
@@ -149,7 +154,26 @@ def _data(morning: Morning, clips: Sequence[Clip | None], commands: Commands) ->
     }
 
 
-def _posters(morning: Morning, posters: Sequence[str | None]) -> Iterator[str]:
+_POSTERS = '<script type="application/json" class="posters" data-width="{width}">'
+_POSTER = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def known_posters(page: Path, batch: str, width: int) -> dict[str, str]:
+    """The posters of an earlier report of the batch, by the sha256 of their clips, so that a page that is made anew
+    makes only what is new. Nothing where there is no such report, or its posters have another width."""
+    found: dict[str, object] = {}
+    begin = _POSTERS.format(width=width)
+    with contextlib.suppress(OSError, ValueError), page.open(encoding="utf-8") as file:
+        if not is_report((file.readline() + file.readline()).encode(), batch):
+            return {}
+        for line in file:
+            if line.startswith(begin):  # a page has them a line each
+                found.update(json.loads(line.removeprefix(begin).removesuffix("</script>\n")))
+    return {k: v for k, v in found.items() if _DIGEST.fullmatch(k) and isinstance(v, str) and _POSTER.fullmatch(v)}
+
+
+def _posters(morning: Morning, posters: Sequence[str | None], width: int) -> Iterator[str]:
     for first in range(0, len(posters), CHUNK):
         chunk = {
             entry.job["sha256"]: poster
@@ -158,11 +182,11 @@ def _posters(morning: Morning, posters: Sequence[str | None]) -> Iterator[str]:
             )
             if poster is not None
         }
-        yield f'<script type="application/json" class="posters">{script_json(chunk)}</script>\n'
+        yield f"{_POSTERS.format(width=width)}{script_json(chunk)}</script>\n"
 
 
-def _clip(index: int, clip: Clip, lost: Callable[[Clip], None]) -> Iterator[str]:
-    yield f'<script type="text/plain" class="clip" data-job="{index}" data-type="{clip.type}">'
+def _clip(name: str, clip: Clip, lost: Callable[[Clip], None]) -> Iterator[str]:
+    yield f'<script type="text/plain" class="clip" data-clip="{name}" data-type="{clip.type}">'
     try:
         yield from base64_pieces(clip)
     except OSError:

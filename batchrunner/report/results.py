@@ -32,6 +32,11 @@ CSV_COLUMNS = (
     "output",
     "sha256",
     "bytes",
+    "duration_s",
+    "width",
+    "height",
+    "codec",
+    "media_warnings",
     "current",
     "revision",
     "created_at",
@@ -96,7 +101,7 @@ def _line(value: Any) -> str:
 
 
 def _flat(job: dict[str, Any]) -> dict[str, Any]:
-    error = job["error"] or {}
+    error, media = job["error"] or {}, job["media"] or {}
     return {
         **job,
         "matrix": _compact(job["matrix"]) if job["matrix"] else "",
@@ -107,6 +112,8 @@ def _flat(job: dict[str, Any]) -> dict[str, Any]:
         "error_code": error.get("code"),
         "error_message": error.get("message"),
         "request_id": error.get("request_id"),
+        **{name: media.get(name) for name in ("duration_s", "width", "height", "codec")},
+        "media_warnings": "; ".join(media.get("warnings", ())),
         "current": "true" if job["current"] else "false",
         "created_at": utc_time(job["created_at"]),
         "updated_at": utc_time(job["updated_at"]),

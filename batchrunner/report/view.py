@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.figures import counted, local_time, number, span
+from ..core.figures import counted, dollars, local_time, number, span
 from ..core.job import State
 from ..core.morning import Entry, Morning
-from ..core.pricing import usd_text
 from .causes import Cause, ShotCost, causes, shot_costs
 from .charts import Chart, latency, timeline
 from .clips import Clip
@@ -57,6 +56,7 @@ class View:
 
     batch: str
     headline: str
+    rest: str
     running: str
     tiles: list[Tile]
     doubts: list[Doubt]
@@ -72,6 +72,7 @@ class View:
     total: ShotCost
     jobs: int
     problems: int
+    unlike: int
     selected: str
     made: str
     ledger: str
@@ -81,12 +82,12 @@ class View:
     old: int
 
 
-def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, selected: str, now: float) -> View:
+def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, *, selected: str, now: float) -> View:
     """Put it together.
 
     Args:
         morning: the facts.
-        clips: the output of each entry, None where it has none.
+        clips: the outputs of each entry.
         commands: for the ledger.
         selected: the options by which jobs were chosen, empty for all.
         now: unix seconds.
@@ -100,7 +101,8 @@ def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, 
     alive = bool(run and run["alive"])
     return View(
         batch=morning.batch,
-        headline=_headline(len(current), states, len(doubtful), alive=alive, selected=bool(selected)),
+        headline=_headline(len(current), states, selected=bool(selected)),
+        rest=_rest(states, len(doubtful), alive=alive),
         running=_running(run, now) if alive and run else "",
         tiles=list(_tiles(len(current), states, len(doubtful), total, morning, found)),
         doubts=[_doubt(e, commands) for e in doubtful[:LISTED]],
@@ -115,7 +117,8 @@ def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, 
         more_shots=max(0, len(shots) - SHOTS),
         total=total,
         jobs=len(morning.entries),
-        problems=sum(1 for clip in clips if clip is not None and clip.problem),
+        problems=sum(1 for kept in clips for clip in kept if clip.problem),
+        unlike=sum(bool((e.job["media"] or {}).get("warnings")) for e in current),
         selected=selected,
         made=local_time(now, "%A %d %B %Y, %H:%M %Z"),
         ledger=str(commands.path),
@@ -129,24 +132,31 @@ def view(morning: Morning, clips: Sequence[Clip | None], commands: Commands, *, 
 # --- Summary ---------------------------------------------------------------------------------------------
 
 
-def _headline(jobs: int, states: Counter[State], doubtful: int, *, alive: bool, selected: bool) -> str:
+def _headline(jobs: int, states: Counter[State], *, selected: bool) -> str:
     """The night in one sentence."""
     if not jobs:
         return "No job was selected." if selected else "This batch has no jobs."
-    there, failed = states[State.SUCCEEDED], states[State.FAILED]
-    left = sum(states[s] for s in LEFT)
-    if there == jobs and not doubtful:
-        return "The clip is here." if jobs == 1 else f"All {number(jobs)} clips are here."
+    there = states[State.SUCCEEDED]
+    if jobs == 1:
+        return "The clip is here." if there else "The clip is not here."
+    if there == jobs:
+        return f"All {number(jobs)} clips are here."
+    return f"{number(there)} of {counted(jobs, 'clip')} {'is' if there == 1 else 'are'} here."
+
+
+def _rest(states: Counter[State], doubtful: int, *, alive: bool) -> str:
+    """What became of the others; empty where there are none."""
     rest = []
-    if failed:
-        rest.append(f"{number(failed)} failed")
     if doubtful:
         rest.append(f"{number(doubtful)} may have been paid for and need{'s' if doubtful == 1 else ''} your word")
+    if states[State.FAILED]:
+        rest.append(f"{number(states[State.FAILED])} failed")
+    left = sum(states[s] for s in LEFT)
     if left:
         rest.append(f"{number(left)} {'under way or waiting' if alive else 'still to be done'}")
     if states[State.CANCELLED]:
         rest.append(f"{number(states[State.CANCELLED])} cancelled")
-    return f"{number(there)} of {counted(jobs, 'clip')} {'is' if there == 1 else 'are'} here; {', '.join(rest)}."
+    return f"{', '.join(rest)}." if rest else ""
 
 
 def _running(run: dict[str, Any], now: float) -> str:
@@ -169,9 +179,9 @@ def _tiles(
     if left:
         flying = states[State.SUBMITTING] + states[State.RUNNING]
         yield Tile("Left", number(left), f"{number(flying)} in flight" if flying else "nothing in flight")
-    unsettled = f", ${usd_text(total.open)} not settled" if total.open else ""
-    yield Tile("Spent", f"${usd_text(total.spent)}", f"{number(total.spent)} credits{unsettled}")
-    yield Tile("Estimated", f"${usd_text(total.estimated)}", _estimate_note(total, morning))
+    unsettled = f", {dollars(total.open)} not settled" if total.open else ""
+    yield Tile("Spent", dollars(total.spent), f"{number(total.spent)} credits{unsettled}")
+    yield Tile("Estimated", dollars(total.estimated), _estimate_note(total, morning))
     if found:
         last = found[-1]
         when = f"{local_time(last.start, '%a %H:%M')} to {local_time(last.end, '%H:%M')}"
@@ -182,7 +192,7 @@ def _estimate_note(total: ShotCost, morning: Morning) -> str:
     if total.unpriced:
         return f"{counted(total.unpriced, 'job')} without a known price"
     cap = morning.status["credits"]["max"]
-    return f"budget ${usd_text(cap)}" if cap is not None else f"{number(total.estimated)} credits"
+    return f"budget {dollars(cap)}" if cap is not None else f"{number(total.estimated)} credits"
 
 
 def _doubt(entry: Entry, commands: Commands) -> Doubt:

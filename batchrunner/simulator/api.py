@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -125,17 +125,43 @@ def _user(key: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=16, person=b"batchrunner-sim").hexdigest()
 
 
-@functools.cache
-def _validator(model: str) -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(catalogue.models()[model].schema)
+class Models:
+    """The models that the service has, and what each accepts."""
+
+    def __init__(self, models: Mapping[str, Model] | None = None) -> None:
+        """Without an argument: the shipped ones."""
+        self._models = models
+        self._validators: dict[str, jsonschema_rs.Draft202012Validator] = {}
+
+    def get(self, name: str) -> Model | None:
+        """None where there is no such model."""
+        return (catalogue.models() if self._models is None else self._models).get(name)
+
+    def __getitem__(self, name: str) -> Model:
+        """The model of a task; an account that was kept may have one that is not known any more."""
+        found = self.get(name)
+        if found is None:
+            raise ApiError(500, 60099, f"the simulator was started without the model {name!r}")
+        return found
+
+    def validator(self, model: Model) -> jsonschema_rs.Draft202012Validator:
+        """Of the model's requests."""
+        if model.name not in self._validators:
+            options = jsonschema_rs.RegexOptions()
+            self._validators[model.name] = jsonschema_rs.Draft202012Validator(model.schema, pattern_options=options)
+        return self._validators[model.name]
 
 
-def parse_request(endpoint: str, body: bytes) -> tuple[Model, dict[str, Any]]:
+SHIPPED = Models()
+
+
+def parse_request(endpoint: str, body: bytes, models: Models = SHIPPED) -> tuple[Model, dict[str, Any]]:
     """The model and the fields of a request body.
 
     Args:
         endpoint: the path that it was posted to, such as `/videos/generations`.
         body: as received.
+        models: the service's.
 
     Raises:
         ApiError: 400; the first thing that is wrong.
@@ -149,10 +175,10 @@ def parse_request(endpoint: str, body: bytes) -> tuple[Model, dict[str, Any]]:
     name = request.get("model")
     if not isinstance(name, str):
         raise invalid("model: required")
-    model = catalogue.models().get(name)
+    model = models.get(name)
     if model is None or model.endpoint != endpoint:
         raise invalid(f"model: {name!r} is not available at {endpoint}")
-    wrong = next(iter(_validator(name).iter_errors(request)), None)
+    wrong = next(iter(models.validator(model).iter_errors(request)), None)
     if wrong is not None:
         raise invalid(f"{'.'.join(map(str, wrong.instance_path)) or 'request'}: {wrong.message}")
     return model, request

@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from .. import catalogue
 from ..core.text import visible
 from . import tiny
+from .api import SHIPPED, Models
 from .outputs import PLAIN, Given, made_as
 from .store import NewTask
 
@@ -57,9 +57,9 @@ def clip_seconds(told: dict[str, Any]) -> int:
     return seconds if isinstance(seconds, int) and not isinstance(seconds, bool) and 0 < seconds <= 60 else 5
 
 
-def make(task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool) -> bytes:
+def make(task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool, models: Models = SHIPPED) -> bytes:
     """The bytes of a task's file of that name: always the same for the same task."""
-    model = catalogue.models()[task.model]
+    model = models[task.model]
     request = orjson.loads(task.request)
     told = model.common(request)
     extension = made_as(given, name)
@@ -90,7 +90,8 @@ def make(task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool) -> b
 class MediaShelf:
     """Makes files, each once at a time, and keeps the latest ones."""
 
-    def __init__(self, *, rendered: bool) -> None:
+    def __init__(self, *, rendered: bool, models: Models = SHIPPED) -> None:
+        self._models = models
         self._rendered = rendered
         self._pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="simulator-clip")
         self._ready: OrderedDict[tuple[int, str], File] = OrderedDict()
@@ -109,7 +110,7 @@ class MediaShelf:
             self._ready.move_to_end(key)
             return ready
         if not self._rendered:
-            return _file(make(task, name, given, rendered=False))
+            return _file(make(task, name, given, rendered=False, models=self._models))
         making = self._making.get(key)
         if making is None:
             making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, task, name, given)
@@ -119,9 +120,8 @@ class MediaShelf:
         self._keep(key, file)
         return file
 
-    @staticmethod
-    def _make(task: NewTask, name: str, given: Given) -> File:
-        return _file(make(task, name, given, rendered=True))
+    def _make(self, task: NewTask, name: str, given: Given) -> File:
+        return _file(make(task, name, given, rendered=True, models=self._models))
 
     def _keep(self, key: tuple[int, str], file: File) -> None:
         if key in self._ready or len(file.data) > CACHE_BYTES:

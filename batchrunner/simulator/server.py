@@ -68,7 +68,7 @@ class Simulator:
             raise RuntimeError("the simulator is running already")
         store = Store(self.settings.state)
         self._world = World(self.settings, store, self._clock)
-        self._shelf = MediaShelf(rendered=self.settings.clips == "rendered")
+        self._shelf = MediaShelf(rendered=self.settings.clips == "rendered", models=self._world.models)
         routes = Routes(self._world, self._shelf)
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes(routes.table())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..catalogue import Model
 from .faults import Fault
 
 CLIPS = ("rendered", "tiny")
@@ -33,6 +35,7 @@ class SimulatorSettings:
         keys: the keys that are accepted; None for every key that begins with `rk_`.
         faults: what goes wrong, see `parse_faults`.
         state: SQLite file in which account and tasks outlive the process; None keeps them in memory.
+        models: the models that are accepted, by name; None for the shipped ones.
         clips: `rendered` for real video that shows the job, `tiny` for a few hundred bytes per output.
     """
 
@@ -51,6 +54,7 @@ class SimulatorSettings:
     keys: frozenset[str] | None = field(default=None, repr=False)
     faults: tuple[Fault, ...] = ()
     state: Path | None = None
+    models: Mapping[str, Model] | None = field(default=None, repr=False)
     clips: str = "rendered"
 
     def __post_init__(self) -> None:

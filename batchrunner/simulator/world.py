@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from .. import catalogue
 from . import api
 from .faults import FaultPlan, uniform
 from .outputs import LAST, PLAIN, Given, draw
@@ -33,6 +32,7 @@ class World:
         self.clock = clock
         self.faults = FaultPlan(settings.seed, settings.faults)
         self.users = api.Users(settings)
+        self.models = api.Models(settings.models)
         self._nonce = (store.meta("nonce") or "").encode()
         self._requests = 0
 
@@ -71,7 +71,7 @@ class World:
         Raises:
             ApiError: 400, 402 or 429; nothing created, nothing charged.
         """
-        model, request = api.parse_request(endpoint, body)
+        model, request = api.parse_request(endpoint, body, self.models)
         now = self.clock()
         with self.store.transaction():
             if self.settings.in_flight is not None and self.store.running(user, now) >= self.settings.in_flight:
@@ -122,7 +122,7 @@ class World:
         if task.error_code is not None:
             message = api.FAILURES.get(task.error_code, api.FAILURES[80001])
             return answer | {"output": None, "error": {"code": task.error_code, "message": message}}
-        kind = catalogue.models()[task.model].output
+        kind = self.models[task.model].output
         dead = self.faults.fires("expired_url", task.number, task.polls)
         given = self.given(task)
         paths = [self.media_path(task, name, now, dead=dead) for name in given.names(kind)]
@@ -151,7 +151,7 @@ class World:
 
     def has_output(self, task: Task, path: str) -> bool:
         """Whether a path names a file of this task, and the task has ended well by now."""
-        kind = catalogue.models()[task.model].output
+        kind = self.models[task.model].output
         done = task.status(self.clock()) == "completed"
         return done and path in {f"/media/tasks/{task.id}/{name}" for name in self.given(task).files(kind)}
 

@@ -159,3 +159,20 @@ def test_the_file_of_ones_own_has_a_mistake(place: Place, monkeypatch: pytest.Mo
     ran = place.run("  - {command: [date]}")
     assert ran.code == 2
     assert "mine.yaml:2:17: error: to[0] '-x' is not valid" in ran.err
+
+
+def test_a_manifest_that_is_not_valid_is_told_by_ones_own_file(
+    place: Place, server: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.folder / "mine.yaml").write_text(f"notify:\n  - webhook: {{url: '{server.url()}'}}\n")
+    monkeypatch.setenv("BATCHRUNNER_NOTIFY", "mine.yaml")
+    ran = place.run("  - {command: [date], onn: always}")
+    assert ran.code == 2
+    [(_, _, body)] = server.requests
+    notice = json.loads(body)
+    assert (notice["outcome"], notice["exit_code"]) == ("error", 2)
+    assert notice["title"].startswith("batchrunner: night.yaml:6:23: error: unknown key 'onn'")
+
+    assert place.run("  - {command: [date], onn: always}", "--dry-run").code == 2
+    assert place.run("  - {command: [date]}", "--plan", "x.json", "--on-unconfirmed", "resubmit").code == 2
+    assert len(server.requests) == 2, "who looks is not told"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import random
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,6 +54,11 @@ def some_clips(folder: Path, number: int) -> list[Path]:
     return found
 
 
+def unlike(original: Path, n: int) -> bytes:
+    """The clip, and yet bytes of its own: a `free` box at the end, which players skip (ISO/IEC 14496-12, 8.1.2)."""
+    return original.read_bytes() + struct.pack(">I4sI", 12, b"free", n)
+
+
 def outcome(chance: random.Random, n: int) -> str:
     """What becomes of a job: 93 of 100 succeed."""
     if n < 3:
@@ -68,7 +73,6 @@ async def play(path: Path, jobs: Sequence[JobSpec], out: Path, *, distinct: int 
     or so in flight, some refused for the rate, some failed."""
     chance = random.Random(seed)
     originals = some_clips(out.parent / "originals", min(distinct, len(jobs)))
-    digests = [hashlib.sha256(p.read_bytes()).hexdigest() for p in originals]
     out.mkdir(parents=True, exist_ok=True)
     clock = FakeClock(EVENING)
     async with open_ledger(path, clock) as ledger:
@@ -79,16 +83,14 @@ async def play(path: Path, jobs: Sequence[JobSpec], out: Path, *, distinct: int 
         for n, one in enumerate(jobs):
             file = out / f"{one.key}.mp4"
             at = EVENING + n * 25_000 / max(len(jobs), 400)
-            for when, event in _tale(chance, n, at, file, originals[n % len(originals)], digests[n % len(digests)]):
+            for when, event in _tale(chance, n, at, file, originals[n % len(originals)]):
                 steps.append((when, len(steps), one.key, event))
         for when, _, key, event in sorted(steps, key=lambda step: step[:2]):
             clock.wall_now = when
             known[key] = await ledger.advance(known[key], event)
 
 
-def _tale(
-    chance: random.Random, n: int, at: float, file: Path, original: Path, digest: str
-) -> Iterator[tuple[float, e.Event]]:
+def _tale(chance: random.Random, n: int, at: float, file: Path, original: Path) -> Iterator[tuple[float, e.Event]]:
     what = outcome(chance, n)
     if what == "pending":
         return
@@ -113,9 +115,9 @@ def _tale(
         yield at, e.TaskFailed(problem, moderated=moderated)
         return
     yield at, e.Completed((f"https://cdn.test/{n}.mp4",), 630)
-    if not file.exists():
-        os.link(original, file)
-    yield at + chance.uniform(0.5, 3), e.Stored(Output(str(file), digest, file.stat().st_size))
+    data = unlike(original, n)
+    file.write_bytes(data)
+    yield at + chance.uniform(0.5, 3), e.Stored(Output(str(file), hashlib.sha256(data).hexdigest(), len(data)))
 
 
 def night(folder: Path, number: int, *, distinct: int = 12) -> Path:

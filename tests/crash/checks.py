@@ -66,6 +66,11 @@ class Books:
         """The attempts of a job."""
         return [a for a in self.attempts if a["job_id"] == job["id"]]
 
+    @property
+    def unrecorded(self) -> int:
+        """Jobs that, as the ledger itself says, it does not have."""
+        return sum(batch["unrecorded"] for batch in self.batches)
+
     def states(self) -> dict[str, int]:
         """Counts by state of the current jobs."""
         found: dict[str, int] = {}
@@ -243,6 +248,21 @@ def check_said(books: Books, words: int) -> list[str]:
     return wrong
 
 
+def check_recorded(books: Books, jobs: int) -> list[str]:
+    """The ledger has the manifest, or says how much of it is missing."""
+    if not books.batches:
+        return []
+    there = sum(books.states().values())
+    good = there + books.unrecorded == jobs and {j["position"] for j in books.jobs if j["current"]} == {*range(there)}
+    return [] if good else [f"P4 {there} of {jobs} jobs are there, {books.unrecorded} are said to be missing"]
+
+
+def check_whole(books: Books, stop: str | None) -> list[str]:
+    """A run of a manifest that was not asked to leave has recorded all of it."""
+    allowed = stop in {"ledger", *SIGNALS} or not books.unrecorded
+    return [] if allowed else [f"P4 {books.unrecorded} jobs were left unrecorded ({stop})"]
+
+
 def check_history(books: Books) -> list[str]:
     """Every transition is one of the table's, each begins where the last ended, and the last ends where the job is."""
     wrong = []
@@ -269,14 +289,14 @@ def check_history(books: Books) -> list[str]:
 
 def check_end(books: Books, account: Account, outputs: Path, code: int, stop: str | None) -> list[str]:
     """P4, and that everything that could come home did: for the end of a run that died of nothing."""
-    wrong = check_code(books.states(), code, stop)
+    wrong = check_code(books.states(), code, stop, books.unrecorded)
     early = stop in {"credentials refused", "unreachable", "ledger", "disk", *SIGNALS}
     tasks = {t.id: t for t in account.tasks}
     for job in books.jobs:
         if job["state"] not in ENDED and (not early or job["state"] == "submitting"):
             wrong.append(f"P4 {job['key']} was left {job['state']}")
         wrong += _check_outcome(job, tasks.get(job["task_id"]), account)
-    if code == 4 and stop is None:
+    if code == 4 and stop is None and not books.unrecorded:
         wrong.append(f"P4 work was left for no reason: {books.states()}")
     for attempt in books.attempts:
         task = tasks.get(attempt["task_id"])
@@ -290,12 +310,13 @@ def check_end(books: Books, account: Account, outputs: Path, code: int, stop: st
     return wrong
 
 
-def check_code(states: Mapping[str, int], code: int, stop: str | None) -> list[str]:
+def check_code(states: Mapping[str, int], code: int, stop: str | None, unrecorded: int = 0) -> list[str]:
     """P4: the exit code says what is left. Written here once, for the enumeration and for the simulation.
 
     Args:
         states: how many of the current jobs there are in each state.
         code, stop: exit code, and why the run stopped early.
+        unrecorded: how many jobs of the manifest the ledger does not have.
     """
     if stop in SIGNALS:
         expected = SIGNALS[stop]
@@ -303,7 +324,7 @@ def check_code(states: Mapping[str, int], code: int, stop: str | None) -> list[s
         expected = 6
     elif states.get("unconfirmed"):
         expected = 3
-    elif any(states.get(s) for s in ("pending", "submitting", "running", "downloading")):
+    elif unrecorded or any(states.get(s) for s in ("pending", "submitting", "running", "downloading")):
         expected = 4
     else:
         expected = 1 if states.get("failed") else 0

@@ -28,7 +28,8 @@ from tests.crash.scenarios import FULL, MOMENT, POINTS, RUNS, THAWED, Death
 from tests.crash.workspace import BATCH, SETTINGS, Workspace
 from tests.double import Door
 
-QUICK = replace(SETTINGS, max_downloads=3)
+QUICK = replace(SETTINGS, max_downloads=3, first_part=1, part=1)
+"""A batch of two jobs is a large one."""
 
 FULL_AT = 64 * 1024
 """No file of the run grows beyond this: less than the ledger's log has by then, and just enough for the spool."""

@@ -7,7 +7,15 @@ import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from tests.crash.checks import Books, check_answered, check_end, check_now, check_said
+from tests.crash.checks import (
+    Books,
+    check_answered,
+    check_end,
+    check_now,
+    check_recorded,
+    check_said,
+    check_whole,
+)
 from tests.crash.child import Order
 from tests.crash.faults import FAULTS
 from tests.crash.processes import Ran
@@ -98,6 +106,8 @@ class Tale:
         elif ran.code in ENDS and not (verb == "word" and ran.code == 3):
             return ran
         for _ in range(MOST_FINALS):
+            if self._books().unrecorded:
+                verb = "run"  # as `resume` says
             ran = yield from self.step(Step(verb))
             if ran.code in ENDS or ran.stop == "budget":
                 return ran
@@ -127,6 +137,7 @@ class Tale:
         self._posts = len(account.posts)
         wrong = check_now(books, account, self._space.outputs, self._space.fault.budget)
         wrong += check_said(books, self._words)
+        wrong += check_recorded(books, self._space.fault.jobs)
         full = step.death is not None and step.death.point == FULL
         if ran.killed or ran.cut or (full and ran.missed):  # a disk that stays full leaves what a death leaves
             return wrong
@@ -134,6 +145,8 @@ class Tale:
             return wrong if ran.code in {0, 2} else [*wrong, f"exit code {ran.code} for a word"]
         if not full:
             wrong += check_answered(books, account, before)
+        if step.verb != "resume":
+            wrong += check_whole(books, ran.stop)
         return wrong + check_end(books, account, self._space.outputs, ran.code, ran.stop)
 
 

@@ -59,9 +59,40 @@ class Provider:
         return e.NotSent(Problem("the server closed the connection"))
 
 
+def submitter_of(
+    ledger: Ledger, provider: Provider, record: Callable[[Job, e.Event], Awaitable[Job]], folder: Path
+) -> tuple[Submitter, control.Control]:
+    """A submitter between the two, and its switches."""
+    clock = SystemClock()
+    deps = cast("Deps", Fake(ledger, provider, clock, record))
+    switches = control.Control(clock, Dice(1), lambda _stop, _message: None)
+    settings: Settings = replace(SETTINGS, submits_per_minute=60_000.0)
+    slots = control.Slots(5)
+    submitter = Submitter(
+        deps,
+        switches,
+        slots,
+        settings,
+        Work([Batch(1, "night", folder, 60_000.0, 5, RetryBudget())]),
+        on_running=print,
+        backlog=lambda: 0,
+        on_idle=lambda: None,
+        pacer=Pacer(deps, settings, slots),
+        latencies=Latencies(),
+    )
+    return submitter, switches
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let others go on until that holds."""
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0)
+
+
 async def test_a_post_that_ends_while_the_next_page_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "backoff", lambda *_arguments, **_more: 0.0)
-    ledger, provider, clock = Ledger(), Provider(), SystemClock()
+    ledger, provider = Ledger(), Provider()
     reading: list[asyncio.Future[list[Job]]] = []
 
     async def record(job: Job, event: e.Event) -> Job:
@@ -70,23 +101,7 @@ async def test_a_post_that_ends_while_the_next_page_is_read(tmp_path: Path, monk
             reading.pop().set_result([])
         return replace(job, fact=advance(job.fact, event))
 
-    deps = cast("Deps", Fake(ledger, provider, clock, record))
-    switches = control.Control(clock, Dice(1), lambda _stop, _message: None)
-    work = Work([Batch(1, "night", tmp_path, 60_000.0, 5, RetryBudget())])
-    settings: Settings = replace(SETTINGS, submits_per_minute=60_000.0)
-    slots = control.Slots(5)
-    submitter = Submitter(
-        deps,
-        switches,
-        slots,
-        settings,
-        work,
-        on_running=print,
-        backlog=lambda: 0,
-        on_idle=lambda: None,
-        pacer=Pacer(deps, settings, slots),
-        latencies=Latencies(),
-    )
+    submitter, _ = submitter_of(ledger, provider, record, tmp_path)
     running = asyncio.create_task(submitter.run())
     (await ledger.asked.get()).set_result([JOB])  # the first page
     reading.append(await ledger.asked.get())  # the second is asked for while the job is on the wire
@@ -102,6 +117,38 @@ async def test_a_post_that_ends_while_the_next_page_is_read(tmp_path: Path, monk
             await asyncio.sleep(0)
     assert not submitter.idle, "the run would end with a job pending and no reason"
     running.cancel()
+    await asyncio.wait([running])
+    await submitter.drain()
+
+
+async def test_jobs_that_are_withdrawn_while_their_page_is_read(tmp_path: Path) -> None:
+    """They are neither sent nor waited for; a pause keeps back what the next page has, until it ends."""
+    ledger, provider = Ledger(), Provider()
+
+    async def record(job: Job, event: e.Event) -> Job:
+        return replace(job, fact=advance(job.fact, event))
+
+    submitter, switches = submitter_of(ledger, provider, record, tmp_path)
+    switches.pause("ada")
+    running = asyncio.create_task(submitter.run())
+    old = await ledger.asked.get()
+    submitter.withdrawn()
+    old.set_result([JOB])
+
+    (await asyncio.wait_for(ledger.asked.get(), 10)).set_result([])
+    await until(lambda: submitter.idle)
+    assert provider.calls == 0
+
+    submitter.requeued()
+    (await asyncio.wait_for(ledger.asked.get(), 10)).set_result([JOB])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not submitter.idle
+    assert provider.calls == 0
+    switches.go_on()
+    await until(lambda: provider.calls == 1)
+    running.cancel()
+    provider.answered.set()
     await asyncio.wait([running])
     await submitter.drain()
 

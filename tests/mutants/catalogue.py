@@ -865,7 +865,7 @@ SECRETS = (
         "escapes_shown",
         "A prompt or a server's message reaches the terminal as it is.",
         "core/text.py",
-        "_escape(c) if unicodedata.category(c) in _DANGEROUS else c",
+        "_escape(c) if unicodedata.category(c) in _DANGEROUS and c not in keep else c",
         "c",
         "tests/unit/test_text.py",
     ),

@@ -37,6 +37,7 @@ class Books:
                 self.history: list[Row] = []
                 self.batches: list[Row] = []
                 self.hold_until = 0.0
+                self.unrecorded = 0
                 return
 
             def rows(sql: str) -> list[Row]:
@@ -48,6 +49,7 @@ class Books:
             self.batches = rows("SELECT * FROM batch ORDER BY id")
             hold = connection.execute("SELECT hold_until FROM account").fetchone()
             self.hold_until = hold[0] if hold else 0.0
+        self.unrecorded = sum(batch["unrecorded"] for batch in self.batches)
         self.of: dict[int, list[Row]] = {job["id"]: [] for job in self.jobs}
         for attempt in self.attempts:
             self.of[attempt["job_id"]].append(attempt)
@@ -206,6 +208,19 @@ def _history(books: Books) -> list[str]:
     return wrong
 
 
+def judge_recorded(books: Books, jobs: int) -> list[str]:
+    """The ledger has the manifest, or says how much of it is missing."""
+    if not books.batches or len(books.jobs) + books.unrecorded == jobs:
+        return []
+    return [f"P4 {len(books.jobs)} of {jobs} jobs are there, {books.unrecorded} are said to be missing"]
+
+
+def judge_whole(books: Books, stop: str | None) -> list[str]:
+    """A run of a manifest that was not asked to leave has recorded all of it."""
+    allowed = stop in {"ledger", *SIGNALS} or not books.unrecorded
+    return [] if allowed else [f"P4 {books.unrecorded} jobs were left unrecorded ({stop})"]
+
+
 # --- The end of a run ------------------------------------------------------------------------------------
 
 
@@ -219,13 +234,13 @@ def judge_end(
         left: downloads that it said it left to the next run.
         lost_after: the setting.
     """
-    wrong = check_code(books.states(), code, stop)
+    wrong = check_code(books.states(), code, stop, books.unrecorded)
     passing = [j for j in books.jobs if j["state"] in {"running", "downloading"}]
     if any(j["state"] == "submitting" for j in books.jobs):
         wrong.append("P4 a job was left submitting")
     if stop not in EARLY and len(passing) > left:
         wrong.append(f"P4 {len(passing)} jobs were left running or downloading, {left} of them knowingly ({stop})")
-    if code == 4 and stop is None and not left:
+    if code == 4 and stop is None and not left and not books.unrecorded:
         wrong.append(f"P4 work was left for no reason: {books.states()}")
     for job in books.jobs:
         wrong += _outcome(job, world, lost_after)

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +50,7 @@ from batchrunner.night import Night, RunOptions, RunResult, Watcher
 from batchrunner.providers.fetch import Fetcher
 from batchrunner.providers.reapi import ReApi, ReApiSettings
 from tests.simulation.loop import Died, Life, SimLoop, Stuck
-from tests.simulation.oracle import Books, judge, judge_end, judge_times
+from tests.simulation.oracle import Books, judge, judge_end, judge_recorded, judge_times, judge_whole
 from tests.simulation.world import BASE_URL, KEY, Hold, Post, Weather, World
 
 MODEL = "kling-3-0-turbo"
@@ -141,6 +141,12 @@ class Plan:
             limit=rng.randint(1, jobs) if rng.random() < 0.1 else None,
             until=rng.uniform(5.0, 60.0) if rng.random() < 0.1 else None,
         )
+
+
+def _in_parts(plan: Plan, rng: random.Random) -> Plan:
+    """How much of the batch is recorded before its first job is sent: in half of the seeds not all of it."""
+    first = rng.choice([plan.jobs, rng.randint(1, plan.jobs)])
+    return replace(plan, settings=replace(plan.settings, first_part=first, part=rng.randint(1, 5)))
 
 
 def _death(rng: random.Random) -> Death | None:
@@ -377,7 +383,7 @@ class Simulation:
     def __init__(self, seed: int, folder: Path, plan: Plan | None = None, weather: Weather | None = None) -> None:
         self._seed = seed
         self._rng = random.Random(f"plan {seed}")
-        self._plan = plan or Plan.draw(self._rng)
+        self._plan = plan or _in_parts(Plan.draw(self._rng), random.Random(f"parts {seed}"))
         self._db = folder / "night.db"
         self._outputs = folder / "out"
         prices = [self._rng.choice([630, 630, 315, 1260]) for _ in range(self._plan.jobs)]
@@ -456,6 +462,8 @@ class Simulation:
         word = word or (not clean and rng.random() < plan.word)
         before = Books(self._db) if self._db.exists() else None
         resume = before is not None and bool(before.jobs) and rng.random() < plan.resume
+        if clean and before is not None and before.unrecorded:
+            resume = False  # as `resume` says
         self._expect(before, word)
         options = RunOptions(
             db=self._db,
@@ -489,7 +497,7 @@ class Simulation:
             world.violation(f"the run broke: {type(error).__name__}: {error}")
             life.dead = True
             self._died(loop, life, opened, made, spools, locks)
-        self._look(life, loop, result, listener)
+        self._look(life, loop, result, listener, resumed=resume)
         return result
 
     def _manifest(self) -> Manifest:
@@ -621,7 +629,7 @@ class Simulation:
             for lock in locks:
                 lock.release()
 
-    def _look(self, life: Life, loop: SimLoop, result: RunResult | None, listener: _Listener) -> None:
+    def _look(self, life: Life, loop: SimLoop, result: RunResult | None, listener: _Listener, *, resumed: bool) -> None:
         world, plan = self.world, self._plan
         self.world.at_post = lambda _: []
         self.world.at_poll = lambda _: []
@@ -632,10 +640,13 @@ class Simulation:
         books = Books(self._db)
         found = judge(books, world, self._outputs, plan.budget)
         found += judge_times(world, life.number, plan.per_minute)
+        found += judge_recorded(books, plan.jobs)
         if result is not None:
             stop = result.stop.value if result.stop else None
             world.note("ended", result.exit_code, stop, books.states())
             left = len(listener.left)
+            if not resumed:
+                found += judge_whole(books, stop)
             found += judge_end(books, world, self._outputs, result.exit_code, stop, left, plan.settings.lost_after)
         else:
             world.forget_unknown(books.known)

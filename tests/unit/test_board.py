@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ MANY = Tally({State.PENDING: 5800, State.RUNNING: 420, State.DOWNLOADING: 12, St
 def board() -> BoardDisplay:
     found = BoardDisplay()
     found._names, found._tally = "night", MANY
+    found.db = Path("batchrunner.db").absolute()
     return found
 
 
@@ -61,7 +63,7 @@ def test_ten_thousand_jobs_are_a_few_lines(board: BoardDisplay, columns: int) ->
         "5,800\u00a0pending",
         "24\u00a0failed",
         "in flight 432 of 500   submits 118 of 300 a minute   finished 104.2 a minute",
-        "2,009,700 credits ($2009.70), 272,160 reserved, 1,260 at risk",
+        "2,009,700 credits ($2,009.70), 272,160 reserved, 1,260 at risk",
         "about 55 min left (48 min to 70 min)",
         "broke 499",
     ):

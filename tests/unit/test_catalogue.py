@@ -75,5 +75,5 @@ def test_a_model_without_title_or_price() -> None:
         "properties": {"model": {"const": "bare"}, "anything": True},
         "x-batchrunner": {"provider": "reapi", "endpoint": "/x", "output": "image"},
     }
-    bare = catalogue._model(json.loads(json.dumps(schema)))
+    bare = catalogue.model_of(json.loads(json.dumps(schema)))
     assert (bare.title, bare.price, bare.defaults, bare.fields) == ("bare", None, {}, ("anything",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -18,11 +19,13 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, Output, Problem, State
+from batchrunner.core.media import Facts, Kept
 from batchrunner.core.text import visible
+from batchrunner.engine.clock import wall
 from batchrunner.report import commands, records
 from batchrunner.simulator import clips
 from tests.cli_support import call, make_ledger
-from tests.support import path_to, spec
+from tests.support import FakeClock, open_ledger, path_to, spec
 
 BOMB = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`\u202eevil\u200b\x1b[2J javascript:alert(3) <!--"
@@ -63,6 +66,11 @@ def read(path: Path) -> Read:
     return page
 
 
+def posters_of(page: Read) -> list[dict[str, str]]:
+    """sha256 -> base64, an element for each hundred jobs."""
+    return [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"]
+
+
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -99,9 +107,8 @@ def test_what_is_in_the_page(out: Path) -> None:
         output_dir=str(out),
     )
     page = report(out)
-    assert (
-        "1 of 4 clips is here; 1 failed, 1 may have been paid for and needs your word, 1 still to be done." in page.text
-    )
+    assert "1 of 4 clips is here." in page.text
+    assert "1 may have been paid for and needs your word, 1 failed, 1 still to be done." in page.text
     db = f"--db {shlex.quote(str(out.parent / 'batchrunner.db'))}"
     for line in (
         f"batchrunner resolve cat-1 --task-id TASK_ID {db}",
@@ -117,10 +124,9 @@ def test_what_is_in_the_page(out: Path) -> None:
     assert page.text.index("Unconfirmed: these need your word") < page.text.index("Failures, by cause")
     assert [job["state"] for job in page.data["jobs"]] == ["succeeded", "unconfirmed", "failed", "pending"]
     dog = page.data["jobs"][0]
-    assert dog["url"] == "dog%20%231%2050%25.mp4"
-    assert (dog["spent"], dog["est"], dog["tags"], dog["show"]) == (630, 630, ["hero"], "video")
-    posters = [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"]
-    assert base64.b64decode(posters[0][dog["sha"]]).startswith(b"RIFF")
+    assert dog["clips"][0]["url"] == "dog%20%231%2050%25.mp4"
+    assert (dog["spent"], dog["est"], dog["tags"], dog["clips"][0]["show"]) == (630, 630, ["hero"], "video")
+    assert base64.b64decode(posters_of(page)[0][dog["sha"]]).startswith(b"RIFF")
 
 
 def test_the_commands_of_the_page_work(out: Path) -> None:
@@ -197,7 +203,7 @@ def test_one_file_to_mail(out: Path) -> None:
     page = report(out, "--only", "dog", "--embed")
     clip = [(attrs, text) for attrs, text in page.scripts if attrs.get("class") == "clip"]
     assert len(clip) == 1
-    assert clip[0][0] == {"type": "text/plain", "class": "clip", "data-job": "0", "data-type": "video/mp4"}
+    assert clip[0][0] == {"type": "text/plain", "class": "clip", "data-clip": "0.0", "data-type": "video/mp4"}
     assert base64.b64decode(clip[0][1], validate=True) == data
     assert "only --only dog" in page.text
     assert "batchrunner report night --only dog --embed --db" in page.text
@@ -209,7 +215,7 @@ def test_too_much_to_mail(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.cli.report.MAILABLE", 1000)
     ran = call("report", "night", "--embed")
     assert (ran.code, ran.err) == (0, "It has 0 MB; many mail servers take no more than 0\n")
-    monkeypatch.setattr("batchrunner.cli.report.EMBEDDABLE", 1000)
+    monkeypatch.setattr("batchrunner.report.make.EMBEDDABLE", 1000)
     ran = call("report", "night", "--embed")
     assert ran.code == 2
     assert "choose fewer with --tag" in ran.err
@@ -227,23 +233,41 @@ def test_files_that_are_gone_or_not_what_they_were(out: Path) -> None:
     assert (ran.code, ran.err) == (0, "warning: 3 files missing or changed since stored; the page says which\n")
     page = read(out / "report.html")
     assert "3 files are missing or not what was stored" in page.text
-    assert {job["shot"]: job.get("problem") for job in page.data["jobs"]} == {
+    assert {job["shot"]: job["clips"][0].get("problem") for job in page.data["jobs"]} == {
         "gone": "The file is missing",
         "cut": "The file has changed since it was stored",
         "link": "There is something else in the file's place",
         "broken": None,
         "fine": None,
     }
-    assert [a["data-job"] for a, _ in page.scripts if a.get("class") == "clip"] == ["3", "4"]
+    assert [a["data-clip"] for a, _ in page.scripts if a.get("class") == "clip"] == ["3.0", "4.0"]
 
 
 def test_no_poster_without_pyav(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ledger(out.parent / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(out))
     monkeypatch.setitem(sys.modules, "av", None)
-    for words in ([], ["--no-posters"]):
+    for words in ([], ["--no-stills"]):
         page = report(out, *words)
-        assert page.data["jobs"][0]["url"] == "dog.mp4"
-        assert [json.loads(text) for attrs, text in page.scripts if attrs.get("class") == "posters"] == [{}]
+        assert page.data["jobs"][0]["clips"][0]["url"] == "dog.mp4"
+        assert posters_of(page) == [{}]
+
+
+def test_stills_are_taken_over_from_the_page_that_is_replaced(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [(spec(name), stored(out / f"{name}.mp4", data)) for name, data in (("dog", None), ("cat", b"no clip"))]
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    before = posters_of(report(out))
+    assert len(before[0]) == 1
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert posters_of(report(out)) == before
+    page = (out / "report.html").read_text("utf-8")
+    still = next(iter(before[0].values()))
+    for damaged in ('"><b>', "", 'x" onerror="'):
+        (out / "report.html").write_text(page.replace(still, damaged), "utf-8")
+        assert posters_of(report(out)) == [{}]
+    (out / "report.html").write_text(page.replace('data-width="320"', 'data-width="100"'), "utf-8")
+    assert posters_of(report(out)) == [{}]
+    (out / "report.html").write_bytes(page.split("posters")[0].encode() + b'posters" data-width="320">{"\xff')
+    assert posters_of(report(out)) == [{}]
 
 
 def test_a_batch_without_jobs(out: Path) -> None:
@@ -257,14 +281,59 @@ def test_where_it_is_written(out: Path, tmp_path: Path) -> None:
     new = tmp_path / "not" / "there yet"
     make_ledger(tmp_path / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(new))
     assert call("report", "night").out == f"1 job in {new / 'report.html'}\n"
-    assert read(new / "report.html").data["jobs"][0]["url"] == "../../out%20put/dog.mp4"
+    assert read(new / "report.html").data["jobs"][0]["clips"][0]["url"] == "../../out%20put/dog.mp4"
     (tmp_path / "sub").mkdir()
     assert call("report", "night", "--out", "sub/x.html").code == 0
-    assert read(tmp_path / "sub/x.html").data["jobs"][0]["url"] == "../out%20put/dog.mp4"
+    assert read(tmp_path / "sub/x.html").data["jobs"][0]["clips"][0]["url"] == "../out%20put/dog.mp4"
     assert call("report", "night", "--out", "nowhere/x.html").code == 2
     assert call("report", "night", "--out", "sub").code == 2
     assert call("report", "nigt").code == 2
     assert call("report", "night", "--db", "none.db").code == 2
+
+
+def test_several_outputs_and_what_is_not_as_ordered(out: Path) -> None:
+    """All files of a task are there to see and to mail; a difference from what was ordered is said at three places."""
+    kept = []
+    for number, name in enumerate(("a.png", "b.png", "last.png")):
+        (out / name).write_bytes(name.encode())
+        output = Output(str(out / name), hashlib.sha256(name.encode()).hexdigest(), len(name))
+        facts = Facts(5.04, 640, 360, "h264", 24.0, True)
+        warnings = ("640x360, ordered 720p",) if number == 0 else ()
+        kept.append(Kept((number + 1) % 3, "image", "https://x.test/", output, facts, warnings))
+    first = kept[0].output
+    assert first is not None
+    events = (*path_to(State.DOWNLOADING), e.Stored(first, tuple(kept)))
+    make_ledger(out.parent / "batchrunner.db", [(spec("dog"), events), (spec("cat"), ())], output_dir=str(out))
+    page = report(out, "--embed")
+    dog = page.data["jobs"][0]
+    assert dog["media"] == "640x360, 5.04 s, h264, 24 pictures a second, with sound"
+    assert dog["warn"] == ["640x360, ordered 720p"]
+    assert [(clip["url"], clip.get("role")) for clip in dog["clips"]] == [
+        ("a.png", None),
+        ("b.png", None),
+        ("last.png", "last frame"),
+    ]
+    embedded = [(a["data-clip"], base64.b64decode(text)) for a, text in page.scripts if a.get("class") == "clip"]
+    assert embedded == [("0.0", b"a.png"), ("0.1", b"b.png"), ("0.2", b"last.png")]
+    assert "1 clip is not as ordered" in page.text
+    assert any(attrs.get("id") == "unlike" for _, attrs in page.tags)
+
+
+def test_while_a_run_is_alive(out: Path) -> None:
+    db = out.parent / "batchrunner.db"
+    make_ledger(db, [(spec("dog"), path_to(State.RUNNING)), (spec("cat"), ())], output_dir=str(out))
+
+    async def begin() -> None:
+        async with open_ledger(db, FakeClock(wall=wall())) as ledger:
+            ledger.beat(await ledger.start_run(["night"]), {"eta_seconds": 750.0})
+
+    assert "batchrunner resume night" in report(out).text
+    asyncio.run(begin())
+    page = report(out)
+    assert "A run was alive when this page was made" in page.text
+    assert "with about 13 min to go" in page.text
+    assert "2 under way or waiting." in page.text
+    assert "batchrunner resume night" not in page.text
 
 
 def test_only_a_report_of_this_batch_is_replaced(out: Path, tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def status(**states: int) -> dict[str, Any]:
         "states": {**dict.fromkeys((s.value for s in State), 0), **states},
         "credits": {"spent": 1260, "reserved": 0, "at_risk": 0, "estimated": 1890, "max": None},
         "old": {},
+        "media_warnings": 0,
         "output_dir": "/out/night",
         "run": None,
     }

@@ -72,6 +72,7 @@ async def test_status(ledger: Ledger, ask: Ask) -> None:
         "media_warnings": 0,
         "output_dir": "/out/night",
         "run": None,
+        "unrecorded": 0,
         "learned_limits": None,
     }
     json.dumps(found)

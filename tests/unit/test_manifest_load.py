@@ -633,7 +633,7 @@ PICTURES = {
 
 @pytest.fixture
 def two_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {**catalogue.models(), "pictures": catalogue._model(PICTURES)}
+    known = {**catalogue.models(), "pictures": catalogue.model_of(PICTURES)}
     monkeypatch.setattr(catalogue, "models", lambda: known)
 
 

@@ -77,3 +77,10 @@ def test_mistakes_have_a_place(text: str, said: str, tmp_path: Path, monkeypatch
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ManifestError):
         load_notices(tmp_path / "none.yaml")
+
+
+def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/nightly.md").read_text()
+    path = tmp_path / "night.yaml"
+    path.write_text("version: 1\nbatch: night\n" + page.partition("```yaml\n")[2].partition("```")[0] + SHOTS)
+    assert len(load(path).notify) == 3

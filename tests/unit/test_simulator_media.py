@@ -181,7 +181,7 @@ async def test_two_requests_for_one_file_make_it_once(monkeypatch: pytest.Monkey
     made: list[int] = []
     go = threading.Event()
 
-    def fake(task: NewTask, name: str, given: Given, *, rendered: bool) -> bytes:
+    def fake(task: NewTask, name: str, given: Given, *, rendered: bool, models: object) -> bytes:
         made.append(task.number)
         go.wait(30)
         return b"x"
@@ -203,7 +203,7 @@ async def test_two_requests_for_one_file_make_it_once(monkeypatch: pytest.Monkey
 async def test_the_shelf_makes_a_file_once_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def fake(task: NewTask, name: str, given: Given, *, rendered: bool) -> bytes:
+    def fake(task: NewTask, name: str, given: Given, *, rendered: bool, models: object) -> bytes:
         made.append(task.number)
         return b"x" * 40
 

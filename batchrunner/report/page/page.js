@@ -21,9 +21,9 @@
   }
 
   const number = (n) => n.toLocaleString("en-US");
-  const dollars = (credits) => "$" + (credits / 1000).toFixed(3).replace(/0$/, "");
+  const dollars = (credits) => "$" + (credits / 1000).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 3 });
   const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
-  const seconds = (s) => (s < 99.5 ? `${Math.round(s)} s` : `${Math.floor(Math.round(s) / 60)} min ${Math.round(s) % 60} s`);
+  const seconds = (s) => `${Math.floor(Math.round(s) / 60)}:${String(Math.round(s) % 60).padStart(2, "0")}`;
   const many = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
   const GLYPHS = { succeeded: "✓", failed: "✕", unconfirmed: "?", running: "◔", downloading: "↓", submitting: "↑",
     pending: "○", cancelled: "–" };
@@ -55,7 +55,7 @@
   function commandLine(line, label) {
     const button = make("button", { type: "button", class: "copy", "aria-label": `Copy the command: ${label}` }, "Copy");
     button.addEventListener("click", () => copy(button, line));
-    return make("div", { class: "command" }, make("code", { tabindex: 0, role: "group", "aria-label": label }, line), button);
+    return make("div", { class: "command" }, make("code", {}, line), button);
   }
 
   for (const button of document.querySelectorAll("button.copy")) {
@@ -78,30 +78,34 @@
   }
 
   const embedded = new Map();
-  for (const element of document.querySelectorAll("script.clip")) embedded.set(Number(element.dataset.job), element);
+  for (const element of document.querySelectorAll("script.clip")) embedded.set(element.dataset.clip, element);
   const blobs = new Map();
 
-  function source(job) {
-    const element = embedded.get(job.i);
-    if (!element) return job.url;
-    if (!blobs.has(job.i)) {
+  function source(job, n) {
+    const name = `${job.i}.${n}`;
+    const element = embedded.get(name);
+    if (!element) return job.clips[n].url;
+    if (!blobs.has(name)) {
       const binary = atob(element.textContent);
       const bytes = new Uint8Array(binary.length);
       for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
-      blobs.set(job.i, URL.createObjectURL(new Blob([bytes], { type: element.dataset.type })));
+      blobs.set(name, URL.createObjectURL(new Blob([bytes], { type: element.dataset.type })));
     }
-    return blobs.get(job.i);
+    return blobs.get(name);
   }
 
-  const playable = (job) => job.show && job.show !== "file" && !job.problem;
+  const shows = (clip) => clip !== undefined && clip.show !== "file" && !clip.problem;
+  const first = (job) => (job.clips || [])[0];
+  const playable = (job) => shows(first(job));
 
-  /** The clip itself; `quiet` plays it without sound and over again, as one of several. */
-  function player(job, quiet) {
+  /** The clip itself, the n-th of a job; `quiet` plays it without sound and over again, as one of several. */
+  function player(job, n, quiet) {
+    const clip = job.clips[n];
     const label = `${job.key}: ${prompt(job).slice(0, 200)}`;
     const failed = (event) => event.target.replaceWith(make("p", { class: "gone" },
-      "It can't be played. The page looks for it beside itself: ", make("code", {}, job.url)));
-    if (job.show === "image") return make("img", { src: source(job), alt: label, onerror: failed });
-    const element = make(job.show, { src: source(job), controls: true, autoplay: true, playsinline: true, loop: quiet,
+      "It can't be played. The page looks for it beside itself: ", make("code", {}, clip.url)));
+    if (clip.show === "image") return make("img", { src: source(job, n), alt: label, onerror: failed });
+    const element = make(clip.show, { src: source(job, n), controls: true, autoplay: n === 0, playsinline: true, loop: quiet,
       "aria-label": label, onerror: failed });
     element.muted = Boolean(quiet);
     return element;
@@ -150,11 +154,13 @@
       ` ${job.kind && job.state === "failed" ? job.kind : job.state}`);
   }
 
+  const problem = (job) => first(job) && first(job).problem;
+
   function picture(job, eager) {
     const box = make("div", { class: "picture" });
     if (!playable(job)) {
       box.append(make("div", { class: `blank ${job.state}` }, make("span", { class: "glyph", "aria-hidden": "true" },
-        job.problem ? "!" : GLYPHS[job.state]), make("p", {}, job.problem || job.error || "")));
+        problem(job) ? "!" : GLYPHS[job.state]), make("p", {}, problem(job) || job.error || "")));
       return box;
     }
     const image = poster(job);
@@ -168,7 +174,7 @@
 
   function start(box, job, together) {
     if (!together) stopAll();
-    const element = player(job, together);
+    const element = player(job, 0, together);
     box.replaceChildren(element);
     if (!together) element.focus();
   }
@@ -180,13 +186,14 @@
   function card(job, position) {
     const details = make("button", { type: "button", class: "title", "aria-haspopup": "dialog",
       title: job.key, onclick: () => openDetails(job) }, job.shot,
-      make("span", { class: "muted" }, ` ${[job.point, `take ${job.take}`].filter(Boolean).join(", ")}`));
+      make("span", { class: "muted" }, ` ${[`take ${job.take}`, job.point].filter(Boolean).join(", ")}`));
     const facts = [job.took === undefined ? null : seconds(job.took), job.spent ? dollars(job.spent) : null,
-      job.old ? `old, revision ${job.rev}` : null].filter(Boolean).join(" · ");
+      (job.clips || []).length > 1 ? `${job.clips.length} files` : null, job.old ? `old, revision ${job.rev}` : null].filter(Boolean).join(" · ");
     return make("article", { class: "card", "data-job": job.i, role: "listitem", "aria-setsize": found.length,
       "aria-posinset": position + 1, "aria-label": job.key }, picture(job),
       make("h3", {}, details),
-      make("p", { class: "meta" }, stateOf(job), make("span", { class: "muted" }, facts)),
+      make("p", { class: "meta" }, stateOf(job), job.warn ? make("span", { class: "state unconfirmed", title: job.warn.join("; ") },
+        "not as ordered") : null, make("span", { class: "muted" }, facts)),
       make("div", { class: "marks" }, verdictButtons(job)));
   }
 
@@ -330,8 +337,8 @@
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const states = new Set([...document.querySelectorAll("input[name=state]:checked")].map((box) => box.value));
     const [tag, model, word] = [$("tag").value, $("model").value, $("word").value];
-    const old = $("old") && $("old").checked;
-    found = jobs.filter((job) => states.has(job.state) && (old || !job.old) && (!tag || (job.tags || []).includes(tag)) &&
+    const [old, unlike] = ["old", "unlike"].map((id) => $(id) && $(id).checked);
+    found = jobs.filter((job) => states.has(job.state) && (old || !job.old) && (!unlike || job.warn) && (!tag || (job.tags || []).includes(tag)) &&
       (!model || job.model === model) && (!word || (verdicts.get(job.i) || "none") === word) &&
       words.every((part) => haystack(job).includes(part)));
     const order = ORDERS[$("sort").value];
@@ -405,8 +412,12 @@
     opened = job;
     stopAll();
     const stage = make("div", { class: "stage" });
-    if (playable(job)) stage.append(player(job, false));
-    else stage.append(make("p", { class: "gone" }, job.problem || job.error || `Nothing to show: ${job.state}.`));
+    (job.clips || []).forEach((clip, n) => {
+      if (clip.role) stage.append(make("p", { class: "gone" }, clip.role));
+      if (shows(clip)) stage.append(player(job, n, false));
+      else stage.append(make("p", { class: "gone" }, clip.problem || clip.path));
+    });
+    if (!job.clips) stage.append(make("p", { class: "gone" }, job.error || `Nothing to show: ${job.state}.`));
     const step = (by, label) => make("button", { type: "button", class: "quiet", onclick: () => go(by) }, label);
     dialog.replaceChildren(
       make("div", { class: "dialog-head" }, make("h2", { id: "details-title", tabindex: -1 }, job.key), step(-1, "Previous"), step(1, "Next"),
@@ -422,7 +433,9 @@
         rowOf("Credits", `${number(job.spent || 0)} spent (${dollars(job.spent || 0)})` +
           (job.est === undefined ? "" : `, ${number(job.est)} estimated`) +
           (job.open ? `, ${number(job.open)} reserved` : "") + (job.risk ? `, ${number(job.risk)} at risk` : "")),
-        rowOf("File", code(job.path), job.bytes ? ` ${size(job.bytes)}` : "", job.problem ? ` ${job.problem}.` : ""),
+        rowOf("Media", job.media), rowOf("Not as ordered", (job.warn || []).join("\n")),
+        (job.clips || []).flatMap((clip) => rowOf("File", code(clip.path), clip.bytes ? ` ${size(clip.bytes)}` : "",
+          clip.problem ? ` ${clip.problem}.` : "")),
         rowOf("SHA-256", code(job.sha))),
       ...attempts(job),
       make("h3", {}, "Commands"), ...commandsOf(job));
@@ -437,7 +450,7 @@
   }
 
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.closest("video, audio, code, .scroll")) return;
+    if (event.target.closest("video, audio, .scroll")) return;
     if (event.key === "ArrowLeft") go(-1);
     if (event.key === "ArrowRight") go(1);
   });

@@ -299,7 +299,7 @@ def _go(
     max_credits: int | None,
     log_file: Path | None,
     log_level: str,
-    look: EarlyLook | None,
+    look: EarlyLook | None = None,
     manifests: list[Manifest] | None = None,
     batches: Sequence[str] = (),
     plan: Frozen | None = None,

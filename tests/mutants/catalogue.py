@@ -714,7 +714,7 @@ MONEY = (
     _mutant(
         "cap_raised",
         "`--max-credits` may raise the budget of the manifest.",
-        "night.py",
+        "recording.py",
         "max_credits=min(caps) if caps",
         "max_credits=max(caps) if caps",
         f"{SIGNALS}::test_of_two_caps_the_smaller_one_counts",

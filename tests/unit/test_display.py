@@ -140,6 +140,7 @@ def status(**states: int) -> dict[str, Any]:
         "credits": {"spent": 1260, "reserved": 0, "at_risk": 0, "estimated": 1890, "max": None},
         "old": {},
         "media_warnings": 0,
+        "unrecorded": 0,
         "output_dir": "/out/night",
         "run": None,
     }

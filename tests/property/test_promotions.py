@@ -144,6 +144,9 @@ class Evening:
         assert not lost, "what was rejected is not sent"
 
 
+APPROVED = [("record", [0, 0]), ("finish", "a"), ("finish", "b"), ("approve", "a"), ("approve", "b")]
+
+
 @given(st.lists(steps, max_size=25))
 @settings(max_examples=40)
 @example(
@@ -153,6 +156,8 @@ class Evening:
         *[("send", "final"), ("reject", "a"), ("promote", "final"), ("approve", "a"), ("promote", "long")],
     ]
 )
+@example([*APPROVED, ("promote", "final"), ("reject", "a")])
+@example([*APPROVED, ("promote", "final"), ("record", [2, 0]), ("promote", "final")])
 def test_an_evening(evening: list[tuple[str, Any]]) -> None:
     async def play() -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -62,9 +62,9 @@ export BATCHRUNNER_MODELS=my-models                                    # instead
 ```
 
 The file is called `MODEL.schema.json`; one with the name of a shipped model takes its place. `run`, `resume`,
-`validate`, `plan`, `models`, `schema` and `simulate` take the folder. A run that is resumed needs it again: what the
-model makes and where it is sent stand in the file; without it the run is refused, and nothing is lost. What is wrong
-with a file is told with its position, like an error of a manifest; `schemas/model.schema.json` checks it in an
+`promote`, `validate`, `plan`, `models`, `schema` and `simulate` take the folder. A run that is resumed needs it again:
+what the model makes and where it is sent stand in the file; without it the run is refused, and nothing is lost. What is
+wrong with a file is told with its position, like an error of a manifest; `schemas/model.schema.json` checks it in an
 editor.
 
 ```json

@@ -250,6 +250,7 @@ Examples:
     help="The manifest that has the profile, where it is not where it was.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
+@models_option
 @_shared
 def promote(
     batch: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import signal
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
@@ -84,10 +85,22 @@ def seconds_left(until: datetime.time, since: datetime.time | None = None) -> fl
 
 
 def tell(sinks: Sequence[Sink], notice: Notice) -> list[str]:
-    """Tell the sinks; returns what could not be told, a line for each. Raises nothing of its own."""
-    from .notify import tell as all_of_them
+    """Tell the sinks; returns what could not be told, a line for each. A signal ends the telling, and nothing else: how
+    the run ended stands."""
+    return asyncio.run(_tell(sinks, notice))
 
-    return asyncio.run(all_of_them(sinks, notice, os.environ))
+
+async def _tell(sinks: Sequence[Sink], notice: Notice) -> list[str]:
+    from .notify import tell as tell_all
+
+    task = asyncio.ensure_future(tell_all(sinks, notice, os.environ))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return ["interrupted"]
 
 
 def cannot_tell(sinks: Sequence[Sink]) -> list[str]:

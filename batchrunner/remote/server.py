@@ -135,7 +135,7 @@ def _bind(place: Place) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
-        # Linux makes the file with the socket's own mode: it is never open to others. Elsewhere the second line does it.
+        # Linux makes the file with the socket's own mode, so that it is never open to others; elsewhere chmod does it.
         os.fchmod(listener.fileno(), 0o600)
         listener.bind(place.address)
         os.chmod(place.name, 0o600, dir_fd=place.folder)

@@ -61,7 +61,8 @@ class Facts:
         codec: of the picture, or of the sound where there is none; such as `h264`, `png`, `mp3`.
         fps: pictures a second, on average.
         audio: whether a clip has sound.
-        frames: pictures that were decoded, to the last; only where somebody has decoded it.
+        frames: pictures that were decoded; only where somebody has decoded it (`check --decode`).
+        broken: why it can't be decoded to its end; None where it can, or nobody has tried.
     """
 
     duration_s: float | None = None
@@ -71,6 +72,7 @@ class Facts:
     fps: float | None = None
     audio: bool | None = None
     frames: int | None = None
+    broken: str | None = None
 
     def words(self) -> dict[str, Any]:
         """As `media` in JSON: the first four always, the rest where known."""
@@ -151,9 +153,9 @@ def differences(order: Ordered, facts: Facts, kind: str) -> tuple[str, ...]:
         facts: of the file.
         kind: of the file; one of another kind than the order's is an extra, which nobody has ordered.
     """
+    found = [] if facts.broken is None else [f"it can't be decoded to its end: {facts.broken}"]
     if kind != order.kind:
-        return ()
-    found = []
+        return tuple(found)
     if order.seconds is not None and facts.duration_s is not None:
         off = facts.duration_s - order.seconds
         if abs(off) > SECONDS_OFF:

@@ -109,7 +109,7 @@ class Ordered:
     outputs: int | None = None
 
 
-def ordered(kind: str, request: Mapping[str, Any], pixels: Mapping[str, int] | None = None) -> Ordered:
+def ordered(kind: str, request: Mapping[str, Any]) -> Ordered:
     """Read an order out of a request.
 
     Models name the same things differently (REAPI.md), so a value is known by what it looks like; a name that nobody
@@ -117,10 +117,9 @@ def ordered(kind: str, request: Mapping[str, Any], pixels: Mapping[str, int] | N
 
     Args:
         kind: the model's kind of output.
-        request: with the model's defaults filled in.
-        pixels: the model's own names of resolutions: name to short side in pixels.
+        request: with the model's defaults filled in, and under the common names what the model calls otherwise.
     """
-    names = {**(PIXELS if kind == "video" else {}), **{k.lower(): v for k, v in (pixels or {}).items()}}
+    names = PIXELS if kind == "video" else {}
     sizes = (names.get(str(request[f]).lower()) for f in _SIZES if f in request)
     ratios = (_RATIO.fullmatch(str(request[f])) for f in _RATIOS if f in request)
     ratio = next(((int(m[1]), int(m[2])) for m in ratios if m and int(m[1]) and int(m[2])), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -139,14 +139,14 @@ def test_what_is_no_time_of_day(text: str) -> None:
 async def test_the_time_goes_on_while_another_runner_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = app._open_ledger
+    opened = app.open_ledger
     untils: list[float | None] = []
 
-    async def wait_first(options: app.RunOptions, clock: Clock) -> Ledger:
+    async def wait_first(db: Path, clock: Clock, wait: float, looked: Callable[[], bool] | None = None) -> Ledger:
         begin = clock.monotonic()
         while clock.monotonic() == begin:
             await clock.sleep(0.001)
-        return await opened(options, clock)
+        return await opened(db, clock, wait, looked)
 
     class Night:
         def __init__(self, options: app.RunOptions, *_: object) -> None:
@@ -155,7 +155,7 @@ async def test_the_time_goes_on_while_another_runner_is_waited_for(
         async def run(self) -> app.RunResult:
             return app.RunResult(0, [], None, "")
 
-    monkeypatch.setattr(app, "_open_ledger", wait_first)
+    monkeypatch.setattr(app, "open_ledger", wait_first)
     monkeypatch.setattr(app, "Night", Night)
     await app.run_here(app.RunOptions(db=tmp_path / "l.db", until=3600.0), app.Watcher())
     await app.run_here(app.RunOptions(db=tmp_path / "l.db"), app.Watcher())

@@ -319,6 +319,18 @@ def test_several_outputs_and_what_is_not_as_ordered(out: Path) -> None:
     assert any(attrs.get("id") == "unlike" for _, attrs in page.tags)
 
 
+def test_verdicts_that_the_ledger_has(out: Path) -> None:
+    jobs = [(spec("dog", take), stored(out / f"{take}.mp4", b"clip %d" % take)) for take in (1, 2, 3)]
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    assert "approved;" not in report(out).text
+    assert call("approve", "dog-1", "dog-2").code == 0
+    assert call("reject", "dog-2").code == 0
+    page = report(out)
+    assert [job.get("verdict") for job in page.data["jobs"]] == ["approved", "rejected", None]
+    assert "1 clip approved; what the finals would cost:" in page.text
+    assert f"batchrunner promote night --profile PROFILE --dry-run --db {out.parent / 'batchrunner.db'}" in page.text
+
+
 def test_while_a_run_is_alive(out: Path) -> None:
     db = out.parent / "batchrunner.db"
     make_ledger(db, [(spec("dog"), path_to(State.RUNNING)), (spec("cat"), ())], output_dir=str(out))

@@ -117,8 +117,10 @@
   const given = new Map(verdicts);
 
   function decide(job, verdict) {
-    if (verdicts.get(job.i) === verdict) verdicts.delete(job.i);
-    else verdicts.set(job.i, verdict);
+    // A second press takes the mark back; what the ledger has already stays until another word is said.
+    if (verdicts.get(job.i) !== verdict) verdicts.set(job.i, verdict);
+    else if (given.has(job.i)) verdicts.set(job.i, given.get(job.i));
+    else verdicts.delete(job.i);
     for (const button of document.querySelectorAll(`button[data-verdict="${job.i}"]`))
       button.setAttribute("aria-pressed", String(verdicts.get(job.i) === button.value));
     showVerdicts();
@@ -186,7 +188,7 @@
   function card(job, position) {
     const details = make("button", { type: "button", class: "title", "aria-haspopup": "dialog",
       title: job.key, onclick: () => openDetails(job) }, job.shot,
-      make("span", { class: "muted" }, ` ${[`take ${job.take}`, job.point].filter(Boolean).join(", ")}`));
+      make("span", { class: "muted" }, ` ${[`take ${job.take}`, (job.point || "").replace(/(^|, )[^,=]+=/g, "$1")].filter(Boolean).join(", ")}`));
     const facts = [job.took === undefined ? null : seconds(job.took), job.spent ? dollars(job.spent) : null,
       (job.clips || []).length > 1 ? `${job.clips.length} files` : null, job.old ? `old, revision ${job.rev}` : null].filter(Boolean).join(" · ");
     return make("article", { class: "card", "data-job": job.i, role: "listitem", "aria-setsize": found.length,
@@ -428,7 +430,7 @@
       make("dl", { class: "facts" },
         rowOf("State", stateOf(job)), rowOf("Error", job.error), rowOf("Request id", code(job.request_id)),
         rowOf("Task", code(job.task)), rowOf("Model", job.model), rowOf("Matrix", job.point),
-        rowOf("Tags", (job.tags || []).join(", ")),
+        rowOf("Promoted from", job.source), rowOf("Tags", (job.tags || []).join(", ")),
         fields(job).flatMap(([name, value]) => rowOf(name, value)),
         rowOf("Credits", `${number(job.spent || 0)} spent (${dollars(job.spent || 0)})` +
           (job.est === undefined ? "" : `, ${number(job.est)} estimated`) +

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, Output, Problem, State
@@ -243,6 +245,18 @@ def test_files_that_are_gone_or_not_what_they_were(out: Path) -> None:
     assert [a["data-clip"] for a, _ in page.scripts if a.get("class") == "clip"] == ["3.0", "4.0"]
 
 
+def test_stills_of_pictures_and_of_tall_clips(out: Path) -> None:
+    jobs = []
+    for name, card in (
+        ("a.png", clips.Card("a", "b", "c", "d", 320, 180)),
+        ("b.mp4", clips.Card("a", "b", "c", "d", 180, 320, 1)),
+    ):
+        jobs.append((spec(name[0]), stored(out / name, clips.clip(card) if card.seconds else clips.still(card))))
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    stills = [Image.open(io.BytesIO(base64.b64decode(still))) for still in posters_of(report(out))[0].values()]
+    assert [(still.format, still.size) for still in stills] == [("WEBP", (320, 180)), ("WEBP", (180, 320))]
+
+
 def test_no_poster_without_pyav(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ledger(out.parent / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(out))
     monkeypatch.setitem(sys.modules, "av", None)
@@ -285,7 +299,11 @@ def test_where_it_is_written(out: Path, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     assert call("report", "night", "--out", "sub/x.html").code == 0
     assert read(tmp_path / "sub/x.html").data["jobs"][0]["clips"][0]["url"] == "../out%20put/dog.mp4"
-    assert call("report", "night", "--out", "nowhere/x.html").code == 2
+    ran = call("report", "night", "--out", "nowhere/x.html")
+    assert (ran.code, ran.err) == (
+        2,
+        f"error: can't write {tmp_path / 'nowhere' / 'x.html'}: No such file or directory\n",
+    )
     assert call("report", "night", "--out", "sub").code == 2
     assert call("report", "nigt").code == 2
     assert call("report", "night", "--db", "none.db").code == 2

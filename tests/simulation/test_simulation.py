@@ -299,7 +299,7 @@ MUTANTS = (
     _polls_believe_any_id,
 )
 
-ENOUGH = 150
+ENOUGH = 250
 """Seeds within which every mistake is seen."""
 
 

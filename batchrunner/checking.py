@@ -78,7 +78,8 @@ def check(
     Args:
         db: the ledger.
         names: batches, jobs, or globs.
-        decode: decode each file to its end, in processes of their own; takes about a second for 5 s of 1080p.
+        decode: decode each file to its end, in processes of their own; takes up to 4 s of a core for 5 s
+            of 1080p.
         wait: seconds to wait for a run to end.
         tell: called with how many jobs are done, and of how many.
 

@@ -28,7 +28,7 @@ job: `show`, `jobs --json` (media) and the report tell it too. Exit code 0: all 
 """
 )
 @click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
-@click.option("--decode", is_flag=True, help="Decode every file to its end; about a second for 5 s of 1080p.")
+@click.option("--decode", is_flag=True, help="Decode every file to its end: up to 4 s of a core for 5 s of 1080p.")
 @click.option("--wait-lock", type=Duration(), default="0s", help="Wait this long for a run to end, such as 10m.")
 @json_option
 @db_option

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.media import Kept
 from ..core.selection import Selection
 from ..core.states import LIVE, TERMINAL, State
 from . import media, pace
@@ -15,6 +14,9 @@ from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .promotions import lineage
 from .selecting import where
+
+if TYPE_CHECKING:
+    from ..core.media import Kept
 
 EVERYTHING = Selection()
 

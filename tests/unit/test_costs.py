@@ -24,6 +24,7 @@ from batchrunner.core.selection import Selection
 from batchrunner.engine.ports import Books, Settings
 from batchrunner.ledger import record as recording
 from batchrunner.ledger.connection import open_writer
+from batchrunner.ledger.rows import FACT_COLUMNS, fact_values
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.transitions import Change
 from batchrunner.ledger.writer import InlineDatabase
@@ -281,9 +282,21 @@ def test_a_statement_more_in_each_transition_is_noticed(tmp_path: Path, monkeypa
         "__call__",
         lambda change, connection: connection.execute("SELECT count(*) FROM job WHERE shot = ?", ("s1",)).fetchone(),
     )
-    called, done = transitions(tmp_path)
+    _, done = transitions(tmp_path)
     assert done.statements > limit("SQL statements a transition")
     assert done.steps > limit("SQLite steps a transition")
+
+
+def test_a_fact_that_is_taken_apart_for_every_column_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dearer(
+        monkeypatch,
+        Change,
+        "__call__",
+        lambda change, connection: [fact_values(change.job.fact)[n] for n in range(len(FACT_COLUMNS))],
+    )
+    called, _ = transitions(tmp_path)
     assert called > limit("calls a transition")
 
 

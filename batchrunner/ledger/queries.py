@@ -12,7 +12,6 @@ from ..core.states import LIVE, TERMINAL, State
 from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
-from .promotions import lineage
 from .selecting import where
 
 if TYPE_CHECKING:
@@ -203,6 +202,8 @@ def _error(row: sqlite3.Row) -> dict[str, Any] | None:
 
 def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     """Everything about one job: what `jobs` says, its attempts and its history."""
+    from .promotions import lineage  # which knows a job's every fact: `status` need not
+
     row = connection.execute(f"{JOBS} WHERE job.id = ?", (job_id,)).fetchone()
     found = job_dict(row, media.reader(connection))
     found["fingerprint"] = row["fingerprint"]

@@ -646,7 +646,7 @@ RECORDED = (
         "ledger/record.py",
         "WHERE name = ? OR output_dir = ?",
         "WHERE name = ? AND output_dir = ? AND 0",
-        f"{STREAMING}::test_a_batch_that_is_known",
+        f"{STREAMING}::test_a_batch_of_which_a_part_is_known",
     ),
     _mutant(
         "shared_folder_in_parts",

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..core.job import State
 from ..core.selection import Selection
+from ..core.states import State
 from ..exits import DEFAULT_DB
 
 F = TypeVar("F", bound=Callable[..., Any])

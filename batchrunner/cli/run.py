@@ -227,9 +227,7 @@ def resume(
     path = ledger_path(db, simulate=simulate)
     if not path.exists():
         raise app.UsageError(f"no ledger at {path}; name it with --db, or start with `batchrunner run MANIFEST`")
-    chosen = selection_of(only, tags)
-    with app.look_early(path) as look:
-        return _go(db=path, batches=batches, selection=chosen, as_json=as_json, simulate=simulate, look=look, **rest)
+    return _go(db=path, batches=batches, selection=selection_of(only, tags), as_json=as_json, simulate=simulate, **rest)
 
 
 @click.command(

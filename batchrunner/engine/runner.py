@@ -25,6 +25,9 @@ from .ports import Books, Deps, Settings, Work
 from .submit import Submitter
 from .withdraw import Withdrawal, withdraw
 
+TOGETHER = 200
+"""Tasks of earlier runs that are taken up without a look at anything else: some milliseconds."""
+
 THROUGHPUT_WINDOW = 120.0
 """Seconds over which the rate of finished jobs is measured for the ETA."""
 
@@ -97,21 +100,22 @@ class Runner:
         Raises:
             Whatever a bug raised, after every POST on the wire was answered and recorded.
         """
-        await self._take_up()
-        polling = self._guard(self._poller.run(), "poller")
-        submitting = self._guard(self._submitter.run(), "submitter")
-        tasks = [
-            polling,
-            submitting,
-            self._guard(self._heartbeat(), "heartbeat"),
-            *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
-            *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
-        ]
+        tasks = [self._guard(self._poller.run(), "poller")]  # it asks for the first while the others are taken up
+        submitting: asyncio.Task[None] | None = None
         try:
+            await self._take_up()
+            submitting = self._guard(self._submitter.run(), "submitter")
+            tasks += [
+                submitting,
+                self._guard(self._heartbeat(), "heartbeat"),
+                *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
+                *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
+            ]
             while not self.control.ended and not self._idle:
                 await self._wake.wait()
         finally:
-            submitting.cancel()
+            if submitting is not None:
+                submitting.cancel()
             await self._shut_down(tasks)
         if self.control.error is not None:
             raise self.control.error
@@ -191,12 +195,16 @@ class Runner:
         return len(self._finished), max(now - self._finished[0], 1.0) if self._finished else 0.0
 
     async def _take_up(self) -> None:
-        """Take up what runs and what is to be fetched already."""
-        for job, schedule in await self._deps.ledger.in_state(self._work.ids, State.RUNNING):
-            self._slots.take()
-            self._poller.resume(job, schedule)
+        """Take up what runs and what is to be fetched already. Both are read before the first is polled: what a poll
+        changes is not found twice."""
+        running = await self._deps.ledger.in_state(self._work.ids, State.RUNNING)
         for job, _ in await self._deps.ledger.in_state(self._work.ids, State.DOWNLOADING):
             self._downloads.add(job)
+        for number, (job, schedule) in enumerate(running, 1):
+            self._slots.take()
+            self._poller.resume(job, schedule)
+            if number % TOGETHER == 0:
+                await self._deps.clock.sleep(0.0)
 
     async def _record(self, feed: Feed) -> None:
         """Record the rest of the manifest beside everything else."""

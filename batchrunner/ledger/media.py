@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.job import Output
-from ..core.media import LAST_FRAME, Facts, Kept, warnings_of
 from .errors import LedgerUnusable
+
+if TYPE_CHECKING:  # and imported where they are used: `status` asks for a number only, and for nothing else here
+    from ..core.media import Kept
 
 _SAVE = (
     "INSERT OR REPLACE INTO media (job_id, attempt, number, kind, url, file, sha256, bytes, facts, warnings, "
@@ -60,6 +61,8 @@ def of(connection: sqlite3.Connection, job_id: int, attempt: int) -> list[Kept]:
     Raises:
         LedgerUnusable: what stands there makes no sense.
     """
+    from ..core.media import LAST_FRAME
+
     try:
         found = [_kept(*row) for row in connection.execute(_OF, (job_id, attempt))]
     except (ValueError, TypeError, AttributeError) as error:
@@ -70,6 +73,9 @@ def of(connection: sqlite3.Connection, job_id: int, attempt: int) -> list[Kept]:
 def _kept(
     number: int, kind: str, url: str, file: str | None, sha256: str, size: int, facts: str, warnings: str
 ) -> Kept:
+    from ..core.job import Output
+    from ..core.media import Facts, Kept
+
     output = None if file is None else Output(file, sha256, size)
     return Kept(number, kind, url, output, Facts.of(json.loads(facts)), tuple(json.loads(warnings)))
 
@@ -82,6 +88,8 @@ def words(kept: Sequence[Kept], file: Sequence[Any]) -> dict[str, Any]:
         file: path, hash and size of the first output by the job itself: what there is of a job whose success is older
             than the table.
     """
+    from ..core.media import LAST_FRAME, warnings_of
+
     if not kept:
         names = ("path", "sha256", "bytes")
         return {
@@ -144,6 +152,8 @@ def _output(one: Kept) -> dict[str, Any]:
         "bytes": one.output.size,
         "kind": one.kind,
     }
+    from ..core.media import LAST_FRAME
+
     if one.number == LAST_FRAME:
         found["role"] = "last_frame"
     return {**found, "media": {**one.facts.words(), "warnings": list(one.warnings)}}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.media import Kept
 from ..core.selection import Selection
 from ..core.states import LIVE, TERMINAL, State
 from . import media, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
-from .promotions import lineage
 from .selecting import where
+
+if TYPE_CHECKING:
+    from ..core.media import Kept
 
 EVERYTHING = Selection()
 
@@ -201,6 +202,8 @@ def _error(row: sqlite3.Row) -> dict[str, Any] | None:
 
 def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     """Everything about one job: what `jobs` says, its attempts and its history."""
+    from .promotions import lineage  # which knows a job's every fact: `status` need not
+
     row = connection.execute(f"{JOBS} WHERE job.id = ?", (job_id,)).fetchone()
     found = job_dict(row, media.reader(connection))
     found["fingerprint"] = row["fingerprint"]

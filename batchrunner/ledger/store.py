@@ -192,13 +192,14 @@ class Ledger:
                 raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
         return [self._job(row) for row in rows], next_at
 
-    async def in_state(self, batches: Sequence[int], state: State) -> list[tuple[Job, Schedule]]:
-        """Every job of the batches that is submitting, unconfirmed, running or downloading; old revisions too."""
+    async def in_state(self, batches: Sequence[int], state: State) -> Iterator[tuple[Job, Schedule]]:
+        """Every job of the batches that is submitting, unconfirmed, running or downloading; old revisions too. As they
+        are now; each is made of its row when it is asked for, which takes longer than to read them all."""
         rows = await self._writer.read(partial(_in_state, tuple(batches), state))
-        return [
+        return (
             (self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"]))
             for row in rows
-        ]
+        )
 
     async def selected(self, batches: Sequence[int], selection: Selection, state: State) -> list[Job]:
         """Current jobs of the selection in one state."""

@@ -59,6 +59,8 @@ MOST_DEATHS = 3
 """Deaths that follow one another in a recovery, after the one that was chosen."""
 RARE = 30.0
 """At scale 1, one in so many of the deaths that faults alone would have, faults in pairs have."""
+RARELY = ("recover.", "start.begun", "record.")
+"""Points that few runs after a death pass."""
 FINISHES = ("run", "resume", "word")
 
 
@@ -174,7 +176,7 @@ class Driver:
     def _seconds(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
         rare = RARE if so_far.partition("/")[0] in PAIRS else 1.0
         for death in _deaths(passed):
-            share = 4.0 if death.point.startswith("recover") else 26.0
+            share = 4.0 if death.point.startswith(RARELY) else 26.0
             if self._taken(f"{so_far}/{death}", share * rare):
                 yield death
 
@@ -184,9 +186,12 @@ class Driver:
     def _signals(self) -> Iterator[Steps]:
         """Every signal at every point, once and twice, in a first run and in a recovery."""
         sent, running, full = (Step("run", d) for d in (Death("submit.answered"), Death("poll.sent"), Death(FULL)))
+        opened = Step("run", Death("start.opened"))
         for fault, prefix, verb in (
             ("slow", [], "run"),
             ("slow+gone", [], "run"),
+            ("fail", [], "run"),
+            ("slow", [opened], "run"),
             ("disk_full", [full], "run"),
             ("narrow", [sent], "run"),
             ("slow+gone", [running], "resume"),

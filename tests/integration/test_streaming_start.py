@@ -140,6 +140,14 @@ def test_a_batch_that_is_known(night: Night) -> None:
     assert night.parts == 0
 
 
+def test_a_batch_of_which_a_part_is_known(night: Night) -> None:
+    """Nothing lies in its folder yet."""
+    night.cut("start.begun")
+    assert night.run().exit_code == 0
+    assert (night.points.count("start.recorded"), night.parts) == (1, 0)
+    assert check_recorded(night.books, JOBS) == []
+
+
 def test_a_small_batch(night: Night) -> None:
     night.run(settings=replace(SETTINGS, first_part=JOBS, part=1))
     assert (night.points.count("start.recorded"), night.parts) == (1, 0)
@@ -164,23 +172,24 @@ def test_a_folder_with_something_in_it_is_looked_at_whole(night: Night) -> None:
 
 def test_two_batches_in_one_folder_are_held_against_each_other(night: Night) -> None:
     """Also where they come in one command: the last job's file is another's."""
-    first = night.space.manifest()
-    with pytest.raises(OutputClash, match="night"):
-        night.run(first, replace(night.space.manifest(), batch="second"))
+    first = replace(night.space.manifest(), batch="first", jobs=Some(list(night.space.manifest().jobs)[-1:]))
+    with pytest.raises(OutputClash, match="first"):
+        night.run(first, night.space.manifest())
     assert night.posts() == []
 
 
 def test_of_two_manifests_the_last_is_recorded_in_parts(night: Night, tmp_path: Path) -> None:
-    second = replace(night.space.manifest(), batch="second", output_dir=tmp_path / "out2", jobs=Few(night))
+    others = [replace(j, key=f"x{j.key}", shot=f"x{j.shot}") for j in night.space.manifest().jobs][:5]
+    second = replace(night.space.manifest(), batch="second", output_dir=tmp_path / "out2", jobs=Some(others))
     night.run(night.space.manifest(), second, limit=2)
     assert (night.points.count("start.recorded"), night.parts) == (1, 2)
 
 
-class Few:
-    """Five jobs with keys of their own."""
+class Some:
+    """Jobs of another batch."""
 
-    def __init__(self, night: Night) -> None:
-        self._jobs = [replace(j, key=f"x{j.key}", shot=f"x{j.shot}") for j in night.space.manifest().jobs][:5]
+    def __init__(self, jobs: list[JobSpec]) -> None:
+        self._jobs = jobs
 
     def __len__(self) -> int:
         return len(self._jobs)

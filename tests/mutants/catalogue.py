@@ -59,6 +59,8 @@ DEADLINES = "tests/simulation/test_deadline.py"
 SOCKET = "tests/integration/test_remote_server.py"
 PAGE = "tests/integration/test_live_server.py"
 WAKEUPS = "tests/crash/test_lost_wakeup.py"
+STREAMING = "tests/integration/test_streaming_start.py"
+EARLY = "tests/unit/test_early_look.py"
 POWER = "tests/powerloss/test_powerloss.py::test_a_power_cut_loses_nothing"
 
 INTENT = (
@@ -632,6 +634,62 @@ RECORDED = (
         "if stat.S_ISLNK(info.st_mode):",
         "if False:",
         f"{OPENING}::test_a_symlink",
+    ),
+    _mutant(
+        "missing_part_not_noted",
+        "A batch of which only a part is recorded passes for the whole.",
+        "ledger/record.py",
+        "(left, batch_id))",
+        "(0 * left, batch_id))",
+        f"{STREAMING}::test_what_was_cut_short_is_said_and_made_whole",
+    ),
+    _mutant(
+        "known_batch_in_parts",
+        "A batch that the ledger knows is recorded as if it were new.",
+        "ledger/record.py",
+        "WHERE name = ? OR output_dir = ?",
+        "WHERE name = ? AND output_dir = ? AND 0",
+        f"{STREAMING}::test_a_batch_of_which_a_part_is_known",
+    ),
+    _mutant(
+        "shared_folder_in_parts",
+        "A batch is sent before all its files are held against those of another batch.",
+        "ledger/record.py",
+        "WHERE name = ? OR output_dir = ?",
+        "WHERE name = ? OR 0 * length(?)",
+        f"{STREAMING}::test_two_batches_in_one_folder_are_held_against_each_other",
+    ),
+    _mutant(
+        "full_folder_in_parts",
+        "A batch is paid for before all its files are looked for on disk.",
+        "recording.py",
+        "            return next(entries, None) is None",
+        "            return True",
+        f"{STREAMING}::test_a_folder_with_something_in_it_is_looked_at_whole",
+    ),
+    _mutant(
+        "part_exits_with_0",
+        "The exit code says nothing of jobs that never got into the ledger.",
+        "night.py",
+        "if unrecorded or any(",
+        "if any(",
+        f"{STREAMING}::test_what_was_cut_short_is_said_and_made_whole",
+    ),
+    _mutant(
+        "early_look_never_stale",
+        "What was found before another run wrote is believed.",
+        "ledger/early.py",
+        " and _version(connection) == before",
+        "",
+        f"{EARLY}::test_a_commit_meanwhile_makes_it_worthless",
+    ),
+    _mutant(
+        "early_look_sees_nothing",
+        "The look beside the manifest does not look.",
+        "ledger/early.py",
+        "whole = whole and audit.find(connection) is None",
+        "pass",
+        f"{EARLY}::test_a_lie_that_sqlite_would_not_see",
     ),
     _mutant(
         "doubt_exits_with_0",

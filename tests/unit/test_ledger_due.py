@@ -187,12 +187,12 @@ async def test_in_state_finds_old_revisions_and_their_schedule(ledger: Ledger, c
     await with_jobs(ledger, [spec("a", prompt="new"), spec("b")])
     ledger.save_schedules([Schedule(one.id, START + 90, 3), Schedule(two.id, START + 50, 1)])
     await written_behind(ledger)
-    found = await ledger.in_state([1], State.RUNNING)
+    found = list(await ledger.in_state([1], State.RUNNING))
     assert [(j.key, s) for j, s in found] == [
         ("b-1", Schedule(two.id, START + 50, 1, START + 5)),
         ("a-1", Schedule(one.id, START + 90, 3, START)),
     ]
-    assert await ledger.in_state([2], State.RUNNING) == []
+    assert list(await ledger.in_state([2], State.RUNNING)) == []
     assert [j.key for j in await ledger.selected([1], Selection(), State.PENDING)] == ["a-1"]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import signal
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -47,7 +48,7 @@ async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:
     clock = SystemClock()
     began = clock.monotonic()
     async with AsyncExitStack() as stack:
-        ledger = await _open_ledger(options, clock)
+        ledger = await open_ledger(options.db, clock, options.wait_lock, options.look.sound if options.look else None)
         if options.until is not None:  # the time goes on while another runner is waited for
             options = replace(options, until=options.until - (clock.monotonic() - began))
         stack.push_async_callback(ledger.close)
@@ -60,11 +61,20 @@ async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:
         return await night.run()
 
 
-async def _open_ledger(options: RunOptions, clock: Clock) -> Ledger:
-    end = clock.monotonic() + options.wait_lock
+async def open_ledger(db: Path, clock: Clock, wait: float, looked: Callable[[], bool] | None = None) -> Ledger:
+    """The ledger, as its one writer.
+
+    Args:
+        wait: seconds to wait for another runner.
+        looked: see `Ledger.open`.
+
+    Raises:
+        LedgerBusy: another runner holds it. LedgerUnusable: see `Ledger.open`.
+    """
+    end = clock.monotonic() + wait
     while True:
         try:
-            return await Ledger.open(options.db, clock.wall, options.look.sound if options.look else None)
+            return await Ledger.open(db, clock.wall, looked)
         except LedgerBusy:
             if clock.monotonic() >= end:
                 raise
@@ -84,10 +94,22 @@ def seconds_left(until: datetime.time, since: datetime.time | None = None) -> fl
 
 
 def tell(sinks: Sequence[Sink], notice: Notice) -> list[str]:
-    """Tell the sinks; returns what could not be told, a line for each. Raises nothing of its own."""
-    from .notify import tell as all_of_them
+    """Tell the sinks; returns what could not be told, a line for each. A signal ends the telling, and nothing else: how
+    the run ended stands."""
+    return asyncio.run(_tell(sinks, notice))
 
-    return asyncio.run(all_of_them(sinks, notice, os.environ))
+
+async def _tell(sinks: Sequence[Sink], notice: Notice) -> list[str]:
+    from .notify import tell as tell_all
+
+    task = asyncio.ensure_future(tell_all(sinks, notice, os.environ))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return ["interrupted"]
 
 
 def cannot_tell(sinks: Sequence[Sink]) -> list[str]:
@@ -111,6 +133,7 @@ __all__ = [
     "cannot_tell",
     "exit_code",
     "look_early",
+    "open_ledger",
     "read_ledger",
     "run",
     "run_here",

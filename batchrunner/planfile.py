@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .catalogue import models, schema_folder
+from .catalogue import Model, models, schema_folder
 from .core.frozen import FORMAT, VERSION, Arguments, Damaged, Frozen, FrozenBatch, FrozenJob, from_json, to_json
 from .core.text import visible
 from .exits import UsageError
@@ -20,7 +20,15 @@ LARGEST = 1 << 30
 """Bytes beyond which a file is not read: a plan of a million jobs has fewer."""
 
 
-def freeze(plans: Sequence[Plan], arguments: Arguments, *, path: Path, ledger: Path, made_at: str) -> Frozen:
+def freeze(
+    plans: Sequence[Plan],
+    arguments: Arguments,
+    *,
+    path: Path,
+    ledger: Path,
+    made_at: str,
+    known: Mapping[str, Model] | None = None,
+) -> Frozen:
     """What `plan --out` writes.
 
     Args:
@@ -29,6 +37,7 @@ def freeze(plans: Sequence[Plan], arguments: Arguments, *, path: Path, ledger: P
         path: where it will be written; other paths are kept relative to its folder.
         ledger: the ledger that was compared with.
         made_at: now, ISO 8601 in UTC.
+        known: the models there are, for the dates of their prices; None for the shipped ones.
 
     Raises:
         UsageError: a price is not known.
@@ -38,16 +47,17 @@ def freeze(plans: Sequence[Plan], arguments: Arguments, *, path: Path, ledger: P
             raise UsageError(
                 f"{plan.batch}: a price that nobody knows can't be frozen; give it in the manifest under prices:"
             )
-    return Frozen(made_at, _relative(ledger, path), arguments, tuple(_batch(plan, path) for plan in plans))
+    return Frozen(
+        made_at, _relative(ledger, path), arguments, tuple(_batch(plan, path, known or models()) for plan in plans)
+    )
 
 
-def _batch(plan: Plan, path: Path) -> FrozenBatch:
+def _batch(plan: Plan, path: Path, known: Mapping[str, Model]) -> FrozenBatch:
     jobs = {
         c.job: FrozenJob(c.change.value, c.credits, c.spec.fingerprint, c.spec.provider, c.spec.request)
         for c in plan.changes
         if c.spec is not None and c.credits is not None
     }
-    known = models()
     dates = {m: known[m].price for m in sorted({str(job.request["model"]) for job in jobs.values()}) if m in known}
     prices = {model: price.as_of for model, price in dates.items() if price is not None}
     return FrozenBatch(plan.batch, _relative(plan.file, path), prices, jobs)

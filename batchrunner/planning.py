@@ -22,7 +22,6 @@ from .engine.clock import wall
 from .environment import THIS_MACHINE, keys, provider_settings
 from .exits import UsageError
 from .ledger import pace, promotions, queries
-from .ledger.record import BatchSpec
 
 if TYPE_CHECKING:
     from .manifest import Manifest, Promotion
@@ -191,26 +190,23 @@ def winners_of(promotion: Promotion, connection: sqlite3.Connection) -> list[tup
 def promotion_of(
     promotion: Promotion, max_credits: int | None, who: str, connection: sqlite3.Connection
 ) -> promotions.Promoted:
-    """What the ledger records of a promotion. Folder, profile and manifest of the batch stay as they were recorded;
-    budget, limits and retries are the manifest's of today, and the smaller of its budget and `--max-credits` holds.
+    """What the ledger records of a promotion. Budget, limits and retries are the manifest's of today, and the smaller
+    of its budget and `--max-credits` holds; the batch's folder and profile stay as they were recorded.
 
     Raises:
         Unknown, UsageError: see `winners_of`.
     """
-    row = queries.find_batch(connection, promotion.batch)
     caps = [c for c in (promotion.max_credits, max_credits) if c is not None]
-    batch = BatchSpec(
-        name=promotion.batch,
-        provider=row["provider"],
-        manifest=row["manifest"],
-        profile=row["profile"],
-        output_dir=row["output_dir"],
-        max_credits=min(caps) if caps else None,
-        submits_per_minute=promotion.submits_per_minute,
-        in_flight=promotion.in_flight,
-        retry=promotion.retry,
+    return promotions.Promoted(
+        promotion.batch,
+        promotion.profile,
+        winners_of(promotion, connection),
+        min(caps) if caps else None,
+        promotion.submits_per_minute,
+        promotion.in_flight,
+        promotion.retry,
+        who,
     )
-    return promotions.Promoted(batch, promotion.profile, winners_of(promotion, connection), who)
 
 
 # --- How long --------------------------------------------------------------------------------------------

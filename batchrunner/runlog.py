@@ -159,8 +159,7 @@ class RunLog(Watcher):
 
     def note(self, event: str, job: Job | None = None, /, **data: Any) -> None:
         """A line for the log alone."""
-        level = level_of(event, data)
-        if self._file is None or level < self._level:
+        if self._file is None or (level := level_of(event, data)) < self._level:
             return
         missing = self._dropped - self._told
         if missing and self._write(Level.WARNING, "log_dropped", {"lines": missing}):

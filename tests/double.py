@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,6 +102,8 @@ class Plan:
         retry_after: the Retry-After of a 429, as it stands in the header.
         size: bytes of an output, about.
         usage: whether a completed task names its price.
+        outputs: files that a task gives.
+        last_frame: whether it gives its last frame too.
     """
 
     rules: Sequence[Rule] = ()
@@ -109,6 +112,8 @@ class Plan:
     retry_after: str = "0"
     size: int = 600
     usage: bool = True
+    outputs: int = 1
+    last_frame: bool = False
 
 
 @dataclass(slots=True)
@@ -139,6 +144,8 @@ class Task:
     dead: int = 0
     downloads: int = 0
     served: int = 0
+    files: dict[str, int] = field(default_factory=dict)
+    """How often each file was served whole: `1`, `2`, ...; `0` for the last frame."""
 
 
 @dataclass(slots=True)
@@ -157,18 +164,35 @@ class Account:
     calls: list[tuple[float, str]] = field(default_factory=list)
     """Monotonic seconds and `post`, `poll` or `media` of every call, in order."""
     size: int = 600
+    outputs: int = 1
+    last_frame: bool = False
 
     def of(self, label: str) -> list[Task]:
         """The tasks of one job."""
         return [t for t in self.tasks if t.label == label]
 
-    def clip(self, task_id: str) -> bytes:
-        """The bytes that are served for a task."""
-        return clip(task_id, self.size)
+    def clip(self, task_id: str, number: int = 1) -> bytes:
+        """The bytes that are served for a file of a task; 0 for its last frame."""
+        return media(task_id, number, self.size)
 
 
 def _box(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def media(task_id: str, number: int, size: int) -> bytes:
+    """A file of a task."""
+    return picture(task_id) if not number else clip(task_id if number == 1 else f"{task_id}~{number}", size)
+
+
+def picture(text: str) -> bytes:
+    """A PNG of one pixel that no other task has."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)) + chunk(b"tEXt", b"Comment\0" + text.encode())
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
 
 
 def clip(task_id: str, size: int) -> bytes:
@@ -316,7 +340,12 @@ class _Server:
             plan = Plan(**(words | {"rules": tuple(Rule(**r) for r in words["rules"])}))
             opened = self._accounts.get(scenario)
             if opened is None:
-                opened = _Open(scenario, plan, Account(size=plan.size), asyncio.Event())
+                opened = _Open(
+                    scenario,
+                    plan,
+                    Account(size=plan.size, outputs=plan.outputs, last_frame=plan.last_frame),
+                    asyncio.Event(),
+                )
                 self._accounts[scenario] = opened
             opened.plan = plan
             port = self._port
@@ -462,13 +491,20 @@ class _Server:
             error = {"code": task.failure, "message": "it failed"}
             return _answer(200, body | {"status": "failed", "output": None, "error": error})
         task.handed_out += 1
-        url = f"http://127.0.0.1:{self._port}/media/{opened.scenario}/{task.id}.mp4?v={task.handed_out}"
-        body |= {"status": "completed", "output": {"video_urls": [url]}}
+        urls = [
+            f"http://127.0.0.1:{self._port}/media/{opened.scenario}/{name}.mp4?v={task.handed_out}"
+            for name in [task.id, *(f"{task.id}~{n}" for n in range(2, opened.plan.outputs + 1)), f"{task.id}~0"]
+        ]
+        output: dict[str, Any] = {"video_urls": urls[:-1]}
+        if opened.plan.last_frame:
+            output["last_frame_url"] = urls[-1]
+        body |= {"status": "completed", "output": output}
         if opened.plan.usage:
             body["usage"] = {"credits": task.credits}
         return _answer(200, body)
 
-    async def _media(self, opened: _Open | None, task_id: str, query: str) -> bytes:
+    async def _media(self, opened: _Open | None, name: str, query: str) -> bytes:
+        task_id, _, number = name.partition("~")
         task = None
         if opened is not None:
             task = next((t for t in opened.account.tasks if t.id == task_id), None)
@@ -483,7 +519,7 @@ class _Server:
             task.dead = max(task.dead, version)
         if version <= task.dead:
             return _answer(404, b"")
-        data = clip(task_id, opened.plan.size)
+        data = media(task_id, int(number or "1"), opened.plan.size)
         match what:
             case "truncated":
                 whole = _answer(200, data, kind="video/mp4")
@@ -497,6 +533,7 @@ class _Server:
             case "hold":
                 await self._held(opened)
         task.served += 1
+        task.files[number or "1"] = task.files.get(number or "1", 0) + 1
         return _answer(200, data, kind="video/mp4")
 
 

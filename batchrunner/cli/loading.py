@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..manifest import Finding, Manifest, Promotion
 
 
+READ = "batchrunner.models.read"
+
+
 def models_in_use() -> Mapping[str, Model]:
     """The shipped models, and those of `--models` where the command has it.
 
@@ -29,12 +32,16 @@ def models_in_use() -> Mapping[str, Model]:
     """
     from ..catalogue import models
 
-    folder = click.get_current_context().meta.get(MODELS)
+    meta = click.get_current_context().meta
+    folder = meta.get(MODELS)
     if folder is None:
         return models()
-    from ..manifest import read_models
+    if READ not in meta:  # once a command: a file may change meanwhile
+        from ..manifest import read_models
 
-    return read_models(folder)
+        meta[READ] = read_models(folder)
+    found: Mapping[str, Model] = meta[READ]
+    return found
 
 
 def gather(

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Counts by state, and credits spent, reserved and at risk."),
     "jobs": ("jobs", "List jobs."),
     "show": ("show", "Everything about one job: request, history, attempts."),
+    "check": ("check", "Look at finished files again: whole, unchanged, and as ordered?"),
     "retry": ("words", "Send failed jobs back to pending."),
     "resolve": ("words", "Say what became of an unconfirmed job."),
     "cancel": ("words", "Withdraw pending jobs."),

@@ -97,9 +97,9 @@ def wait_option(function: F) -> F:
 
 
 def balance_option(function: F) -> F:
-    return click.option("--no-balance", is_flag=True, help="Don't ask the service what is left on the account.")(
-        function
-    )
+    return click.option(
+        "--no-balance", is_flag=True, help="Don't ask the service what is left on the account, for the plan."
+    )(function)
 
 
 def ledger_path(db: Path | None, *, simulate: bool = False) -> Path:

@@ -84,7 +84,7 @@ def plan(
     Compares the manifest with the ledger, and with the account's balance where a key is set. Nothing is recorded or
     sent.
     """
-    from .loading import load_all
+    from .loading import load_all, models_in_use
 
     loaded = load_all(manifests, profile=profile, variables=variables, as_json=as_json)
     path = ledger_path(db)
@@ -93,7 +93,8 @@ def plan(
         account = Funds() if no_balance else funds(path, connection)
     if out is not None:
         arguments = Arguments(profile, variables, only, tags)
-        planfile.write(out, planfile.freeze(plans, arguments, path=out, ledger=path, made_at=utc_time(wall())))
+        made_at, known = utc_time(wall()), models_in_use()
+        planfile.write(out, planfile.freeze(plans, arguments, path=out, ledger=path, made_at=made_at, known=known))
     print_plan(plans, as_json=as_json, account=account, requests=requests)
     if out is not None:
         (note if as_json else say)(

@@ -18,13 +18,14 @@ from ..core.promotion import promoted
 from ..core.selection import Selection
 from ..core.text import visible
 from ..exits import EXIT_SIGTERM
-from ..planning import hold_to, make_plans, plan_promotion
+from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
     Duration,
     F,
     TimeOfDay,
     absolute,
+    balance_option,
     db_option,
     json_option,
     ledger_path,
@@ -248,6 +249,8 @@ Examples:
     help="The manifest that has the profile, where it is not where it was.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
+@balance_option
+@models_option
 @_shared
 def promote(
     batch: str,
@@ -255,6 +258,7 @@ def promote(
     variables: dict[str, str],
     manifest: Path | None,
     dry_run: bool,
+    no_balance: bool,
     db: Path | None,
     as_json: bool,
     simulate: bool,
@@ -272,10 +276,11 @@ def promote(
     with reading_known(path) as connection:
         promotion = load_promotion(connection, batch, profile, variables, manifest)
         plan = plan_promotion(promotion, connection)
-    if dry_run:
-        from .plan import print_plan
+        if dry_run:
+            from .plan import print_plan
 
-        return print_plan([plan], as_json=as_json)
+            account = Funds() if no_balance else funds(path, connection)
+            return print_plan([plan], as_json=as_json, account=account)
     return _go(db=path, promotion=promotion, selection=promoted(profile), as_json=as_json, simulate=simulate, **rest)
 
 

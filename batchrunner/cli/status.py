@@ -200,7 +200,7 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
         )
     elif left and not alive:
         lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
-    if one["media_warnings"]:
+    if one.get("media_warnings"):
         lines.append(
             f"  {number(one['media_warnings'])} not as ordered: `batchrunner check {batch}{db}` says what came instead"
         )

@@ -144,11 +144,7 @@ class Teller:
     def _tell(self, notice: Notice, log: RunLog | None) -> None:
         if not self._sinks:
             return
-        try:
-            failures = app.tell(list(self._sinks), notice)
-        except KeyboardInterrupt:
-            failures = ["interrupted"]
-        for failure in failures:
+        for failure in app.tell(list(self._sinks), notice):
             warn(f"not told: {visible(failure, 300)}")
             if log is not None:
                 log.note("notify_failed", message=failure)

@@ -19,7 +19,8 @@ are without the longest task, and 0 where there is a slot for every task. Tasks 
 only, as if they had just begun.
 
 What it does not know: a service that is slower tonight than when it taught, 429s and the search for a limit that was
-not met yet, new submissions after failed tasks, other users of the account, and downloads (seconds at the end).
+not met yet, new submissions after failed tasks, other users of the account, downloads (seconds at the end), and the
+time between a task's end and the poll that sees it, for which its slot is held (it matters for tasks of seconds).
 """
 
 from __future__ import annotations

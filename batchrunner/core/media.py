@@ -61,7 +61,8 @@ class Facts:
         codec: of the picture, or of the sound where there is none; such as `h264`, `png`, `mp3`.
         fps: pictures a second, on average.
         audio: whether a clip has sound.
-        frames: pictures that were decoded, to the last; only where somebody has decoded it.
+        frames: pictures that were decoded; only where somebody has decoded it (`check --decode`).
+        broken: why it can't be decoded to its end; None where it can, or nobody has tried.
     """
 
     duration_s: float | None = None
@@ -71,6 +72,7 @@ class Facts:
     fps: float | None = None
     audio: bool | None = None
     frames: int | None = None
+    broken: str | None = None
 
     def words(self) -> dict[str, Any]:
         """As `media` in JSON: the first four always, the rest where known."""
@@ -107,7 +109,7 @@ class Ordered:
     outputs: int | None = None
 
 
-def ordered(kind: str, request: Mapping[str, Any], pixels: Mapping[str, int] | None = None) -> Ordered:
+def ordered(kind: str, request: Mapping[str, Any]) -> Ordered:
     """Read an order out of a request.
 
     Models name the same things differently (REAPI.md), so a value is known by what it looks like; a name that nobody
@@ -115,10 +117,9 @@ def ordered(kind: str, request: Mapping[str, Any], pixels: Mapping[str, int] | N
 
     Args:
         kind: the model's kind of output.
-        request: with the model's defaults filled in.
-        pixels: the model's own names of resolutions: name to short side in pixels.
+        request: with the model's defaults filled in, and under the common names what the model calls otherwise.
     """
-    names = {**(PIXELS if kind == "video" else {}), **{k.lower(): v for k, v in (pixels or {}).items()}}
+    names = PIXELS if kind == "video" else {}
     sizes = (names.get(str(request[f]).lower()) for f in _SIZES if f in request)
     ratios = (_RATIO.fullmatch(str(request[f])) for f in _RATIOS if f in request)
     ratio = next(((int(m[1]), int(m[2])) for m in ratios if m and int(m[1]) and int(m[2])), None)
@@ -151,9 +152,9 @@ def differences(order: Ordered, facts: Facts, kind: str) -> tuple[str, ...]:
         facts: of the file.
         kind: of the file; one of another kind than the order's is an extra, which nobody has ordered.
     """
+    found = [] if facts.broken is None else [f"it can't be decoded to its end: {facts.broken}"]
     if kind != order.kind:
-        return ()
-    found = []
+        return tuple(found)
     if order.seconds is not None and facts.duration_s is not None:
         off = facts.duration_s - order.seconds
         if abs(off) > SECONDS_OFF:

@@ -151,7 +151,6 @@ def ordered(model: Model | None, request: Mapping[str, Any]) -> Ordered:
     """What a job's request asks for; of an unknown model nothing is known."""
     if model is None:
         return Ordered()
-    extra = model.schema.get("x-batchrunner", {}).get("media", {})
     # The common names say in one way for all models what their own say in many.
     told = {**model.defaults, **request, **model.common(request)}
-    return read_order(model.output, told, extra.get("pixels"))
+    return read_order(model.output, told)

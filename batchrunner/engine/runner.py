@@ -89,6 +89,7 @@ class Runner:
         self._latencies = latencies
         self._feed = feed
         self._recorded = asyncio.Event()
+        self._submitter.whole = feed is None
         if feed is None:
             self._recorded.set()
         self._finished: deque[float] = deque()
@@ -213,6 +214,8 @@ class Runner:
             self.control.halt(Stop.LEDGER, str(failed))
         finally:
             self._recorded.set()
+            self._submitter.whole = True
+        self._submitter.more()
         self._wake.notify()
 
     def _renew(self, job: Job) -> None:
@@ -261,7 +264,11 @@ class Runner:
     def _check_grace(self) -> None:
         """What is still in flight long after the deadline is left to the next run: its ids are durable."""
         deadline = self._settings.deadline
-        if deadline is not None and self._deps.clock.monotonic() >= deadline + self._settings.grace:
+        if (
+            deadline is not None
+            and self._recorded.is_set()
+            and self._deps.clock.monotonic() >= deadline + self._settings.grace
+        ):
             self.control.halt(Stop.DEADLINE, "the time is up, and the grace after it")
             self._deps.observe("grace_over", tasks=self._slots.used, downloads=self._downloads.backlog)
             self.control.give_up()

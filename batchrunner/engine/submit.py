@@ -72,6 +72,8 @@ class Submitter:
         self._posts: set[asyncio.Task[None]] = set()
         self._disk_checked = -math.inf
         self._disk_full = ""
+        self.whole = True
+        """All of the manifest is recorded; until then something shorter may follow what is too late."""
         self.idle = False
         """Nothing is pending that could still be sent in this run."""
 
@@ -162,7 +164,7 @@ class Submitter:
             # All that is pending was on the wire when the page was read. What still is will notify at its end; what
             # has ended since has done so while nobody was waiting.
             return math.inf if self._busy else 0.0
-        if self._late and math.isinf(self._exhausted_until) and not self._busy:
+        if self._late and self.whole and math.isinf(self._exhausted_until) and not self._busy:
             self._too_late()
         if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
             self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,42 @@ def words(kept: Sequence[Kept], file: Sequence[Any]) -> dict[str, Any]:
         "media": {**kept[0].facts.words(), "warnings": warnings_of(kept)},
         "last_frame_url": next((one.url for one in kept if one.number == LAST_FRAME), None),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that has succeeded, and its files; `kept` is empty where its success is older than the table."""
+
+    id: int
+    batch: str
+    key: str
+    model: str
+    request: dict[str, Any]
+    attempt: int
+    output: Output
+    kept: tuple[Kept, ...]
+
+
+def finished(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Finished]:
+    """Jobs that have succeeded, by row id, in the order of the ids."""
+    sql = (
+        "SELECT job.id, batch.name, job.key, model, request, attempt, file, sha256, bytes FROM job "
+        "JOIN batch ON batch.id = job.batch_id WHERE job.id = ? AND state = 'succeeded'"
+    )
+    rows = (row for job_id in ids for row in connection.execute(sql, (job_id,)))
+    return [
+        Finished(
+            job_id,
+            batch,
+            key,
+            model,
+            json.loads(request),
+            attempt,
+            Output(*file),
+            tuple(of(connection, job_id, attempt)),
+        )
+        for job_id, batch, key, model, request, attempt, *file in map(tuple, rows)
+    ]
 
 
 NOTHING: dict[str, Any] = {"outputs": [], "media": None, "last_frame_url": None}

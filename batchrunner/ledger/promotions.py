@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.job import JobSpec
+from ..core.job import JobSpec, RetryBudget
 from ..core.keys import canonical_json
 from ..core.promotion import Verdict, Winner
-from .record import BatchSpec, free_name, taken, upsert
+from .record import free_name, taken
 
 _NEWEST = "(SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1)"
 
@@ -22,6 +22,12 @@ WHERE job.batch_id = ? AND job.state = 'succeeded' AND {_NEWEST} = 'approved'
   AND job.id = (SELECT o.id FROM job o WHERE o.batch_id = job.batch_id AND o.key = job.key
                 ORDER BY o.current DESC, o.revision DESC LIMIT 1)
 ORDER BY job.position, job.id
+"""
+
+# What else a batch is (its folder, its profile, whether all of it was recorded) is for `record` to say.
+_BOUNDS = """
+UPDATE batch SET max_credits = ?, submits_per_minute = ?, in_flight = ?, retry_provider = ?, retry_moderated = ?,
+  updated_at = ? WHERE name = ? RETURNING id
 """
 
 _INSERT = """
@@ -97,11 +103,24 @@ def winners(connection: sqlite3.Connection, batch_id: int) -> list[Winner]:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """What `promote` asks for: the batch, and for every winner the job that it becomes."""
+    """What `promote` asks for.
 
-    batch: BatchSpec
+    Attributes:
+        batch: the batch's name.
+        profile: the profile's name.
+        jobs: every winner, and the job that it becomes.
+        max_credits: the cap in force, None for none.
+        submits_per_minute, in_flight, retry: see `BatchSpec`.
+        who: who asks.
+    """
+
+    batch: str
     profile: str
     jobs: Sequence[tuple[Winner, JobSpec]]
+    max_credits: int | None
+    submits_per_minute: float
+    in_flight: int
+    retry: RetryBudget
     who: str
 
 
@@ -111,7 +130,9 @@ def promote(connection: sqlite3.Connection, asked: Promoted, now: float) -> None
     Same key and fingerprint: the same job. Same key, new fingerprint: a new revision, as in `record`. Those of an
     earlier call that are asked for no more and were not sent are not sent. Repeating it changes nothing.
     """
-    batch_id = upsert(connection, asked.batch, now)
+    retry = asked.retry
+    bounds = (asked.max_credits, asked.submits_per_minute, asked.in_flight, retry.provider, retry.moderated)
+    (batch_id,) = connection.execute(_BOUNDS, (*bounds, now, asked.batch)).fetchone()
     wanted = []
     for winner, spec in asked.jobs:
         wanted.append(_put(connection, batch_id, winner, spec, asked, now))

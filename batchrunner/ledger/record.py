@@ -126,7 +126,7 @@ def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobS
     Raises:
         OutputClash: another batch of this ledger writes one of the files.
     """
-    batch_id = upsert(connection, batch, now)
+    batch_id = _upsert(connection, batch, now)
     connection.execute("DROP TABLE IF EXISTS temp.incoming")
     connection.execute(_INCOMING)
     marks = ", ".join("?" * 14)
@@ -173,8 +173,7 @@ def append(connection: sqlite3.Connection, batch_id: int, jobs: Sequence[JobSpec
     connection.execute("UPDATE batch SET unrecorded = unrecorded - ? WHERE id = ?", (len(rows), batch_id))
 
 
-def upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
-    """Write what is said of the batch as a whole; returns its row id."""
+def _upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
     row = connection.execute(
         _UPSERT_BATCH,
         (

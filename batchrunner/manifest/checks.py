@@ -50,6 +50,7 @@ class Checker:
         self.names = Names()
         self.jobs = 0
         self._repeated = 0
+        self._notes = Notes(used=self.used)
         self._shared: set[tuple[str, int, str]] = set()
         self._ids: dict[str, int] = {}
         self._planned = 0
@@ -247,7 +248,9 @@ class Checker:
     def _request(
         self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int
     ) -> tuple[ModelRules | None, dict[str, Any]]:
-        notes = Notes(used=self.used)
+        if self._notes.anything:
+            self._notes = Notes(used=self.used)
+        notes = self._notes
         rules, request, _ = request_of(self.settings, shot, point, take, notes)
         for name, message in notes.problems:
             self._error(self._origin(shot, matrix, point, name), message)

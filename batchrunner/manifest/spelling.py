@@ -41,6 +41,11 @@ class Notes:
     spelled: dict[str, str] = field(default_factory=dict)
     used: set[str] | None = None
 
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything of one job in it; if not, it may serve the next."""
+        return bool(self.problems or self.refused or self.left_out or self.spelled)
+
 
 def spell(
     rules: ModelRules, fields: Mapping[str, Any], level: LevelOf, raw: Mapping[str, Any], notes: Notes | None

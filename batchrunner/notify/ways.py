@@ -120,23 +120,34 @@ def _text(notice: Notice) -> str:
 
 async def _run(words: Sequence[str], told: bytes, environment: Mapping[str, str], name: str) -> None:
     """Run a program in a process group of its own, which ends with it or with the time for it."""
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *words,
             stdin=asyncio.subprocess.PIPE,
             stdout=2,
             env={name: value for name, value in environment.items() if name not in KEYS},
             start_new_session=True,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _kill(await starting)  # whoever ends it meanwhile would end the first process, and not the group
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a command line"
         raise NotTold(f"the command {name}: {reason}") from None
     try:
         await process.communicate(told)
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        await _kill(process)
     if process.returncode:
         raise NotTold(f"the command {name} ended with {process.returncode}")
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """End a program that goes on, and all that it has started."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

@@ -135,11 +135,10 @@ def _bind(place: Place) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
-        os.fchmod(
-            listener.fileno(), 0o600
-        )  # Linux makes the file with the socket's own mode: it is never open to others
+        # Linux makes the file with the socket's own mode, so that it is never open to others; elsewhere chmod does it.
+        os.fchmod(listener.fileno(), 0o600)
         listener.bind(place.address)
-        os.chmod(place.name, 0o600, dir_fd=place.folder)  # elsewhere
+        os.chmod(place.name, 0o600, dir_fd=place.folder)
         listener.listen(MAX_CALLERS)
     except BaseException:
         listener.close()

@@ -54,7 +54,10 @@ def write(path: Path, pieces: Iterable[bytes], ours: Callable[[bytes], bool]) ->
         NotOurs: there is another file of that name.
         OSError: the disk failed, or the folder is not there.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -39,8 +39,11 @@ def make(paths: Iterable[Path], width: int) -> Iterator[str | None]:
             yield None
         return
     av.logging.set_level(av.logging.PANIC)  # FFmpeg's own words on stderr
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="poster") as pool:
+    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="poster")
+    try:
         yield from pool.map(lambda path: _poster(path, width), paths)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for thousands
 
 
 def _poster(path: Path, width: int) -> str | None:

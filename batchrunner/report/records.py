@@ -31,7 +31,7 @@ def records(entries: Sequence[Entry], clips: Sequence[Sequence[Clip]]) -> Iterat
 def _of_job(entry: Entry) -> dict[str, Any]:
     job = entry.job
     error, media = job["error"] or {}, job["media"] or {}
-    request = job["request"]
+    request, source = job["request"], job["promoted_from"]
     kind, code = error.get("kind"), error.get("code")
     return {
         "key": shown(job["job"]),
@@ -50,7 +50,10 @@ def _of_job(entry: Entry) -> dict[str, Any]:
         "task": shown(job["task_id"] or ""),
         "old": not job["current"],
         "rev": job["revision"] if entry.revised else None,
-        "verdict": job.get("verdict"),
+        "verdict": job["verdict"],
+        "source": ""
+        if source is None
+        else f"{source['job']}, revision {source['revision']}, profile {source['profile']}",
         "media": "" if not media else media_words(media),
         "warn": [shown(warning) for warning in media.get("warnings", ())],
         "sha": job["sha256"],

@@ -44,18 +44,25 @@ def _asset(name: str) -> str:
     return (resources.files("batchrunner.report") / "page" / name).read_text("utf-8")
 
 
+@cache
+def script() -> str:
+    """The page's one script: its parts, in one function, in the order in which they begin."""
+    parts = "\n".join(_asset(name) for name in ("tools.js", "cards.js", "gallery.js", "details.js"))
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
+
+
 def policy() -> str:
     """The page's Content-Security-Policy: its one style and one script, known by their hashes; pictures and clips from
     beside it or within it; nothing else, and nothing from elsewhere. No text can become markup or a script."""
 
-    def digest(name: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode()}'"
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {digest('page.js')}",
-            f"style-src {digest('page.css')}",
+            f"script-src {digest(script())}",
+            f"style-src {digest(_asset('page.css'))}",
             "img-src 'self' file: data: blob:",
             "media-src 'self' file: blob:",
             "base-uri 'none'",
@@ -132,7 +139,7 @@ def page(
             for number_, clip in enumerate(kept):
                 if not clip.problem and clip.kind != "file":
                     yield from (piece.encode("ascii") for piece in _clip(f"{index}.{number_}", clip, lost))
-    yield f"<script>{_asset('page.js')}</script>\n</body>\n</html>\n".encode()
+    yield f"<script>{script()}</script>\n</body>\n</html>\n".encode()
 
 
 def _data(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands) -> dict[str, Any]:

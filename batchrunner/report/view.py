@@ -10,6 +10,7 @@ from typing import Any
 from ..core.figures import counted, dollars, local_time, number, span
 from ..core.job import State
 from ..core.morning import Entry, Morning
+from ..core.promotion import Verdict
 from .causes import Cause, ShotCost, causes, shot_costs
 from .charts import Chart, latency, timeline
 from .clips import Clip
@@ -78,6 +79,8 @@ class View:
     ledger: str
     commands: Commands
     resume: str
+    approved: int
+    promote: str
     states: list[tuple[str, int]]
     old: int
 
@@ -124,6 +127,8 @@ def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, 
         ledger=str(commands.path),
         commands=commands,
         resume=commands.say("resume", word(morning.batch)) if sum(states[s] for s in LEFT) and not alive else "",
+        approved=sum(e.job["verdict"] == Verdict.APPROVED for e in current),
+        promote=commands.say("promote", word(morning.batch), "--profile", "PROFILE", "--dry-run"),
         states=[(s.value, n) for s in State if (n := sum(e.job["state"] == s for e in morning.entries))],
         old=len(morning.entries) - len(current),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +178,21 @@ def test_a_manifest_that_is_not_valid_is_told_by_ones_own_file(
     assert place.run("  - {command: [date], onn: always}", "--dry-run").code == 2
     assert place.run("  - {command: [date]}", "--plan", "x.json", "--on-unconfirmed", "resubmit").code == 2
     assert len(server.requests) == 2, "who looks is not told"
+
+
+@pytest.mark.parametrize("number", ["TERM", "INT", "HUP"])
+def test_a_signal_ends_the_telling_and_not_how_the_run_ended(place: Place, number: str) -> None:
+    """The command asks for it, and then hangs."""
+    script = f"kill -{number} $PPID; sleep 600"
+    (place.folder / "night.yaml").write_text(MANIFEST.format(notify=f"  - command: [sh, -c, '{script}']"))
+    ran = subprocess.run(
+        [sys.executable, "-m", "batchrunner", "run", "night.yaml", "--quiet"],
+        env={**os.environ, "BATCHRUNNER_ALLOW_COMMANDS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "warning: not told: interrupted" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -4,8 +4,8 @@
 
 For each number of jobs a line: seconds to make the page (with stills, and again with those taken over), its size, and
 in the browser milliseconds until the first clips are drawn, until a search is answered, and from frame to frame while
-the gallery is scrolled through at 3,000 pixels a second for four seconds. Stills are of the simulator's flat pictures:
-those of a film take up to six times the bytes.
+the gallery is scrolled through at 3,000 pixels a second for four seconds. Stills are of
+the simulator's flat pictures; with `--film`, of pictures with the detail of photographs.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ async def browse(page_file: Path) -> tuple[float, float, list[float]]:
     return opened, searched, frames
 
 
-def measure(jobs: int, folder: Path) -> str:
-    path = night(folder, jobs)
+def measure(jobs: int, folder: Path, *, filmed: bool) -> str:
+    path = night(folder, jobs, filmed=filmed)
     took = []
     for _ in range(2):
         begin = time.perf_counter()
@@ -76,11 +76,13 @@ def measure(jobs: int, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", nargs="+", type=int)
+    parser.add_argument("--film", action="store_true")
+    arguments = parser.parse_args()
     print("| jobs | made, made again | size | opens | search | frame: median, 95 %, longest | above 50 ms |")
     print("|---|---|---|---|---|---|---|")
-    for jobs in parser.parse_args().jobs:
+    for jobs in arguments.jobs:
         with tempfile.TemporaryDirectory() as folder:
-            print(measure(jobs, Path(folder)), flush=True)
+            print(measure(jobs, Path(folder), filmed=arguments.film), flush=True)
 
 
 if __name__ == "__main__":

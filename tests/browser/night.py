@@ -41,17 +41,38 @@ def specs(jobs: int, *, takes: int = 3) -> list[JobSpec]:
     return found
 
 
-def some_clips(folder: Path, number: int) -> list[Path]:
-    """Real MP4 files, one second each."""
+def some_clips(folder: Path, number: int, *, filmed: bool = False) -> list[Path]:
+    """Real MP4 files, one second each; `filmed` ones have the detail of photographs."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for n in range(number):
         width, height = ((640, 360), (360, 640), (480, 480))[n % 3 if n > 3 else 0]
         card = clips.Card(f"corgi {n}", PLACES[n % len(PLACES)], f"task_{n}", "kling", width, height, 1)
         path = folder / f"clip {n}.mp4"
-        path.write_bytes(clips.clip(card))
+        film(path) if filmed else path.write_bytes(clips.clip(card))
         found.append(path)
     return found
+
+
+def film(path: Path) -> None:
+    """A clip of one picture with the detail of a photograph: noise of every size, laid over each other."""
+    import av
+    from PIL import Image
+
+    size = (640, 360)
+    planes = []
+    for _ in range(3):
+        plane = Image.new("L", size, 128)
+        for octave, part in ((5, 0.7), (11, 0.5), (28, 0.35), (80, 0.22), (320, 0.12)):
+            noise = Image.effect_noise((octave, max(2, octave * 9 // 16)), 110)
+            plane = Image.blend(plane, noise.resize(size, Image.Resampling.BICUBIC), part)
+        planes.append(plane)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=4)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        frame = av.VideoFrame.from_image(Image.merge("RGB", planes))  # type: ignore[no-untyped-call]
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def unlike(original: Path, n: int) -> bytes:
@@ -68,11 +89,19 @@ def outcome(chance: random.Random, n: int) -> str:
     )[0]
 
 
-async def play(path: Path, jobs: Sequence[JobSpec], out: Path, *, distinct: int = 12, seed: int = 1) -> None:
+async def play(
+    path: Path,
+    jobs: Sequence[JobSpec],
+    out: Path,
+    *,
+    distinct: int = 12,
+    filmed: bool = False,
+    seed: int = 1,
+) -> None:
     """Record the jobs in the ledger at `path` and let a night happen to them: a submission every few seconds, twenty
     or so in flight, some refused for the rate, some failed."""
     chance = random.Random(seed)
-    originals = some_clips(out.parent / "originals", min(distinct, len(jobs)))
+    originals = some_clips(out.parent / "originals", min(distinct, len(jobs)), filmed=filmed)
     out.mkdir(parents=True, exist_ok=True)
     clock = FakeClock(EVENING)
     async with open_ledger(path, clock) as ledger:
@@ -120,10 +149,10 @@ def _tale(chance: random.Random, n: int, at: float, file: Path, original: Path) 
     yield at + chance.uniform(0.5, 3), e.Stored(Output(str(file), hashlib.sha256(data).hexdigest(), len(data)))
 
 
-def night(folder: Path, number: int, *, distinct: int = 12) -> Path:
+def night(folder: Path, number: int, *, distinct: int = 12, filmed: bool = False) -> Path:
     """A ledger of so many jobs in `folder`, the outputs in `folder/out`. Returns its path."""
     path = folder / "batchrunner.db"
-    asyncio.run(play(path, specs(number), folder / "out", distinct=distinct))
+    asyncio.run(play(path, specs(number), folder / "out", distinct=distinct, filmed=filmed))
     return path
 
 

@@ -5,8 +5,10 @@ Every page here is watched: an error of the console or a request to anywhere els
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,9 @@ async def test_takes_are_compared_and_judged(new_page: NewPage, folder: Path) ->
         f"batchrunner approve shot-0000@place=beach-1 {db}",
         f"batchrunner reject shot-0000@place=beach-3 {db}",
     ]
+    for line in lines:
+        ran = await asyncio.to_thread(call, *shlex.split(line)[1:])
+        assert ran.code == 0, ran.err
     await page.get_by_label("Verdict", exact=True).select_option("approved")
     await expect(page.locator("#found")).to_have_text("1 job")
 

@@ -59,6 +59,9 @@ class Books:
             self.jobs = [] if self.empty else _rows(connection, "SELECT * FROM job ORDER BY id")
             self.attempts = [] if self.empty else _rows(connection, "SELECT * FROM attempt ORDER BY job_id, number")
             self.history = [] if self.empty else _rows(connection, "SELECT * FROM history ORDER BY id")
+            # A run may have died between two migrations.
+            known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'media'").fetchone()
+            self.media = _rows(connection, "SELECT * FROM media ORDER BY job_id, attempt, number") if known else []
             self.batches = [] if self.empty else _rows(connection, "SELECT * FROM batch ORDER BY id")
             self.sound = connection.execute("PRAGMA integrity_check").fetchone()[0] if thorough else "ok"
 
@@ -174,18 +177,62 @@ def check_files(books: Books, account: Account, outputs: Path) -> list[str]:
             continue
         facts = json.loads(sidecar.read_text())
         task, data = tasks.get(facts["task_id"]), path.read_bytes()
-        if task is None or data != account.clip(task.id):
+        number = 0 if facts.get("role") == "last_frame" else facts.get("output", 1)
+        if task is None or data != account.clip(task.id, number):
             wrong.append(f"P3 {path.name} is not what was served")
         elif not task.served:
             wrong.append(f"P3 {path.name} was never served whole")
-        elif task.label != facts["job"] or not path.name.startswith(f"{task.label}."):
+        elif task.label != facts["job"] or not path.name.startswith(_name(task.label, number, account.outputs)):
             wrong.append(f"P3 {path.name} is of {task.label}")
         if facts["sha256"] != hashlib.sha256(data).hexdigest() or facts["bytes"] != len(data):
             wrong.append(f"P3 {path.name}: the sidecar has another hash or size")
     for job in books.jobs:
         if job["state"] == "succeeded" and not _stored(job):
             wrong.append(f"P3 {job['key']} has succeeded, and {job['file']} is not as recorded")
+        if job["state"] == "succeeded":
+            wrong += _check_all_kept(job, books, account)
     return wrong
+
+
+def _name(label: str, number: int, of: int) -> str:
+    """How the name of a job's file begins."""
+    return f"{label}-last-frame." if not number else f"{label}." if of == 1 else f"{label}-{number}."
+
+
+def _check_all_kept(job: dict[str, Any], books: Books, account: Account) -> list[str]:
+    """Of a job that has succeeded every output is there and accounted for; a last frame may be missing, with a word."""
+    rows = [m for m in books.media if (m["job_id"], m["attempt"]) == (job["id"], job["attempt"])]
+    numbers = [m["number"] for m in rows]
+    if numbers != [*([0] if account.last_frame else []), *range(1, account.outputs + 1)]:
+        return [f"P3 {job['key']} has succeeded with the outputs {numbers} of {account.outputs}"]
+    wrong = [f"P3 {job['key']}: {m['file']} is not as recorded" for m in rows if m["file"] and not _stored(m)]
+    if any(m["file"] is None and m["warnings"] == "[]" for m in rows):
+        wrong.append(f"P3 {job['key']}: an output is missing without a word")
+    if rows[-account.outputs]["file"] != job["file"]:
+        wrong.append(f"P3 {job['key']}: its first output is not its file")
+    return wrong
+
+
+def finished(account: Account, outputs: Path) -> dict[tuple[str, str], int]:
+    """(task, number) of every file that is complete under its final name -> how often it was served so far."""
+    tasks = {t.id: t for t in account.tasks}
+    found = {}
+    for path in _files(outputs):
+        sidecar = path.with_name(path.name + ".json")
+        if _passing(path) or path.suffix == ".json" or not sidecar.exists():
+            continue
+        facts = json.loads(sidecar.read_text())
+        number = "0" if facts.get("role") == "last_frame" else str(facts.get("output", 1))
+        if hashlib.sha256(path.read_bytes()).hexdigest() == facts["sha256"]:
+            found[facts["task_id"], number] = tasks[facts["task_id"]].files.get(number, 0)
+    return found
+
+
+def check_not_again(before: Mapping[tuple[str, str], int], account: Account) -> list[str]:
+    """A finished file is never fetched again."""
+    served = {(t.id, number): count for t in account.tasks for number, count in t.files.items()}
+    again = [what for what, count in before.items() if served.get(what, 0) > count]
+    return [f"P3 output {number} of {task} was finished, and was fetched again" for task, number in again]
 
 
 def _check_sidecar(path: Path, tasks: dict[str, Task]) -> list[str]:
@@ -305,8 +352,14 @@ def check_end(books: Books, account: Account, outputs: Path, code: int, stop: st
             wrong.append(f"P5 {task.label}: {task.id} was refunded, and counts as {attempt['money']}")
     if not any(j["state"] in {"running", "downloading"} for j in books.jobs):
         wrong += [f"left behind: {p.name}" for p in _files(outputs) if _passing(p)]
-        names = {j["file"] for j in books.jobs if j["state"] == "succeeded"}
-        wrong += [f"nobody's: {p.name}" for p in _files(outputs) if p.suffix == ".mp4" and str(p) not in names]
+        # What an attempt has left that gave fewer files than it should have is complete, and stays.
+        names = {j["file"] for j in books.jobs if j["state"] == "succeeded"} | {m["file"] for m in books.media}
+        expired = {j["key"] for j in books.jobs if j["error_kind"] == "expired"} if account.outputs > 1 else set()
+        wrong += [
+            f"nobody's: {p.name}"
+            for p in _files(outputs)
+            if p.suffix in {".mp4", ".png"} and str(p) not in names and p.name.rpartition("-")[0] not in expired
+        ]
     return wrong
 
 

@@ -89,6 +89,13 @@ _ALONE: dict[str, Fault] = {
     "cut": _rules(Rule("media", "cut")),
     "media_html": _rules(Rule("media", "html")),
     "media500": _rules(Rule("media", "error500")),
+    # Several outputs.
+    "several": Fault(Plan(polls=1, outputs=3, last_frame=True), jobs=1),
+    "several_gone": Fault(Plan([Rule("media", "gone", first=2, last=2)], polls=1, outputs=2), jobs=1),
+    "last_frame_gone": Fault(
+        Plan([Rule("media", "gone", first=2, last=ALWAYS)], polls=1, last_frame=True),
+        jobs=1,
+    ),
     # Money.
     "tight": Fault(jobs=3, budget=2 * CREDITS),
     "tight_narrow": Fault(jobs=3, budget=2 * CREDITS, in_flight=1),

@@ -11,10 +11,12 @@ from tests.crash.checks import (
     Books,
     check_answered,
     check_end,
+    check_not_again,
     check_now,
     check_recorded,
     check_said,
     check_whole,
+    finished,
 )
 from tests.crash.child import Order
 from tests.crash.faults import FAULTS
@@ -58,7 +60,8 @@ class Tale:
         self._folder.mkdir()
         self._space = Workspace(self._folder, double.open(name, FAULTS[fault].plan), FAULTS[fault])
         self._posts = self._words = 0
-        self._saved: tuple[list[Step], int, int] = ([], 0, 0)
+        self._home: dict[tuple[str, str], int] = {}
+        self._saved: tuple[list[Step], int, int, dict[tuple[str, str], int]] = ([], 0, 0, {})
 
     def close(self) -> None:
         self._double.close(self._name)
@@ -72,14 +75,15 @@ class Tale:
         shutil.rmtree(self._copy, ignore_errors=True)
         copy_tree(self._folder, self._copy)
         self._double.save(self._name)
-        self._saved = (list(self.steps), self._posts, self._words)
+        self._saved = (list(self.steps), self._posts, self._words, self._home)
 
     def restore(self) -> None:
         """Go back to what was remembered: the disk as it was, and the provider's account."""
         shutil.rmtree(self._folder)
         copy_tree(self._copy, self._folder)
         self._double.restore(self._name)
-        self.steps, self._posts, self._words = list(self._saved[0]), *self._saved[1:]
+        self.steps = list(self._saved[0])
+        self._posts, self._words, self._home = self._saved[1:]
 
     # --- Playing -----------------------------------------------------------------------------------------
 
@@ -138,6 +142,8 @@ class Tale:
         wrong = check_now(books, account, self._space.outputs, self._space.fault.budget)
         wrong += check_said(books, self._words)
         wrong += check_recorded(books, self._space.fault.jobs)
+        wrong += check_not_again(self._home, account)
+        self._home = finished(account, self._space.outputs)
         full = step.death is not None and step.death.point == FULL
         if ran.killed or ran.cut or (full and ran.missed):  # a disk that stays full leaves what a death leaves
             return wrong

@@ -58,6 +58,9 @@ SEEDS = "tests/simulation/test_simulation.py::test_the_promise_holds_for_every_s
 DEADLINES = "tests/simulation/test_deadline.py"
 STREAMING = "tests/integration/test_streaming_start.py"
 EARLY = "tests/unit/test_early_look.py"
+SOCKET = "tests/integration/test_remote_server.py"
+PAGE = "tests/integration/test_live_server.py"
+WAKEUPS = "tests/crash/test_lost_wakeup.py"
 POWER = "tests/powerloss/test_powerloss.py::test_a_power_cut_loses_nothing"
 
 INTENT = (
@@ -1087,8 +1090,77 @@ BOUNDS = (
     ),
 )
 
+REMOTE = (
+    _mutant(
+        "socket_listens_to_anybody",
+        "Another user of the machine is listened to.",
+        "remote/server.py",
+        "if not peer.trusted:",
+        "if False:",
+        f"{SOCKET}::test_another_user_is_not_listened_to",
+    ),
+    Mutant(
+        "socket_open_to_all",
+        "The socket is made with the mode that the umask leaves.",
+        (
+            Edit("remote/server.py", "os.fchmod(listener.fileno(), 0o600)", "pass"),
+            Edit("remote/server.py", "os.chmod(place.name, 0o600, dir_fd=place.folder)", "pass"),
+        ),
+        (f"{SOCKET}::test_a_question_and_its_answer",),
+    ),
+    _mutant(
+        "what_is_in_the_way_is_removed",
+        "A file that stands in the socket's place is taken for a dead run's socket.",
+        "remote/place.py",
+        "if not stat.S_ISSOCK(found.st_mode):",
+        "if False:",
+        f"{SOCKET}::test_what_is_no_socket_is_left_alone",
+    ),
+    _mutant(
+        "pause_is_not_heeded",
+        "A paused run submits on.",
+        SUBMIT,
+        "if self._control.paused_by:",
+        "if False:",
+        f"{WAKEUPS}::test_jobs_that_are_withdrawn_while_their_page_is_read",
+        "tests/acceptance/test_remote.py::test_a_run_is_paused_limited_and_goes_on",
+    ),
+    _mutant(
+        "page_of_withdrawn_jobs",
+        "A page that was read before its jobs were withdrawn is kept.",
+        SUBMIT,
+        "if withdrawals != self._withdrawals:",
+        "if False:",
+        f"{WAKEUPS}::test_jobs_that_are_withdrawn_while_their_page_is_read",
+    ),
+    _mutant(
+        "page_changes_without_token",
+        "Whoever reaches the live page's server changes the run.",
+        "live/guard.py",
+        "if not hmac.compare_digest(given.encode(), token.encode()):",
+        "if False:",
+        f"{PAGE}::test_only_who_has_the_token_changes_anything",
+    ),
+    _mutant(
+        "page_answers_to_any_name",
+        "A name that was made to mean this machine reaches the live page.",
+        "live/guard.py",
+        """if request.headers.get("Host", "").lower() not in hosts:""",
+        "if False:",
+        f"{PAGE}::test_pages_of_other_sites_get_nothing",
+    ),
+    _mutant(
+        "page_serves_any_file",
+        "The live page serves what lies outside the batch's folder.",
+        "live/looker.py",
+        " or not _inside(folder, file)",
+        "",
+        f"{PAGE}::test_what_lies_elsewhere_or_is_no_medium_is_not_served",
+    ),
+)
+
 MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
-    for mutant in (*INTENT, *DURABLE, *SENT_AGAIN, *ANSWERED, *RECORDED, *MONEY, *OUTPUTS, *SECRETS, *BOUNDS)
+    for mutant in (*INTENT, *DURABLE, *SENT_AGAIN, *ANSWERED, *RECORDED, *MONEY, *OUTPUTS, *SECRETS, *BOUNDS, *REMOTE)
 }
 """Every mistake by name."""

@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchrunner.core import events as e
-from batchrunner.core.diff import CHARGED
+from batchrunner.core.diff import CHARGED, Change
 from batchrunner.core.job import Output, State
 from batchrunner.core.keys import fingerprint, job_key
 from batchrunner.core.promotion import Verdict, Winner, promoted_key, promoted_output
@@ -38,12 +39,16 @@ steps = st.one_of(
 )
 
 
-@functools.cache
-def promotion(profile: str) -> Promotion:
+def load_final(profiles: dict[str, dict[str, Any]], profile: str) -> Promotion:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "night.yaml"
-        path.write_text(f"version: 1\nbatch: night\nprofiles: {json.dumps(PROFILES)}\nshots: [{{id: x, prompt: x}}]\n")
+        path.write_text(f"version: 1\nbatch: night\nprofiles: {json.dumps(profiles)}\nshots: [{{id: x, prompt: x}}]\n")
         return load_profile(path, profile, variables={})
+
+
+@functools.cache
+def promotion(profile: str) -> Promotion:
+    return load_final(PROFILES, profile)
 
 
 class Evening:
@@ -103,7 +108,11 @@ class Evening:
             await self.ledger.judge(Judgement([rows[0]["id"]], verdict, "", "me"))
 
     async def _approve(self, shot: str) -> None:
+        """The draft, and the finals that there are of it."""
         await self._judge(shot, Verdict.APPROVED)
+        sql = "SELECT id FROM job WHERE key GLOB ? AND current = 1 AND state = 'succeeded'"
+        finals = [row["id"] for row in await self.rows(sql, f"{job_key(shot, {}, 1)}@*")]
+        await self.ledger.judge(Judgement(finals, Verdict.APPROVED, "", "me"))
 
     async def _reject(self, shot: str) -> None:
         await self._judge(shot, Verdict.REJECTED)
@@ -124,6 +133,8 @@ class Evening:
         assert {row["key"] for row in pending} == {c.job for c in plan.changes if c.change in CHARGED}
         assert {row["key"] for row in pending} <= {s.key for _, s in asked.jobs}, "only winners are still to be sent"
         for winner, final in asked.jobs:
+            assert final.key == f"{winner.key}@{profile}"
+            assert "@" not in winner.key, "finals are made from drafts"
             assert final.request == {**winner.request, **PROFILES[profile]}
 
     async def _check(self) -> None:
@@ -144,6 +155,9 @@ class Evening:
         assert not lost, "what was rejected is not sent"
 
 
+APPROVED = [("record", [0, 0]), ("finish", "a"), ("finish", "b"), ("approve", "a"), ("approve", "b")]
+
+
 @given(st.lists(steps, max_size=25))
 @settings(max_examples=40)
 @example(
@@ -151,6 +165,15 @@ class Evening:
         *[("record", [0, 0]), ("finish", "a"), ("approve", "a"), ("promote", "final"), ("record", [1, 0])],
         *[("finish", "a"), ("approve", "a"), ("promote", "final"), ("record", [0, 0]), ("promote", "final")],
         *[("send", "final"), ("reject", "a"), ("promote", "final"), ("approve", "a"), ("promote", "long")],
+    ]
+)
+@example([*APPROVED, ("promote", "final"), ("reject", "a")])
+@example([*APPROVED, ("promote", "final"), ("send", "final"), ("approve", "a"), ("promote", "long")])
+@example([*APPROVED, ("promote", "final"), ("record", [2, 0]), ("promote", "final")])
+@example(
+    [
+        *[*APPROVED, ("promote", "final"), ("record", [1, 0]), ("finish", "a"), ("approve", "a"), ("promote", "final")],
+        ("reject", "a"),
     ]
 )
 def test_an_evening(evening: list[tuple[str, Any]]) -> None:
@@ -161,6 +184,26 @@ def test_an_evening(evening: list[tuple[str, Any]]) -> None:
                 await one.take(("record", [0]))
                 for step in evening:
                     await one.take(step)
+
+    asyncio.run(play())
+
+
+def test_another_profile_of_that_name_is_a_new_revision_with_a_file_of_its_own(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with open_ledger(tmp_path / "l.db", FakeClock()) as ledger:
+            one = Evening(ledger)
+            for step in (*APPROVED, ("promote", "final"), ("send", "final")):
+                await one.take(step)
+            other = load_final({"final": {"duration": 10}}, "final")
+            plan = await ledger.query(partial(plan_promotion, other))
+            assert [(c.job, c.change) for c in plan.changes] == [
+                ("a-1@final", Change.CHANGED),
+                ("b-1@final", Change.CHANGED),
+            ]
+            assert {f.name for c in plan.changes for f in c.fields} == {"duration", "resolution"}
+            await ledger.promote(await ledger.query(partial(promotion_of, other, None, "me")))
+            rows = await one.rows("SELECT revision, output, current FROM job WHERE key = 'a-1@final' ORDER BY revision")
+            assert [tuple(row) for row in rows] == [(1, "a-1@final.mp4", 0), (2, "a-1@final.r2.mp4", 1)]
 
     asyncio.run(play())
 
@@ -179,7 +222,7 @@ def test_no_manifest_makes_the_key_of_a_promotion(shot: str, matrix: dict[str, A
     assert promoted_key(key, profile).rpartition("@") == (key, "@", profile)
 
 
-@given(st.from_regex(r"([a-z0-9.]{1,5}/)?[a-z0-9][a-z0-9.]{0,8}", fullmatch=True), profiles, st.booleans())
+@given(st.from_regex(r"([a-z0-9]{1,5}/)?[a-z0-9]([a-z0-9.]{0,7}[a-z0-9])?", fullmatch=True), profiles, st.booleans())
 def test_a_promotion_has_a_file_of_its_own_in_the_same_folder(output: str, profile: str, named: bool) -> None:
     made = promoted_output(output, profile, named=named)
     assert made != output
@@ -196,3 +239,20 @@ def test_a_winner_says_what_was_approved() -> None:
         "never filled in again"
     )
     assert (made.key, made.tags, made.output) == ("a-1@final", ("x",), "a@final")
+
+
+@pytest.mark.parametrize(
+    ("asked", "final"),
+    [
+        ({"model": "kling-3-0", "prompt": "x", "mode": "std"}, {"mode": "pro"}),
+        ({"model": "wan2.7-video", "prompt": "x", "resolution": "720P"}, {"resolution": "1080P"}),
+        ({"model": "kling-3-0-turbo", "prompt": "x"}, {"resolution": "1080p"}),
+    ],
+    ids=lambda value: str(value.get("model", "")),
+)
+def test_a_profile_speaks_to_every_model_in_its_own_words(asked: dict[str, Any], final: dict[str, Any]) -> None:
+    made = promotion("final").spec(Winner(1, "a-1", 1, "a", 1, {}, (), "reapi", asked, "a", True))
+    assert made is not None
+    assert made.request == {**asked, **final}
+    again = Winner(1, "a-1", 1, "a", 1, {}, (), "reapi", made.request, "a", True)
+    assert promotion("final").spec(again) is None, "what is so already is not made again"

@@ -149,6 +149,12 @@ def _in_parts(plan: Plan, rng: random.Random) -> Plan:
     return replace(plan, settings=replace(plan.settings, first_part=first, part=rng.randint(1, 5)))
 
 
+def _with_grace(plan: Plan, rng: random.Random) -> Plan:
+    """A deadline is often followed by an end, whatever is in flight then."""
+    grace = rng.choice([0.0, rng.uniform(0.0, 20.0), 3600.0])
+    return plan if plan.until is None else replace(plan, settings=replace(plan.settings, grace=grace))
+
+
 def _death(rng: random.Random) -> Death | None:
     kind = rng.random()
     if kind < 0.08:
@@ -335,6 +341,8 @@ class _Listener(Watcher):
             return
         if name == "left_behind" and job is not None:
             self.left.add(job.key)
+        if name == "grace_over":
+            self.left.update(f"in flight {n}" for n in range(data["tasks"] + data["downloads"]))
         error = data.get("error") or {}
         self._world.note(name, job.key if job else "", data.get("state", ""), error.get("code", ""))
 
@@ -383,7 +391,8 @@ class Simulation:
     def __init__(self, seed: int, folder: Path, plan: Plan | None = None, weather: Weather | None = None) -> None:
         self._seed = seed
         self._rng = random.Random(f"plan {seed}")
-        self._plan = plan or _in_parts(Plan.draw(self._rng), random.Random(f"parts {seed}"))
+        drawn = plan or _in_parts(Plan.draw(self._rng), random.Random(f"parts {seed}"))
+        self._plan = plan or _with_grace(drawn, random.Random(f"grace {seed}"))
         self._db = folder / "night.db"
         self._outputs = folder / "out"
         prices = [self._rng.choice([630, 630, 315, 1260]) for _ in range(self._plan.jobs)]

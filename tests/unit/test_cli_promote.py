@@ -10,6 +10,7 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, Output, State
 from batchrunner.manifest import load
+from batchrunner.planning import Funds
 from tests.cli_support import Ran, call, make_ledger
 from tests.support import path_to
 
@@ -189,6 +190,23 @@ def test_the_manifest_is_the_batchs_own(manifest: Path) -> None:
     broken = would()
     assert (broken.code, broken.out) == (2, "")
     assert broken.err.startswith("night.yaml:4:")
+
+
+def test_a_look_asks_for_the_balance_where_there_is_a_key(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(manifest)
+    call("approve", "dog-1")
+    asked: list[Path] = []
+
+    def told(db: Path, connection: object) -> Funds:
+        asked.append(db)
+        return Funds(700)
+
+    monkeypatch.setattr("batchrunner.cli.run.funds", told)
+    ran = would("--json")
+    assert ran.json["balance"] == 700
+    assert "the account has 88 credits less than this costs" in ran.err
+    assert would("--json", "--no-balance").json["balance"] is None
+    assert asked == [manifest.with_name("batchrunner.db")]
 
 
 def test_a_price_is_known_or_there_is_no_budget(manifest: Path) -> None:

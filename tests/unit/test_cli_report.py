@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, Output, Problem, State
@@ -243,6 +245,18 @@ def test_files_that_are_gone_or_not_what_they_were(out: Path) -> None:
     assert [a["data-clip"] for a, _ in page.scripts if a.get("class") == "clip"] == ["3.0", "4.0"]
 
 
+def test_stills_of_pictures_and_of_tall_clips(out: Path) -> None:
+    jobs = []
+    for name, card in (
+        ("a.png", clips.Card("a", "b", "c", "d", 320, 180)),
+        ("b.mp4", clips.Card("a", "b", "c", "d", 180, 320, 1)),
+    ):
+        jobs.append((spec(name[0]), stored(out / name, clips.clip(card) if card.seconds else clips.still(card))))
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    stills = [Image.open(io.BytesIO(base64.b64decode(still))) for still in posters_of(report(out))[0].values()]
+    assert [(still.format, still.size) for still in stills] == [("WEBP", (320, 180)), ("WEBP", (180, 320))]
+
+
 def test_no_poster_without_pyav(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ledger(out.parent / "batchrunner.db", [(spec("dog"), stored(out / "dog.mp4"))], output_dir=str(out))
     monkeypatch.setitem(sys.modules, "av", None)
@@ -285,7 +299,11 @@ def test_where_it_is_written(out: Path, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     assert call("report", "night", "--out", "sub/x.html").code == 0
     assert read(tmp_path / "sub/x.html").data["jobs"][0]["clips"][0]["url"] == "../out%20put/dog.mp4"
-    assert call("report", "night", "--out", "nowhere/x.html").code == 2
+    ran = call("report", "night", "--out", "nowhere/x.html")
+    assert (ran.code, ran.err) == (
+        2,
+        f"error: can't write {tmp_path / 'nowhere' / 'x.html'}: No such file or directory\n",
+    )
     assert call("report", "night", "--out", "sub").code == 2
     assert call("report", "nigt").code == 2
     assert call("report", "night", "--db", "none.db").code == 2
@@ -317,6 +335,18 @@ def test_several_outputs_and_what_is_not_as_ordered(out: Path) -> None:
     assert embedded == [("0.0", b"a.png"), ("0.1", b"b.png"), ("0.2", b"last.png")]
     assert "1 clip is not as ordered" in page.text
     assert any(attrs.get("id") == "unlike" for _, attrs in page.tags)
+
+
+def test_verdicts_that_the_ledger_has(out: Path) -> None:
+    jobs = [(spec("dog", take), stored(out / f"{take}.mp4", b"clip %d" % take)) for take in (1, 2, 3)]
+    make_ledger(out.parent / "batchrunner.db", jobs, output_dir=str(out))
+    assert "approved;" not in report(out).text
+    assert call("approve", "dog-1", "dog-2").code == 0
+    assert call("reject", "dog-2").code == 0
+    page = report(out)
+    assert [job.get("verdict") for job in page.data["jobs"]] == ["approved", "rejected", None]
+    assert "1 clip approved; what the finals would cost:" in page.text
+    assert f"batchrunner promote night --profile PROFILE --dry-run --db {out.parent / 'batchrunner.db'}" in page.text
 
 
 def test_while_a_run_is_alive(out: Path) -> None:

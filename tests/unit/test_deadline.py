@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from batchrunner import app
 from batchrunner.app import seconds_left as seconds_left_here
 from batchrunner.cli.run import _deadline
 from batchrunner.core.deadline import SURE, in_time, seconds_left
 from batchrunner.core.polling import Lognormal
+from batchrunner.engine.clock import Clock
 from batchrunner.exits import UsageError
+from batchrunner.ledger.store import Ledger
 from tests.cli_support import call
 
 MINUTE = Lognormal(mu=4.094, sigma=0.3)  # median 60 s
@@ -130,3 +134,32 @@ def test_what_is_no_time_of_day(text: str) -> None:
     assert ran.code == 2
     assert "is not a local time; write it like 06:00" in ran.err
     assert "\x1b" not in ran.err
+
+
+async def test_the_time_goes_on_while_another_runner_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = app.open_ledger
+    untils: list[float | None] = []
+
+    async def wait_first(db: Path, clock: Clock, wait: float, looked: Callable[[], bool] | None = None) -> Ledger:
+        begin = clock.monotonic()
+        while clock.monotonic() == begin:
+            await clock.sleep(0.001)
+        return await opened(db, clock, wait, looked)
+
+    class Night:
+        def __init__(self, options: app.RunOptions, *_: object) -> None:
+            untils.append(options.until)
+
+        async def run(self) -> app.RunResult:
+            return app.RunResult(0, [], None, "")
+
+    monkeypatch.setattr(app, "open_ledger", wait_first)
+    monkeypatch.setattr(app, "Night", Night)
+    await app.run_here(app.RunOptions(db=tmp_path / "l.db", until=3600.0), app.Watcher())
+    await app.run_here(app.RunOptions(db=tmp_path / "l.db"), app.Watcher())
+
+    assert untils[0] is not None
+    assert untils[0] < 3600.0
+    assert untils[1] is None

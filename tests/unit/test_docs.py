@@ -6,6 +6,9 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+from batchrunner.manifest import read_models
+from docs import make_models
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,6 +24,19 @@ def _load(path: Path) -> ModuleType:
 def test_the_drawing_of_the_states_is_that_of_the_table() -> None:
     page: str = _load(ROOT / "docs" / "make_states.py").page()
     assert (ROOT / "docs" / "states.md").read_text("utf-8") == page, "run: python docs/make_states.py"
+
+
+def test_the_table_of_models_is_that_of_the_catalogue() -> None:
+    assert make_models.PAGE.read_text("utf-8") == make_models.page(), "run: python -m docs.make_models"
+
+
+def test_the_model_that_is_shown_how_to_add_is_a_good_one(tmp_path: Path) -> None:
+    block = make_models.PAGE.read_text("utf-8").split("```json\n")[1].split("```")[0]
+    (tmp_path / "dream-9.schema.json").write_text(block, "utf-8")
+    dream = read_models(tmp_path)["dream-9"]
+    assert dream.price is not None
+    assert dream.price.credits({"quality": "high", "len": 5}, dream.defaults) == 200  # 0.04 x 5 s
+    assert dream.price.credits({"start": "https://example.com/a.png"}, dream.defaults) == 32  # 0.008 x 4 s
 
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:

@@ -109,6 +109,11 @@ def test_every_verb_that_reads_manifests_takes_the_folder(tmp_path: Path, monkey
     assert call("validate", path).code == 2
     assert "2 jobs" in call("validate", path, "--models", tmp_path / "mine").out
     assert call("plan", path, "--models", tmp_path / "mine", "--db", tmp_path / "l.db").code == 0
+    frozen = tmp_path / "plan.json"
+    assert call("plan", path, "--models", tmp_path / "mine", "--db", tmp_path / "l.db", "--out", frozen).code == 0
+    assert '"dream-9": "2026-11-01"' in frozen.read_text("utf-8")
+    for verb in ("run", "resume", "promote", "validate", "plan", "models", "schema", "simulate"):
+        assert "BATCHRUNNER_MODELS" in call(verb, "--help").out, verb
     monkeypatch.setenv("BATCHRUNNER_MODELS", str(tmp_path / "mine"))
     assert call("run", path, "--dry-run", "--db", tmp_path / "l.db").code == 0
     shown = call("models", "dream-9").out

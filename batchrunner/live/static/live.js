@@ -7,7 +7,8 @@ const PAGE = 24;
 
 const at = (id) => document.getElementById(id);
 const number = (value) => Number(value).toLocaleString("en-US");
-const money = (credits) => `${number(credits)} credits ($${(credits / 1000).toFixed(2)})`;
+const dollars = (credits) => (credits / 1000).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 3 });
+const money = (credits) => `${number(credits)} credits ($${dollars(credits)})`;
 
 function make(tag, text, className) {
   const element = document.createElement(tag);

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import LedgerUnusable
 
 if TYPE_CHECKING:  # and imported where they are used: `status` asks for a number only, and for nothing else here
+    from ..core.job import Output
     from ..core.media import Kept
 
 _SAVE = (
@@ -120,6 +121,8 @@ class Finished:
 
 def finished(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Finished]:
     """Jobs that have succeeded, by row id, in the order of the ids."""
+    from ..core.job import Output
+
     sql = (
         "SELECT job.id, batch.name, job.key, model, request, attempt, file, sha256, bytes FROM job "
         "JOIN batch ON batch.id = job.batch_id WHERE job.id = ? AND state = 'succeeded'"

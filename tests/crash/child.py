@@ -214,7 +214,7 @@ def _run(order: Order, crash: Callable[[str], None]) -> dict[str, Any]:
         manifests=[] if resumed else [space.manifest()],
         batches=[BATCH] if resumed else [],
         resubmit=order.verb == "word",
-        settings=QUICK,
+        settings=replace(QUICK, first_part=space.fault.jobs) if space.fault.whole else QUICK,
         crash=crash,
     )
     result = app.run(options, _Speaker(order.death, space.fault.spooled))

@@ -21,6 +21,7 @@ class Fault:
         retry: `retry:`.
         full: at this passing of `submit.answered` the ledger's disk is full, for the first run; 0 for never.
         spooled: it dies when so many ids are in the spool.
+        whole: the batch is recorded before its first job is sent, so that both POSTs can be on the wire together.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -30,6 +31,7 @@ class Fault:
     retry: RetryBudget = field(default_factory=RetryBudget)
     full: int = 0
     spooled: int = 1
+    whole: bool = False
 
 
 def _post(what: str, last: int = 1) -> Fault:
@@ -102,7 +104,7 @@ _ALONE: dict[str, Fault] = {
     "tight_throttle": Fault(Plan([Rule("post", "throttle", last=2)]), jobs=3, budget=2 * CREDITS, in_flight=1),
     # The ledger's own disk.
     "disk_full": Fault(full=1),
-    "disk_full_twice": Fault(full=1, spooled=2),
+    "disk_full_twice": Fault(full=1, spooled=2, whole=True),
     "disk_full_later": Fault(jobs=3, full=2, in_flight=1),
 }
 """What goes wrong by itself."""

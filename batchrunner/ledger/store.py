@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,36 +17,18 @@ from ..core.adaptive import Learned
 from ..core.job import Job, JobSpec, RetryBudget, State
 from ..core.lifecycle import advance
 from ..core.media import Kept
-from ..core.pacing import MAX_RETRY_AFTER
 from ..core.retry import count
 from ..core.selection import Selection
-from . import media, pace, promotions
+from . import due, media, pace, promotions, runs
 from .audit import genuine
 from .connection import open_writer
+from .due import Batch
 from .errors import LedgerUnusable
 from .files import RunLock
 from .record import BatchSpec, append, begin, record, streams
-from .rows import JOB_COLUMNS, job_of
-from .selecting import where
+from .rows import job_of
 from .transitions import Change
 from .writer import Database, ThreadDatabase, Writer
-
-LATENCIES_KEPT = 500
-"""Latency samples kept for each model: enough for a fit, few enough to follow drift."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch of the ledger, as the engine needs it."""
-
-    id: int
-    name: str
-    output_dir: Path
-    submits_per_minute: float
-    in_flight: int
-    retry: RetryBudget
-    unrecorded: int = 0
-    """Jobs of its manifest that are not in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +150,7 @@ class Ledger:
 
     async def batches(self, names: Sequence[str] = ()) -> list[Batch]:
         """The named batches, or all, oldest first. Remembers their retry budgets for the jobs that are read later."""
-        found = await self._writer.read(partial(_batches, tuple(names)))
+        found = await self._writer.read(partial(due.batches, tuple(names)))
         self._retry.update({b.id: b.retry for b in found})
         return found
 
@@ -185,7 +165,7 @@ class Ledger:
         """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
         may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
         since, and counts as over. `without`: kinds (model, length) to pass over."""
-        ask = partial(_pending, tuple(batches), selection, limit, now, without)
+        ask = partial(due.pending, tuple(batches), selection, limit, now, without)
         rows, next_at = await self._writer.read(ask)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
@@ -195,7 +175,7 @@ class Ledger:
     async def in_state(self, batches: Sequence[int], state: State) -> Iterator[tuple[Job, Schedule]]:
         """Every job of the batches that is submitting, unconfirmed, running or downloading; old revisions too. As they
         are now; each is made of its row when it is asked for, which takes longer than to read them all."""
-        rows = await self._writer.read(partial(_in_state, tuple(batches), state))
+        rows = await self._writer.read(partial(due.in_state, tuple(batches), state))
         return (
             (self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"]))
             for row in rows
@@ -203,31 +183,22 @@ class Ledger:
 
     async def selected(self, batches: Sequence[int], selection: Selection, state: State) -> list[Job]:
         """Current jobs of the selection in one state."""
-        rows = await self._writer.read(partial(_selected, tuple(batches), selection, state))
+        rows = await self._writer.read(partial(due.selected, tuple(batches), selection, state))
         return [self._job(row) for row in rows]
 
     async def jobs(self, ids: Sequence[int]) -> list[Job]:
         """Jobs by row id."""
-        rows = await self._writer.read(partial(_by_id, tuple(ids)))
+        rows = await self._writer.read(partial(due.by_id, tuple(ids)))
         return [self._job(row) for row in rows]
 
     async def task_ids(self, job: Job) -> list[str]:
         """Every task id that the job has had, in any revision of its key: what they left on disk is ours."""
-        sql = (
-            "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
-            "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
-        )
-        rows = await self._writer.glance(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
-        return [row[0] for row in rows]
+        return await self._writer.glance(partial(_task_ids, job))
 
-    async def attempt(self, job: Job) -> Attempt:
-        """What the job's current attempt cost, and when its steps were."""
-        sql = (
-            "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
-            "ON j.id = p.from_job WHERE p.job_id = a.job_id) FROM attempt a WHERE a.job_id = ? AND a.number = ?"
-        )
-        values = (job.id, job.fact.attempt)
-        return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
+    async def attempt(self, job: Job) -> tuple[Attempt, list[str]]:
+        """What the job's current attempt cost, and when its steps were; and `task_ids`, in one look: each waits for
+        the commit that is under way."""
+        return await self._writer.glance(partial(_attempt, job))
 
     async def taken(self, job: Job, names: Sequence[str]) -> set[str]:
         """Of these names, the ones that another job has planned in the same folder; see `media.taken`."""
@@ -241,7 +212,7 @@ class Ledger:
         """Credits spent, reserved and at risk in the batches together."""
         sql = (
             "SELECT coalesce(sum(spent), 0), coalesce(sum(reserved), 0), coalesce(sum(at_risk), 0) FROM batch "
-            f"WHERE id IN ({_marks(batches)})"
+            f"WHERE id IN ({due.marks(batches)})"
         )
         row = await self._writer.glance(lambda c: c.execute(sql, tuple(batches)).fetchone())
         return dict(zip(("spent", "reserved", "at_risk"), row, strict=True))
@@ -265,11 +236,11 @@ class Ledger:
         Raises:
             LedgerUnusable: it is bound to another origin.
         """
-        await self._writer.put(partial(_bind, provider, origin))
+        await self._writer.put(partial(runs.bind, provider, origin))
 
     async def hold_until(self, provider: str) -> float:
         """Until when (unix seconds) a 429 holds every call; 0 for not at all."""
-        return float(await self._writer.glance(partial(_hold, provider)))
+        return float(await self._writer.glance(partial(runs.hold, provider)))
 
     def save_hold(self, provider: str, until: float) -> None:
         """Keep a hold for the next run; written behind."""
@@ -304,7 +275,7 @@ class Ledger:
 
     async def start_run(self, batches: Sequence[str]) -> int:
         """Note that a run begins; returns its id."""
-        return await self._writer.put(partial(_start_run, json.dumps(list(batches)), self._now()))
+        return await self._writer.put(partial(runs.start_run, json.dumps(list(batches)), self._now()))
 
     def beat(self, run_id: int, progress: dict[str, Any]) -> None:
         """Note that the run is alive, and how far it is; written behind."""
@@ -314,7 +285,7 @@ class Ledger:
 
     async def end_run(self, run_id: int, stop: str | None, exit_code: int) -> None:
         """Note how the run ended, and trim what was learned to what is worth keeping."""
-        await self._writer.put_long(partial(_end_run, run_id, stop, exit_code, self._now()))
+        await self._writer.put_long(partial(runs.end_run, run_id, stop, exit_code, self._now()))
 
     def _behind(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
         """Queue statements that nobody waits for. They are a convenience: a failure costs nothing that was paid."""
@@ -341,120 +312,17 @@ def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: s
     return record(connection, batch, jobs, now)
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[sqlite3.Row]:
-    cursor = connection.cursor()
-    cursor.row_factory = sqlite3.Row
-    return cursor.execute(sql, values).fetchall()
-
-
-def _batches(names: tuple[str, ...], connection: sqlite3.Connection) -> list[Batch]:
-    condition = f"WHERE name IN ({_marks(names)})" if names else ""
-    rows = _rows(connection, f"SELECT * FROM batch {condition} ORDER BY id", names)
-    return [
-        Batch(
-            r["id"],
-            r["name"],
-            Path(r["output_dir"]),
-            r["submits_per_minute"],
-            r["in_flight"],
-            RetryBudget(r["retry_provider"], r["retry_moderated"]),
-            r["unrecorded"],
-        )
-        for r in rows
-    ]
-
-
-def _pending(
-    batches: tuple[int, ...],
-    selection: Selection,
-    limit: int,
-    now: float,
-    without: Sequence[tuple[str, int | None]],
-    connection: sqlite3.Connection,
-) -> tuple[list[sqlite3.Row], float | None]:
-    if not batches:
-        return [], None
-    condition, values = where(selection)
-    condition += " AND NOT (model = ? AND seconds IS ?)" * len(without)
-    known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
-    due = f"batch_id IN ({_marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
-    rows = _rows(
-        connection,
-        f"SELECT {JOB_COLUMNS}, fingerprint FROM job INDEXED BY job_due WHERE {due} "
-        "AND NOT (not_before > ? AND not_before <= ?) ORDER BY batch_id, position LIMIT ?",
-        (*batches, *known, now, now + MAX_RETRY_AFTER, limit),
+def _task_ids(job: Job, connection: sqlite3.Connection) -> list[str]:
+    sql = (
+        "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
+        "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
     )
-    next_at = None
-    if len(rows) < limit:
-        next_at = connection.execute(
-            f"SELECT min(not_before) FROM job INDEXED BY job_due WHERE {due} AND not_before > ? AND not_before <= ?",
-            (*batches, *known, now, now + MAX_RETRY_AFTER),
-        ).fetchone()[0]
-    return rows, next_at
+    return [row[0] for row in connection.execute(sql, (job.batch_id, job.key))]
 
 
-def _in_state(batches: tuple[int, ...], state: State, connection: sqlite3.Connection) -> list[sqlite3.Row]:
-    """The states stand in the text so that SQLite sees that the index `job_live` holds them all."""
-    return _rows(
-        connection,
-        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job "
-        "WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state = ? "
-        f"AND batch_id IN ({_marks(batches)}) ORDER BY next_poll_at, id",
-        (state.value, *batches),
+def _attempt(job: Job, connection: sqlite3.Connection) -> tuple[Attempt, list[str]]:
+    sql = (
+        "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
+        "ON j.id = p.from_job WHERE p.job_id = a.job_id) FROM attempt a WHERE a.job_id = ? AND a.number = ?"
     )
-
-
-def _by_id(ids: tuple[int, ...], connection: sqlite3.Connection) -> list[sqlite3.Row]:
-    return _rows(connection, f"SELECT {JOB_COLUMNS} FROM job WHERE id IN ({_marks(ids)}) ORDER BY id", ids)
-
-
-def _bind(provider: str, origin: str, connection: sqlite3.Connection) -> None:
-    row = connection.execute("SELECT origin FROM account WHERE provider = ?", (provider,)).fetchone()
-    if row is None:
-        connection.execute("INSERT INTO account (provider, origin) VALUES (?, ?)", (provider, origin))
-    elif row[0] != origin:
-        raise LedgerUnusable(
-            f"this ledger belongs to {row[0]}, and the run would use {origin}; its task ids mean nothing there. "
-            "Use another ledger with --db, or set REAPI_BASE_URL back (or use --simulate, for the simulator's)"
-        )
-
-
-def _hold(provider: str, connection: sqlite3.Connection) -> float:
-    row = connection.execute("SELECT hold_until FROM account WHERE provider = ?", (provider,)).fetchone()
-    return row[0] if row else 0.0
-
-
-def _start_run(batches: str, now: float, connection: sqlite3.Connection) -> int:
-    row = connection.execute(
-        "INSERT INTO run (started_at, heartbeat_at, pid, host, batches) VALUES (?, ?, ?, ?, ?) RETURNING id",
-        (now, now, os.getpid(), socket.gethostname(), batches),
-    ).fetchone()
-    return int(row[0])
-
-
-def _end_run(run_id: int, stop: str | None, exit_code: int, now: float, connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "UPDATE run SET ended_at = ?, heartbeat_at = ?, stop = ?, exit_code = ? WHERE id = ?",
-        (now, now, stop, exit_code, run_id),
-    )
-    connection.execute(
-        "DELETE FROM latency WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY model "
-        "ORDER BY id DESC) AS n FROM latency) WHERE n > ?)",
-        (LATENCIES_KEPT,),
-    )
-
-
-def _selected(
-    batches: tuple[int, ...], selection: Selection, state: State, connection: sqlite3.Connection
-) -> list[sqlite3.Row]:
-    condition, values = where(selection)
-    return _rows(
-        connection,
-        f"SELECT {JOB_COLUMNS} FROM job WHERE batch_id IN ({_marks(batches)}) AND current = 1 AND state = ? "
-        f"AND {condition} ORDER BY id",
-        (*batches, state.value, *values),
-    )
+    return Attempt(*connection.execute(sql, (job.id, job.fact.attempt)).fetchone()), _task_ids(job, connection)

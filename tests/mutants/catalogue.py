@@ -616,15 +616,15 @@ RECORDED = (
     _mutant(
         "old_revisions_forgotten",
         "Tasks of an edited shot that were paid for are not followed.",
-        STORE,
-        'f"AND batch_id IN ({_marks(batches)}) ORDER BY next_poll_at',
-        'f"AND current = 1 AND batch_id IN ({_marks(batches)}) ORDER BY next_poll_at',
+        "ledger/due.py",
+        'f"AND batch_id IN ({marks(batches)}) ORDER BY next_poll_at',
+        'f"AND current = 1 AND batch_id IN ({marks(batches)}) ORDER BY next_poll_at',
         "tests/unit/test_ledger_due.py",
     ),
     _mutant(
         "removed_jobs_sent",
         "Jobs that the manifest does not ask for any more are still sent.",
-        STORE,
+        "ledger/due.py",
         "AND state = 'pending' AND current = 1 AND {condition}",
         "AND state = 'pending' AND {condition}",
         "tests/unit/test_ledger_due.py",
@@ -919,7 +919,7 @@ SECRETS = (
     _mutant(
         "key_sent_elsewhere",
         "A ledger that was used with one server may be used with another.",
-        STORE,
+        "ledger/runs.py",
         "elif row[0] != origin:",
         "elif False:",
         "tests/unit/test_ledger_due.py::test_the_account",

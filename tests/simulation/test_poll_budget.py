@@ -15,7 +15,8 @@ from batchrunner.core import events as e
 from batchrunner.core.job import State
 from batchrunner.core.polling import KEPT
 from batchrunner.engine.ports import Settings, Work
-from batchrunner.ledger.store import LATENCIES_KEPT, Ledger
+from batchrunner.ledger.runs import LATENCIES_KEPT
+from batchrunner.ledger.store import Ledger
 from tests.simulation.service import Limits, Night, Service, Task, World, lognormal
 
 MEDIAN, SIGMA = 60.0, 0.5

@@ -19,7 +19,8 @@ from batchrunner.core.pacing import MAX_RETRY_AFTER
 from batchrunner.core.selection import Selection
 from batchrunner.ledger import queries
 from batchrunner.ledger.errors import LedgerUnusable
-from batchrunner.ledger.store import LATENCIES_KEPT, Ledger, Schedule
+from batchrunner.ledger.runs import LATENCIES_KEPT
+from batchrunner.ledger.store import Ledger, Schedule
 from tests.support import START, FakeClock, drive, money, open_ledger, path_to, spec, with_jobs
 
 ALL = Selection()

@@ -1,0 +1,48 @@
+"""The account that a ledger belongs to, and the runs that worked on it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+
+from .errors import LedgerUnusable
+
+LATENCIES_KEPT = 500
+"""Latency samples kept for each model: enough for a fit, few enough to follow drift."""
+
+
+def bind(provider: str, origin: str, connection: sqlite3.Connection) -> None:
+    row = connection.execute("SELECT origin FROM account WHERE provider = ?", (provider,)).fetchone()
+    if row is None:
+        connection.execute("INSERT INTO account (provider, origin) VALUES (?, ?)", (provider, origin))
+    elif row[0] != origin:
+        raise LedgerUnusable(
+            f"this ledger belongs to {row[0]}, and the run would use {origin}; its task ids mean nothing there. "
+            "Use another ledger with --db, or set REAPI_BASE_URL back (or use --simulate, for the simulator's)"
+        )
+
+
+def hold(provider: str, connection: sqlite3.Connection) -> float:
+    row = connection.execute("SELECT hold_until FROM account WHERE provider = ?", (provider,)).fetchone()
+    return row[0] if row else 0.0
+
+
+def start_run(batches: str, now: float, connection: sqlite3.Connection) -> int:
+    row = connection.execute(
+        "INSERT INTO run (started_at, heartbeat_at, pid, host, batches) VALUES (?, ?, ?, ?, ?) RETURNING id",
+        (now, now, os.getpid(), socket.gethostname(), batches),
+    ).fetchone()
+    return int(row[0])
+
+
+def end_run(run_id: int, stop: str | None, exit_code: int, now: float, connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "UPDATE run SET ended_at = ?, heartbeat_at = ?, stop = ?, exit_code = ? WHERE id = ?",
+        (now, now, stop, exit_code, run_id),
+    )
+    connection.execute(
+        "DELETE FROM latency WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY model "
+        "ORDER BY id DESC) AS n FROM latency) WHERE n > ?)",
+        (LATENCIES_KEPT,),
+    )

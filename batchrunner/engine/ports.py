@@ -12,7 +12,8 @@ from ..core.job import Job, State
 from ..core.media import Ordered, warnings_of
 from ..core.polling import PollPolicy
 from ..core.selection import Selection
-from ..ledger.store import Batch, Ledger, Schedule
+from ..ledger.due import Batch
+from ..ledger.store import Ledger, Schedule
 from ..providers.base import Provider
 from ..providers.fetch import Fetcher
 from .clock import Clock, Dice

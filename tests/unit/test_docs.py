@@ -6,8 +6,12 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
+from batchrunner import exits
+from batchrunner.cli.main import COMMANDS
 from batchrunner.manifest import read_models
-from docs import make_models
+from docs import make_models, make_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +32,37 @@ def test_the_drawing_of_the_states_is_that_of_the_table() -> None:
 
 def test_the_table_of_models_is_that_of_the_catalogue() -> None:
     assert make_models.PAGE.read_text("utf-8") == make_models.page(), "run: python -m docs.make_models"
+
+
+@pytest.mark.parametrize("path", make_reference.pages(), ids=lambda path: str(path.name))
+def test_the_reference_is_that_of_the_command_line_and_the_schema(path: Path) -> None:
+    assert path.read_text("utf-8") == make_reference.pages()[path], "run: python -m docs.make_reference"
+
+
+def test_the_table_of_exit_codes_has_those_that_there_are() -> None:
+    told = [int(code) for row in make_reference.exit_code_rows() for code in row[0].split(", ")]
+    assert sorted(told) == sorted(value for name, value in vars(exits).items() if name.startswith("EXIT_"))
+
+
+def test_the_man_page_has_no_line_that_troff_would_take_for_a_request_of_its_own() -> None:
+    known = {".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".I", ".EX", ".EE", '.\\"'}
+    requests = {line.split()[0] for line in make_reference.man().splitlines() if line.startswith((".", "'"))}
+    assert requests <= known
+    verbs = [line for line in make_reference.man().splitlines() if line.startswith(".SS ")]
+    assert len(verbs) == len(COMMANDS)
+
+
+def test_every_page_is_on_the_site() -> None:
+    import yaml
+
+    def named(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        parts = entry if isinstance(entry, list) else list(entry.values()) if isinstance(entry, dict) else []
+        return [name for part in parts for name in named(part)]
+
+    nav = named(yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text("utf-8"))["nav"])
+    assert sorted(nav) == sorted(str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md"))
 
 
 def test_the_model_that_is_shown_how_to_add_is_a_good_one(tmp_path: Path) -> None:

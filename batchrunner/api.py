@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from .exits import DEFAULT_DB, UsageError
+from .exits import DEFAULT_DB, UsageError, simulated_name
 
 if TYPE_CHECKING:
     from .catalogue import Model
@@ -184,7 +184,7 @@ def _ledger(db: PathLike | None, *, simulate: bool = False) -> Path:
     if db is not None:
         return Path(os.path.abspath(db))
     path = Path(os.path.abspath(os.environ.get("BATCHRUNNER_DB") or DEFAULT_DB))
-    return path.with_name(path.stem + ".sim" + (path.suffix or ".db")) if simulate else path
+    return path.with_name(simulated_name(path.name)) if simulate else path
 
 
 def _options(manifests: Manifest | Sequence[Manifest], given: Options) -> RunOptions:

@@ -20,6 +20,14 @@ DEFAULT_DB = "batchrunner.db"
 """The ledger, in the current folder, where neither --db nor BATCHRUNNER_DB says otherwise."""
 
 
+def simulated_name(name: str) -> str:
+    """The name of the ledger of simulated work beside the one of that name; one that is such a ledger keeps its own."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem:
+        stem, dot, suffix = name, ".", "db"
+    return name if stem.endswith(".sim") else f"{stem}.sim{dot}{suffix}"
+
+
 class UsageError(Exception):
     """What the user asked for can't be done; the message says how to mend it. Exit code 2, nothing was sent.
 

@@ -13,7 +13,7 @@ import click
 
 from ..core.selection import Selection
 from ..core.states import State
-from ..exits import DEFAULT_DB
+from ..exits import DEFAULT_DB, simulated_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,7 +109,7 @@ def ledger_path(db: Path | None, *, simulate: bool = False) -> Path:
         return absolute(db or Path(DEFAULT_DB))
     explicit = click.get_current_context().get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
     path = db or Path(DEFAULT_DB)
-    return absolute(path if explicit else path.with_name(path.stem + ".sim" + (path.suffix or ".db")))
+    return absolute(path if explicit else path.with_name(simulated_name(path.name)))
 
 
 def absolute(path: Path) -> Path:

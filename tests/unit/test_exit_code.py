@@ -9,6 +9,7 @@ import pytest
 from batchrunner.app import exit_code
 from batchrunner.core.job import LIVE, State
 from batchrunner.engine.control import Stop
+from batchrunner.exits import simulated_name
 
 S = State
 GENTLE = [None, *(s for s in Stop if s not in {Stop.CREDENTIALS, Stop.UNREACHABLE, Stop.INTERRUPTED, Stop.TERMINATED})]
@@ -71,3 +72,17 @@ def test_an_old_revision_that_is_still_to_come_home_is_work_left() -> None:
     for state in (State.SUBMITTING, State.RUNNING, State.DOWNLOADING):
         assert exit_code(None, {State.SUCCEEDED: 1}, {state: 1}) == 4
     assert exit_code(None, {State.SUCCEEDED: 1}, {State.PENDING: 1}) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "simulated"),
+    [
+        ("batchrunner.db", "batchrunner.sim.db"),
+        ("batchrunner.sim.db", "batchrunner.sim.db"),
+        ("ledger", "ledger.sim.db"),
+        (".db", ".db.sim.db"),
+        ("a.b.sqlite", "a.b.sim.sqlite"),
+    ],
+)
+def test_simulated_work_keeps_a_ledger_of_its_own(name: str, simulated: str) -> None:
+    assert simulated_name(name) == simulated

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import pytest
 
 from batchrunner import exits
 from batchrunner.cli.main import COMMANDS
+from batchrunner.core.job import State
+from batchrunner.core.lifecycle import TABLE
 from batchrunner.manifest import read_models
-from docs import make_models, make_reference
+from docs import make_models, make_reference, site_hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +53,22 @@ def test_the_man_page_has_no_line_that_troff_would_take_for_a_request_of_its_own
     assert requests <= known
     verbs = [line for line in make_reference.man().splitlines() if line.startswith(".SS ")]
     assert len(verbs) == len(COMMANDS)
+
+
+def test_the_site_draws_every_state_and_every_arrow() -> None:
+    drawn = site_hooks.drawing((ROOT / "docs" / "states.md").read_text("utf-8"))
+    assert all(f">{state.value}</text>" in drawn for state in State)
+    arrows = {(before, after) for (before, _), afters in TABLE.items() for after in afters}
+    assert drawn.count("marker-end") == len(arrows)
+
+
+def test_a_page_of_the_site_that_loads_something_from_elsewhere_is_refused() -> None:
+    page = mock.Mock(url="howto/budgets.html")
+    shown = site_hooks.on_post_page(f'<script src="{site_hooks.SHIM}"></script><a href="https://x.test">', page=page)
+    assert shown == '<script src="../theme/iframe-worker.js"></script><a href="https://x.test">'
+    for tag in ('<script src="https://x.test/a.js">', '<link rel="stylesheet" href=//x.test/a.css>'):
+        with pytest.raises(ValueError, match="from elsewhere"):
+            site_hooks.on_post_page(tag, page=page)
 
 
 def test_every_page_is_on_the_site() -> None:

@@ -138,7 +138,9 @@ def play(page: Path, folder: Path, server: str) -> list[Played]:
             commands.append(step)
             script += ["mark", step.text]
     script.append("mark")
-    ours = {n: v for n, v in os.environ.items() if not n.startswith(("REAPI_", "BATCHRUNNER_", "XDG_", "COLUMNS"))}
+    ours = {
+        n: v for n, v in os.environ.items() if not n.startswith(("REAPI_", "BATCHRUNNER_", "XDG_", "COLUMNS", "PYTHON"))
+    }
     ended = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=home,

@@ -27,39 +27,15 @@ from .syncs import Steps, Syncs, carry_out, to_the_end
 
 T = TypeVar("T")
 
-Land = Callable[[Wanted, "_Turn", Fetched, int], Awaitable[tuple[str, tuple[Placed, Facts]]]]
+Land = Callable[[Wanted, Fetched, int], Awaitable[tuple[str, tuple[Placed, Facts]]]]
 """Gives a file that came its name."""
-
-LANDING = 3
-"""Finished files that wait for the disk, for each download at once."""
 
 MAX_DISK_FAILURES = 10
 """Failures of the disk in a row before a download is left for the next run."""
 
 
-class _Turn:
-    """One of the downloads at once: over when the file has come, so that the next comes while this one is synced."""
-
-    def __init__(self, line: asyncio.Semaphore) -> None:
-        self._line = line
-        self._holds = False
-
-    async def __aenter__(self) -> _Turn:
-        await self._line.acquire()
-        self._holds = True
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        if self._holds:
-            self._holds = False
-            self._line.release()
-
-
 class Downloader:
-    """A queue of finished tasks and some workers that bring their outputs home."""
+    """A queue of finished tasks and a few workers that bring their outputs home."""
 
     def __init__(
         self,
@@ -77,16 +53,10 @@ class Downloader:
         self._on_renewal = on_renewal
         self._on_done = on_done
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
-        self._line = asyncio.Semaphore(settings.max_downloads)
         self._syncs = Syncs()
         self._active = 0
         self.left_behind = 0
         """Downloads that this run gave up for now; the next run goes on with them."""
-
-    @property
-    def workers(self) -> int:
-        """How many times `work` should run."""
-        return self._settings.max_downloads * (1 + LANDING)
 
     @property
     def backlog(self) -> int:
@@ -184,7 +154,7 @@ class Downloader:
         wanted = plan(job, self._deps.output_kind(job.model))
         if asked := names_to_ask(wanted):
             wanted = set_apart(wanted, await ledger.taken(job, asked))
-        land = partial(self._land, job, order, *await ledger.attempt(job))
+        land = partial(self._land, job, order, await ledger.attempt(job), await ledger.task_ids(job))
         for one in wanted:
             if one.number not in home:
                 bring = self._last_frame if one.last_frame else self._bring
@@ -202,10 +172,8 @@ class Downloader:
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
         folder = self._work.folder(job)
-        part = part_path(folder / wanted.name())
-        async with _Turn(self._line) as turn:
-            then = partial(land, wanted, turn)
-            name, found = await self._deps.fetcher.fetch(wanted.url, part, root=folder, kind=wanted.kind, then=then)
+        part, then = part_path(folder / wanted.name()), partial(land, wanted)
+        name, found = await self._deps.fetcher.fetch(wanted.url, part, root=folder, kind=wanted.kind, then=then)
         if found[0].path != name:
             output, wish = str(folder / found[0].path), str(folder / name)
             self._deps.observe("output_renamed", job, output=output, wanted=wish)
@@ -215,12 +183,9 @@ class Downloader:
         """What an earlier try had placed."""
         fact, folder = job.fact, self._work.folder(job)
         assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
-        home = os.fspath(folder)
-        for name in wanted.names():
-            # Looks are cheaper than a thread, and nearly always say no; a `Path` for each costs more than they do.
-            if not os.path.lexists(f"{home}/{name}"):  # noqa: ASYNC240
+        for path in map(folder.joinpath, wanted.names()):
+            if not os.path.lexists(path):  # noqa: ASYNC240  a look is cheaper than a thread, and nearly always says no
                 continue
-            path = folder / name
             placed = await self._thread(find_placed, path, folder, fact.task_id)
             if placed is not None:
                 return placed, await self._thread(facts_of, path, wanted.kind)
@@ -248,12 +213,10 @@ class Downloader:
         attempt: Attempt,
         ours: Sequence[str],
         wanted: Wanted,
-        turn: _Turn,
         fetched: Fetched,
         descriptor: int,
     ) -> tuple[str, tuple[Placed, Facts]]:
         """Give what came its name. Returns the name that it should have, too."""
-        turn.end()
         self._deps.crash("download.fetched")
         folder = self._work.folder(job)
         name = wanted.name(fetched.extension)

@@ -216,8 +216,7 @@ def placing(
         OSError: the disk failed or is full, or `part` is not there or not what it was.
     """
     folder = ensure_folder(target.parent, root)
-    beside = folder if part.parent == target.parent else ensure_folder(part.parent, root)
-    target, part = folder / target.name, beside / part.name
+    target, part = folder / target.name, ensure_folder(part.parent, root) / part.name
     task_id, digest, size = str(sidecar["task_id"]), str(sidecar["sha256"]), int(sidecar["bytes"])
     done = Placed(_relative(target, root), digest, size)
     if os.path.lexists(target):
@@ -284,7 +283,7 @@ def _adopting(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[
 
 
 def _relative(target: Path, root: Path) -> str:
-    return target.relative_to(ensure_folder(root, root)).as_posix()
+    return target.relative_to(os.path.realpath(root)).as_posix()
 
 
 def _open_file(path: Path) -> BufferedReader | None:

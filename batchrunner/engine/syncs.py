@@ -12,7 +12,6 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,20 +83,11 @@ def _sync_each(descriptors: Sequence[int]) -> list[OSError | None]:
     return results
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Files that somebody waits for together: how many are left, when it is over, and the first error."""
-
-    left: int
-    over: asyncio.Future[None]
-    error: OSError | None = None
-
-
 class Syncs:
     """The syncs of one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, _Batch]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self._next: dict[Path, asyncio.Task[None]] = {}
         self._running: dict[Path, asyncio.Task[None]] = {}
@@ -131,15 +121,15 @@ class Syncs:
             OSError: the disk failed; what it said of the first that it failed for.
         """
         loop = asyncio.get_running_loop()
-        batch = _Batch(len(descriptors), loop.create_future())
-        self._waiting.extend((descriptor, batch) for descriptor in descriptors)
+        futures = [loop.create_future() for _ in descriptors]
+        self._waiting.extend(zip(descriptors, futures, strict=True))
         while len(self._lanes) < min(LANES, len(self._waiting)):
             lane = loop.create_task(self._lane())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
-        await to_the_end(batch.over)
-        if batch.error is not None:
-            raise batch.error
+        await to_the_end(asyncio.gather(*futures, return_exceptions=True))
+        for future in futures:
+            future.result()
 
     async def _lane(self) -> None:
         loop = asyncio.get_running_loop()
@@ -148,15 +138,15 @@ class Syncs:
             try:
                 results = await loop.run_in_executor(None, _sync_each, [descriptor for descriptor, _ in share])
             except BaseException:  # the loop ends: nobody may wait for what will not come
-                for _, batch in (*share, *self._waiting):
-                    batch.over.cancel()
+                for _, future in (*share, *self._waiting):
+                    future.cancel()
                 self._waiting.clear()
                 raise
-            for (_, batch), error in zip(share, results, strict=True):
-                batch.left -= 1
-                batch.error = batch.error or error
-                if not batch.left and not batch.over.done():
-                    batch.over.set_result(None)
+            for (_, future), error in zip(share, results, strict=True):
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
 
     async def folder(self, folder: Path) -> None:
         """Make the names in a folder durable. One sync that begins after several have asked covers them all.

@@ -193,12 +193,21 @@ class Ledger:
 
     async def task_ids(self, job: Job) -> list[str]:
         """Every task id that the job has had, in any revision of its key: what they left on disk is ours."""
-        return await self._writer.glance(partial(_task_ids, job))
+        sql = (
+            "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
+            "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
+        )
+        rows = await self._writer.glance(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
+        return [row[0] for row in rows]
 
-    async def attempt(self, job: Job) -> tuple[Attempt, list[str]]:
-        """What the job's current attempt cost, and when its steps were; and `task_ids`, in one look: each waits for
-        the commit that is under way."""
-        return await self._writer.glance(partial(_attempt, job))
+    async def attempt(self, job: Job) -> Attempt:
+        """What the job's current attempt cost, and when its steps were."""
+        sql = (
+            "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
+            "ON j.id = p.from_job WHERE p.job_id = a.job_id) FROM attempt a WHERE a.job_id = ? AND a.number = ?"
+        )
+        values = (job.id, job.fact.attempt)
+        return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
 
     async def taken(self, job: Job, names: Sequence[str]) -> set[str]:
         """Of these names, the ones that another job has planned in the same folder; see `media.taken`."""
@@ -312,17 +321,3 @@ def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: s
     return record(connection, batch, jobs, now)
 
 
-def _task_ids(job: Job, connection: sqlite3.Connection) -> list[str]:
-    sql = (
-        "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
-        "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
-    )
-    return [row[0] for row in connection.execute(sql, (job.batch_id, job.key))]
-
-
-def _attempt(job: Job, connection: sqlite3.Connection) -> tuple[Attempt, list[str]]:
-    sql = (
-        "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
-        "ON j.id = p.from_job WHERE p.job_id = a.job_id) FROM attempt a WHERE a.job_id = ? AND a.number = ?"
-    )
-    return Attempt(*connection.execute(sql, (job.id, job.fact.attempt)).fetchone()), _task_ids(job, connection)

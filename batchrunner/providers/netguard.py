@@ -7,7 +7,6 @@ is made for it: a name may resolve to anything, and a resolver never sees an IP 
 from __future__ import annotations
 
 import errno
-import functools
 import ipaddress
 import re
 import socket
@@ -48,7 +47,6 @@ class ForbiddenAddress(OSError):
         super().__init__(errno.EACCES, f"{address} is not a public address")
 
 
-@functools.lru_cache(maxsize=1024)
 def is_public(text: str) -> bool:
     """Whether an IP address, as a resolver or a URL spells it, is on the public internet."""
     try:
@@ -67,16 +65,6 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
-@functools.lru_cache(maxsize=1024)
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=1024)
 def _is_loopback(text: str) -> bool:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -147,10 +135,12 @@ class Guard:
         return self.check(target)
 
     def _check_host(self, host: str) -> None:
-        if not _is_address(host):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
             # "127.1", "0x7f000001" and "2130706433" are addresses to the C library, and names to nobody.
             if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
-                raise ForbiddenUrl("the URL's host is a number that is not an IP address")
+                raise ForbiddenUrl("the URL's host is a number that is not an IP address") from None
             return
         if not self.allows(host):
             raise ForbiddenUrl("the URL's host is not a public address")

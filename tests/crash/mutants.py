@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,10 +83,10 @@ def _redirects() -> None:
 def _no_media_check() -> None:
     """What came is taken for the film."""
 
-    def check(descriptor: int, kind: str, *, whole: bool = True) -> media.Media:
+    def check(path: Path, kind: str, *, whole: bool = True) -> media.Media:
         return media.Media(kind, "MP4", ".mp4")
 
-    fetch.media.check_open = check  # type: ignore[attr-defined]
+    fetch.media.check = check  # type: ignore[attr-defined]
 
 
 def _free_doubts() -> None:

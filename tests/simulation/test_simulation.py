@@ -231,7 +231,7 @@ def _refunded_counts_as_spent(patch: Patch) -> None:
 
 
 def _truncation_accepted(patch: Patch) -> None:
-    patch.setattr(media, "check_open", lambda *_, **__: media.Media("video", "MP4", ".mp4"))
+    patch.setattr(media, "check", lambda *_, **__: media.Media("video", "MP4", ".mp4"))
 
 
 def _hold_ignored(patch: Patch) -> None:

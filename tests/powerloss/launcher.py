@@ -55,8 +55,9 @@ def _no_folder_sync() -> None:
     def nothing(folder: Path) -> None:
         del folder
 
-    for module in (files, syncs, folders):
-        module.__dict__["sync_folder"] = nothing
+    for module in (files, syncs):
+        module.sync_folder = nothing
+    folders.sync_folder = nothing
 
 
 class _NoSync(SimpleNamespace):

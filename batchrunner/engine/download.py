@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,17 +17,15 @@ from ..ledger.errors import WriteFailed
 from ..ledger.store import Attempt
 from ..providers import media
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
-from ..providers.folders import looked_at
 from .clock import iso
 from .control import Control, Stop
-from .files import Occupied, Placed, UnsafePath, find_placed, part_path, placing, sweep
+from .files import Occupied, Placed, UnsafePath, find_placed, part_path, place, sweep
 from .outputs import Wanted, names_to_ask, plan, set_apart
 from .ports import Deps, Settings, Work
-from .syncs import Steps, Syncs, carry_out, to_the_end
 
 T = TypeVar("T")
 
-Land = Callable[[Wanted, Fetched, int], Awaitable[tuple[str, tuple[Placed, Facts]]]]
+Land = Callable[[Wanted, Fetched], tuple[str, tuple[Placed, Facts]]]
 """Gives a file that came its name."""
 
 MAX_DISK_FAILURES = 10
@@ -53,7 +51,6 @@ class Downloader:
         self._on_renewal = on_renewal
         self._on_done = on_done
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
-        self._syncs = Syncs()
         self._active = 0
         self.left_behind = 0
         """Downloads that this run gave up for now; the next run goes on with them."""
@@ -206,7 +203,7 @@ class Downloader:
         await self._thread(sweep, folder / wanted.name(), folder, ours)
         return Kept(wanted.number, wanted.kind, wanted.url, None, warnings=(f"not fetched: {problem.message}",))
 
-    async def _land(
+    def _land(
         self,
         job: Job,
         order: Ordered,
@@ -214,40 +211,25 @@ class Downloader:
         ours: Sequence[str],
         wanted: Wanted,
         fetched: Fetched,
-        descriptor: int,
     ) -> tuple[str, tuple[Placed, Facts]]:
-        """Give what came its name. Returns the name that it should have, too."""
+        """Give what came its name, in the thread that wrote it. Returns the name that it should have, too."""
         self._deps.crash("download.fetched")
         folder = self._work.folder(job)
         name = wanted.name(fetched.extension)
         target = folder / name
+        part = part_path(folder / wanted.name())
+        put = partial(place, part, root=folder, replaces=ours, crash=self._deps.crash)
         sidecar = self._sidecar(job, attempt, fetched) | wanted.facts()
         sidecar["media"] = {**fetched.facts.words(), "warnings": differences(order, fetched.facts, wanted.kind)}
-        steps = partial(
-            placing,
-            part_path(folder / wanted.name()),
-            root=folder,
-            sidecar=sidecar,
-            replaces=ours,
-            crash=self._deps.crash,
-            unsynced=(descriptor,),
-        )
         try:
-            placed = await self._place(steps(target=target), target, folder)
+            placed = put(target, sidecar=sidecar)
         except Occupied:
             # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
-            beside = folder / wanted.name_beside(fetched.extension)
             try:
-                placed = await self._place(steps(target=beside), beside, folder)
+                placed = put(folder / wanted.name_beside(fetched.extension), sidecar=sidecar)
             except Occupied as again:
                 raise UnsafePath(str(again)) from None
         return name, (placed, fetched.facts)
-
-    async def _place(self, steps: Steps[Placed], target: Path, folder: Path) -> Placed:
-        quick = looked_at(target.parent, folder) is not None and not os.path.lexists(target)  # noqa: ASYNC240  as above
-        if quick:
-            return await self._syncs.carry_out(steps)
-        return await to_the_end(asyncio.ensure_future(self._thread(carry_out, steps)))
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)

@@ -1,9 +1,9 @@
 """Giving a verified file its final name, durably, and never over another file.
 
-A file under its final name is complete (promise P3), and so is the sidecar beside it. The order is: the sidecar is
-written; part and sidecar are synced; the sidecar is renamed; the part is renamed; the folder is synced. A process or
-a machine may die between any two of these, and `place` with the same arguments goes on from there: what exists is
-recognised by the task id in its sidecar and by its hash.
+A file under its final name is complete (promise P3), and so is the sidecar beside it. The order is: the part was
+synced by `Fetcher`; the sidecar is written, synced and renamed; the part is renamed; the folder is synced. A
+process or a machine may die between any two of these, and `place` with the same arguments goes on from there:
+what exists is recognised by the task id in its sidecar and by its hash.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -24,7 +24,6 @@ import orjson
 
 from ..providers.folders import UnsafePath, ensure_folder, sync_folder
 from .rename import give_name
-from .syncs import Steps, carry_out
 
 Crash = Callable[[str], None]
 
@@ -180,26 +179,8 @@ def place(
     *,
     replaces: Collection[str] = (),
     crash: Crash = _no_crash,
-    unsynced: Sequence[int] = (),
 ) -> Placed:
-    """All of `placing`, here and now. Blocks: use a thread."""
-    return carry_out(placing(part, target, root, sidecar, replaces=replaces, crash=crash, unsynced=unsynced))
-
-
-def placing(
-    part: Path,
-    target: Path,
-    root: Path,
-    sidecar: Mapping[str, Any],
-    *,
-    replaces: Collection[str] = (),
-    crash: Crash = _no_crash,
-    unsynced: Sequence[int] = (),
-) -> Steps[Placed]:
-    """The steps that rename `part`, which is verified, to `target`, with its sidecar. Idempotent.
-
-    Between its stops it makes a few quick calls only, unless something stands at `target` already: then all of that
-    is read, and a thread is the place for it (`place`).
+    """Rename `part`, which is verified and synced, to `target`, with its sidecar. Idempotent. Blocks: use a thread.
 
     Args:
         part: what `Fetcher.fetch` made; in the target's folder.
@@ -208,7 +189,6 @@ def placing(
         sidecar: what to write beside it; must have `task_id`, `sha256` and `bytes`.
         replaces: other task ids of this job, whose orphaned sidecar (without a file) may be replaced.
         crash: called with `place.sidecar`, `place.renamed`, `place.folder_synced` as each is done.
-        unsynced: the part, open, where it is not durable yet. The caller closes it.
 
     Raises:
         Occupied: `target` or its sidecar exists and is somebody else's. It is never overwritten.
@@ -222,26 +202,21 @@ def placing(
     if os.path.lexists(target):
         found = find_placed(target, root, task_id)
         if found is None:
-            found = yield from _adopting(target, done, sidecar, {task_id, *replaces})
+            found = _adopt(target, done, sidecar, {task_id, *replaces})
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
-        yield folder
+        sync_folder(folder)
         return found
     if not stat.S_ISREG((about := os.lstat(part)).st_mode) or about.st_size != size:
         raise OSError(errno.EIO, "the downloaded file has changed since it was checked")
-    try:
-        yield from _writing(sidecar_path(target), sidecar, {task_id, *replaces}, unsynced)
-    except GeneratorExit:  # given up: nobody comes back for this part
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
+    _write_sidecar(sidecar_path(target), sidecar, {task_id, *replaces})
     crash("place.sidecar")
     try:
         give_name(part, target)
     except FileExistsError:
         raise Occupied(target, "it appeared just now") from None
     crash("place.renamed")
-    yield folder
+    sync_folder(folder)
     crash("place.folder_synced")
     # Only now: a power cut may keep one change of a folder and lose another, and one of the names must last.
     with contextlib.suppress(FileNotFoundError):
@@ -269,16 +244,17 @@ def sweep(target: Path, root: Path, ours: Collection[str]) -> None:
             os.unlink(folder / sidecar.name)
 
 
-def _adopting(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Steps[Placed]:
+def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Placed:
     """The file is there, byte for byte, without a sidecar of ours: a power cut may have taken that one."""
     digest, size = _digest(target)
     if (digest, size) != (done.sha256, done.size):
         raise Occupied(target, "its content is another")
     descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        yield from _writing(sidecar_path(target), sidecar, ours, (descriptor,))
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    _write_sidecar(sidecar_path(target), sidecar, ours)
     return Placed(done.path, digest, size, already=True)
 
 
@@ -346,19 +322,18 @@ def _new_file(path: Path) -> FileIO:
     return FileIO(descriptor, "wb")
 
 
-def _writing(path: Path, facts: Mapping[str, Any], ours: Collection[str], unsynced: Sequence[int]) -> Steps[None]:
-    """Write a sidecar, have it synced together with what is about to get its name after it, and give it its own."""
+def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> None:
     exists = os.path.lexists(path)
     if exists and _task_of(path) not in ours:
         raise Occupied(path, "it does not name this job's task")
     temporary = _temporary(path)
+    with _new_file(temporary) as file:
+        file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        os.fsync(file.fileno())
+    if exists:
+        os.replace(temporary, path)
+        return
     try:
-        with _new_file(temporary) as file:
-            file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            yield (*unsynced, file.fileno())
-        if exists:
-            os.replace(temporary, path)
-            return
         give_name(temporary, path)
     except FileExistsError:
         raise Occupied(path, "it appeared just now") from None
@@ -377,7 +352,6 @@ __all__ = [
     "free_name",
     "part_path",
     "place",
-    "placing",
     "precheck",
     "sidecar_path",
     "sweep",

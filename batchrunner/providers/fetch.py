@@ -1,4 +1,4 @@
-"""Bringing one output home: HTTP GET into a `.part` file, hashed and checked. Nobody's key is sent.
+"""Bringing one output home: HTTP GET into a `.part` file, hashed, checked and synced. Nobody's key is sent.
 
 There is no resuming with Range: whether the service supports it is not known, clips are small, and a file that is
 always fetched in one piece can't be a mixture of two. A download that breaks starts over.
@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,17 +27,14 @@ from ..core.job import Problem
 from ..core.media import Facts
 from . import media
 from .answers import retry_after_seconds
-from .folders import UnsafePath, ensure_folder, looked_at
+from .folders import UnsafePath, ensure_folder
 from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
 from .wire import explain
 
 MAX_REDIRECTS = 3
 BATCH = 1 << 20
 """Bytes that are gathered before they are handed to a thread: one hop a megabyte costs little (a small file is
-written and checked in one)."""
-
-SMALL = 1 << 16
-"""Bytes of a whole file that are written on the loop: a hop into a thread costs more than they do."""
+written, checked, synced and placed in one), and the loop never waits for the disk."""
 
 _T = TypeVar("_T")
 
@@ -71,7 +68,7 @@ class BadContent(FetchError):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A complete and checked `.part` file.
+    """A complete, checked and synced `.part` file.
 
     Attributes:
         size: in bytes.
@@ -88,8 +85,8 @@ class Fetched:
     facts: Facts = field(default=Facts())
 
 
-Then = Callable[[Fetched, int], Awaitable[_T]]
-"""What is done with a finished part and its descriptor."""
+def _itself(fetched: Fetched) -> Fetched:
+    return fetched
 
 
 class _Part:
@@ -107,7 +104,7 @@ class _Part:
     def _open(self) -> None:
         folder = ensure_folder(self._path.parent, self._root)
         self._path = folder / self._path.name
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._descriptor = os.open(self._path, flags, 0o644)
         except FileExistsError:  # an earlier try died over it
@@ -129,21 +126,19 @@ class _Part:
                 self._hash.update(chunk)  # releases the GIL
                 self.size += len(chunk)
 
-    def finish(self, chunks: list[bytes], kind: str, whole: bool) -> Fetched:
-        """The last bytes, and the check. Raises what `media.check` does, and OSError."""
+    def finish(self, chunks: list[bytes], kind: str, whole: bool, then: Callable[[Fetched], _T]) -> _T:
+        """The last bytes, the check, the sync, and what the caller does with a finished part, which is its own from
+        then on. Raises what `media.check` and `then` do, and OSError."""
         self.write(chunks)
         with self._lock:
             if self._gone:
                 raise OSError(errno.ECANCELED, "the download was given up", str(self._path))
-            found = media.check_open(self._descriptor, kind, whole=whole)
-        return Fetched(self.size, self._hash.hexdigest(), found.extension, found.container, found.facts)
-
-    def take(self) -> int:
-        """The finished file, open: it is the caller's own from now on."""
-        with self._lock:
+            found = media.check(self._path, kind, whole=whole)
+            os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
             self._gone, self._made = True, False
-            return descriptor
+        return then(Fetched(self.size, self._hash.hexdigest(), found.extension, found.container, found.facts))
 
     def discard(self) -> None:
         """Close and remove it, after the write that is under way (a megabyte or so)."""
@@ -199,9 +194,11 @@ class Fetcher:
     async def fetch(self, url: str, part: Path, *, root: Path, kind: str) -> Fetched: ...
 
     @overload
-    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Then[_T]) -> _T: ...
+    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], _T]) -> _T: ...
 
-    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Then[Any] | None = None) -> Any:
+    async def fetch(
+        self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], Any] = _itself
+    ) -> Any:
         """GET `url` into `part`, which is then complete, of the right kind, and durable but for its name.
 
         An old `part` is removed; after any exception there is none. Folders are made as needed.
@@ -211,8 +208,8 @@ class Fetcher:
             part: where to, inside `root`, in the target's own folder.
             root: the batch's output folder.
             kind: `video`, `image` or `audio`.
-            then: what is done with the part, which is open as the descriptor and not durable yet; what it returns
-                is returned, what it raises raised, and the part stays then. Without it the part is synced.
+            then: what is done with the part in the same thread; what it returns is returned, what it raises raised,
+                and the part stays then.
 
         Raises:
             LinkDead, Transient, BadContent: see there.
@@ -228,11 +225,7 @@ class Fetcher:
                         where = self._guard.follow(where, location)
                         continue
                     self._check_status(response)
-                    fetched, descriptor = await self._save(response, part, root, kind)
-                try:
-                    return await (then or partial(self._keep, part, root))(fetched, descriptor)
-                finally:
-                    os.close(descriptor)
+                    return await self._save(response, part, root, kind, then)
             problem = Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects")
         except ForbiddenUrl as refused:
             problem = Problem(f"the output can't be fetched: {refused}", "forbidden_url")
@@ -241,14 +234,6 @@ class Fetcher:
             raise
         await self._run(partial(_remove, part, root))
         raise LinkDead(problem)
-
-    async def _keep(self, part: Path, root: Path, fetched: Fetched, descriptor: int) -> Fetched:
-        try:
-            await self._run(partial(os.fsync, descriptor))
-        except OSError:
-            await self._run(partial(_remove, part, root))
-            raise
-        return fetched
 
     @contextlib.asynccontextmanager
     async def _get(self, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -286,7 +271,9 @@ class Fetcher:
         # 403, 404, 410; and the rest of 3xx and 4xx: stores say "expired" with 400 and 401 too.
         raise LinkDead(problem)
 
-    async def _save(self, response: aiohttp.ClientResponse, part: Path, root: Path, kind: str) -> tuple[Fetched, int]:
+    async def _save(
+        self, response: aiohttp.ClientResponse, part: Path, root: Path, kind: str, then: Callable[[Fetched], _T]
+    ) -> _T:
         length = response.content_length
         whole = length is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
         file = _Part(part, root)
@@ -303,11 +290,7 @@ class Fetcher:
                     held = batch
             if work is not None:
                 await work
-            if sum(map(len, held)) <= SMALL and work is None and looked_at(part.parent, root) is not None:
-                fetched = file.finish(held, kind, whole)
-            else:
-                fetched = await self._run(partial(file.finish, held, kind, whole))
-            return fetched, file.take()
+            return await self._run(partial(file.finish, held, kind, whole, then))
         except BaseException as error:
             if work is not None:
                 work.add_done_callback(_noticed)

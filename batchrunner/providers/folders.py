@@ -105,23 +105,15 @@ def ensure_folder(folder: Path, root: Path) -> Path:
         UnsafePath: `folder` is not inside, or something on the way is not a folder.
         OSError: the disk failed.
     """
-    if (known := looked_at(folder, root)) is not None:
-        return known
-    real = _look(folder, root)
-    about = os.stat(real)
-    _known[folder, root] = (real, about.st_dev, about.st_ino)
-    return real
-
-
-def looked_at(folder: Path, root: Path) -> Path | None:
-    """What `ensure_folder` said of it before, where it is still that folder, whatever leads to it; None where it has
-    to look, which may take some syncs. Quick."""
     if (known := _known.get((folder, root))) is not None:
         with contextlib.suppress(FileNotFoundError):
             about = os.stat(known[0])
             if (about.st_dev, about.st_ino) == known[1:]:
-                return known[0]
-    return None
+                return known[0]  # still the folder that was looked at, whatever leads to it
+    real = _look(folder, root)
+    about = os.stat(real)
+    _known[folder, root] = (real, about.st_dev, about.st_ino)
+    return real
 
 
 def _look(folder: Path, root: Path) -> Path:

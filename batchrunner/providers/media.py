@@ -296,19 +296,10 @@ _ALSO = {("video", ".gif"), ("video", ".webp"), ("audio", ".mp4"), ("audio", ".w
 
 
 def check(path: Path, kind: str, *, whole: bool = True) -> Media:
-    """What the file at `path` is; see `check_open`."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        return check_open(descriptor, kind, whole=whole)
-    finally:
-        os.close(descriptor)
-
-
-def check_open(descriptor: int, kind: str, *, whole: bool = True) -> Media:
-    """What an open file is.
+    """What the file at `path` is.
 
     Args:
-        descriptor: for reading; of a file that no one is writing to.
+        path: a file that no one is writing to.
         kind: `video`, `image` or `audio`: what was ordered.
         whole: whether the transport vouched for the length (Content-Length or chunks). If not, an MP4 must show
             both an index and content, so that one cut off between two boxes does not pass.
@@ -321,17 +312,21 @@ def check_open(descriptor: int, kind: str, *, whole: bool = True) -> Media:
         NotMedia: it is something else (an HTML page, another kind, nothing).
         OSError: it can't be read.
     """
-    file = _File(descriptor)
-    head = file.head(16)
-    if not head:
-        raise NotMedia("the file is empty")
-    parse = next((parse for fits, parse in _KINDS if fits(head)), None)
-    if parse is None:
-        raise NotMedia(_instead(file.head(512)))
-    found = parse(file, whole)
-    if found.kind != kind and (kind, found.extension) not in _ALSO:
-        raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
-    return Media(kind, found.container, found.extension, _facts(_File(descriptor), found.container))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        file = _File(descriptor)
+        head = file.head(16)
+        if not head:
+            raise NotMedia("the file is empty")
+        parse = next((parse for fits, parse in _KINDS if fits(head)), None)
+        if parse is None:
+            raise NotMedia(_instead(file.head(512)))
+        found = parse(file, whole)
+        if found.kind != kind and (kind, found.extension) not in _ALSO:
+            raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
+        return Media(kind, found.container, found.extension, _facts(_File(descriptor), found.container))
+    finally:
+        os.close(descriptor)
 
 
 def _facts(file: _File, container: str) -> Facts:

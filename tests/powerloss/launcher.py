@@ -12,17 +12,17 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from batchrunner import app
-from batchrunner.engine import download, files, spool, syncs
+from batchrunner.engine import files, spool
 from batchrunner.ledger import connection, writer
 from batchrunner.ledger.transitions import Change
-from batchrunner.providers import folders
+from batchrunner.providers import fetch, folders
 from tests.crash.mutants import MUTANTS
 
 FULL_AT = 64 * 1024
@@ -55,8 +55,7 @@ def _no_folder_sync() -> None:
     def nothing(folder: Path) -> None:
         del folder
 
-    for module in (files, syncs):
-        module.sync_folder = nothing
+    setattr(files, "sync_folder", nothing)  # noqa: B010
     folders.sync_folder = nothing
 
 
@@ -69,22 +68,12 @@ class _NoSync(SimpleNamespace):
 
 def _no_part_sync() -> None:
     """An output gets its name before its bytes are durable."""
-    real = files.placing
-
-    def placing(*arguments: Any, **words: Any) -> Any:
-        return real(*arguments, **words | {"unsynced": ()})
-
-    setattr(download, "placing", placing)  # noqa: B010
+    setattr(fetch, "os", _NoSync())  # noqa: B010
 
 
 def _no_sidecar_sync() -> None:
-    """A sidecar gets its name before its bytes are durable: it is the last of what is synced together."""
-    real = syncs.Syncs.files
-
-    async def sync(self: syncs.Syncs, descriptors: Sequence[int]) -> None:
-        await real(self, descriptors[:-1])
-
-    setattr(syncs.Syncs, "files", sync)  # noqa: B010
+    """A sidecar gets its name before its bytes are durable. (The folder is synced by another module.)"""
+    setattr(files, "os", _NoSync())  # noqa: B010
 
 
 def _no_spool_sync() -> None:

@@ -30,7 +30,6 @@ import aiohttp.connector
 
 import batchrunner.engine.files
 import batchrunner.engine.spool
-import batchrunner.engine.syncs
 import batchrunner.night
 import batchrunner.providers.fetch
 import batchrunner.providers.folders
@@ -70,7 +69,6 @@ T = TypeVar("T")
 
 WATCHED = (
     batchrunner.engine.files,
-    batchrunner.engine.syncs,
     batchrunner.engine.spool,
     batchrunner.providers.fetch,
     batchrunner.providers.folders,

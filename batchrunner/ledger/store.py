@@ -319,5 +319,3 @@ def _with_rows(function: Callable[[sqlite3.Connection], Any], connection: sqlite
 
 def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: sqlite3.Connection) -> int:
     return record(connection, batch, jobs, now)
-
-

@@ -92,7 +92,8 @@ def test_the_first_is_sent_before_the_last_is_recorded(night: Night) -> None:
     assert (result.exit_code, night.parts) == (0, 4)
     assert night.points.index("submit.intent") < len(night.points) - 1 - night.points[::-1].index("record.part")
     assert "start.recorded" not in night.points
-    assert night.posts() == [f"shot{n}-1" for n in range(JOBS)], "in the manifest's order"
+    # Several are on the wire at once, so that one may overtake its neighbour: each came, and came once.
+    assert sorted(night.posts()) == sorted(f"shot{n}-1" for n in range(JOBS))
     assert check_recorded(night.books, JOBS) == []
     assert night.books.unrecorded == 0
 

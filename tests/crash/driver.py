@@ -339,6 +339,8 @@ def prepare(double: Rewinding, home: Path) -> None:
         double.close(folder.name)
         shutil.rmtree(folder)
     os.close(nothing)
+    for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        thread.join(30)  # nobody waits for those that fetched
     assert threading.active_count() == 1, "a process with threads must not fork"
     gc.collect()
     gc.freeze()

@@ -142,8 +142,8 @@ def _even(share: float, kinds: tuple[str, ...], but: tuple[str, ...] = ()) -> tu
 
 def test_a_night_of_a_thousand_jobs() -> None:
     weather = Weather(
-        posts=_even(0.02, POSTS, ("unauthorized", "no_credit")),
-        polls=_even(0.03, POLLS, ("unauthorized",)),
+        posts=_even(0.03, POSTS, ("unauthorized", "no_credit")),
+        polls=_even(0.04, POLLS, ("unauthorized",)),
         media=_even(0.05, MEDIA),
         connects=_even(0.005, CONNECTS),
         fates=(0.05, 0.01, 0.003, 0.003),

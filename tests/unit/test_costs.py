@@ -239,8 +239,9 @@ def test_a_start(arguments: tuple[str, ...], tmp_path: Path) -> None:
 
 def test_the_same_twice(tmp_path: Path) -> None:
     """A count that is not the same every time is no guard."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
+    for name in ("cold", "a", "b"):
+        (tmp_path / name).mkdir()
+    one_shot_checked(tmp_path / "cold")  # what is made once in a process is made here
     assert one_shot_checked(tmp_path / "a") == one_shot_checked(tmp_path / "b")
     assert transitions(tmp_path / "a") == transitions(tmp_path / "b")
     assert night(5)[0] == night(5)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.feed import Feed
 from .engine.files import target_path
+from .engine.offer import offerer
 from .engine.ground import Site, clear
 from .engine.outputs import EXTENSIONS, ordered
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
@@ -49,6 +51,7 @@ from .recording import names_of, record, to_resume
 if TYPE_CHECKING:
     from .ledger.early import EarlyLook
     from .manifest import Manifest, Promotion
+    from .engine.offer import Offer
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
 
@@ -155,6 +158,7 @@ class Night:
         self._stack = stack
         self._runner: Runner | None = None
         self._feed: Feed | None = None
+        self._chained = False
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()
@@ -174,6 +178,9 @@ class Night:
             return await self._result(work, None)
         await self._check_models(work)
         await self._check_outputs(work)
+        self._chained = self._chained or await self._ledger.chained(work.ids)
+        if self._chained:
+            await self._ledger.forget_holds(work.ids)
         outcome = await self._engine(work, tally, claims)
         await self._record_rest(outcome)
         try:
@@ -195,6 +202,7 @@ class Night:
         if not options.manifests:
             return await to_resume(ledger, options.batches, options.max_credits)
         names = names_of(options.manifests)
+        self._chained = any(m.chained for m in options.manifests)
         if options.plan is not None:
             await ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
         self._feed = await record(
@@ -281,6 +289,8 @@ class Night:
             dice=dice,
             output_kind=self._output_kind,
             ordered=lambda job: ordered(self._models.get(job.model), job.request),
+            fits=self._fits,
+            offer=self._offerer(),
             simulated=options.simulate,
         )
         settings = replace(
@@ -299,7 +309,9 @@ class Night:
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
         self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
-        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent, self._feed)
+        runner = self._runner = Runner(
+            deps, control, settings, work, latencies, known, sent, self._feed, chained=self._chained
+        )
         self._watcher.begin(names, tally)
         if self._options.signals:
             on_signals(control)
@@ -347,6 +359,21 @@ class Night:
         except OSError:
             self._watcher = Watcher()
 
+    def _offerer(self) -> Offer | None:
+        try:
+            return offerer(os.environ)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _fits(self, job: Job, request: Mapping[str, Any]) -> str:
+        """What is wrong with a request that was made of a chained job's and its parents' URLs, by the model's schema.
+        The simulator's own URLs are no public ones, and it looks at them itself."""
+        if self._options.simulate or self._loopback:
+            return ""
+        from .manifest import problems_of
+
+        return problems_of(self._models[job.model], request)
+
     async def _connect(self) -> tuple[ReApi, Fetcher]:
         from .providers.fetch import Fetcher
         from .providers.reapi import ReApi
@@ -354,6 +381,7 @@ class Night:
         settings = await self._provider_settings()
         provider = ReApi(settings, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
+        self._loopback = provider.loopback
         await self._ledger.bind_origin(provider.name, self._origin(provider))
         self._options.crash("start.bound")
         fetcher = Fetcher(loopback=provider.loopback, user_agent=settings.user_agent, clock=self._clock.wall)
@@ -398,7 +426,7 @@ class Night:
                 await self._feed.run(lambda: None)
 
     async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
-        stop = outcome.stop if outcome else None
+        stop, message = (outcome.stop, outcome.message) if outcome else (None, "")
         current, old = (
             await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
             if work.batches
@@ -406,13 +434,18 @@ class Night:
         )
         unrecorded = sum(b.unrecorded for b in await self._ledger.batches() if b.id in work.ids)
         code = exit_code(stop, current, old, unrecorded)
+        if stop is None and current.get(State.PENDING) and self._chained:
+            message = await self._ledger.query(
+                partial(queries.waiting_words, batches=work.ids, selection=work.selection)
+            )
+            stop = Stop.NEEDS if message else None
         if outcome is not None:
             with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
                 await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
                 self._options.crash("end.noted")
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
-        return RunResult(code, found, stop, outcome.message if outcome else "")
+        return RunResult(code, found, stop, message)
 
 
 def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from .. import planfile
-from ..core.diff import Change, JobChange
+from ..core.chain import needs, spoken
+from ..core.diff import Change, FieldChange, JobChange
 from ..core.forecast import Forecast
 from ..core.frozen import Arguments
 from ..core.job import State
@@ -126,7 +127,7 @@ def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds = NOBODY_
         for found in plans:
             _show(found)
             for spec in found.charged if requests else ():
-                say(f"{spec.key}: {visible(json_text(spec.request, indent=None))}")
+                say(f"{spec.key}: {visible(json_text(spoken(spec.request), indent=None))}")
     _show_account(plans, account, as_json=as_json)
     return EXIT_OK
 
@@ -161,9 +162,13 @@ def _job_json(change: JobChange, requests: bool) -> dict[str, Any]:
     job: dict[str, Any] = {"job": change.job, "change": change.change.value, "credits": change.credits}
     job["usd"] = None if change.credits is None else usd_text(change.credits)
     if requests and change.spec is not None:
-        job["request"] = change.spec.request
+        job["request"] = spoken(change.spec.request)
     if change.fields:
-        job["fields"] = {f.name: {"from": f.before, "to": f.after} for f in change.fields}
+        job["fields"] = {f.name: {"from": _told(f.before), "to": _told(f.after)} for f in change.fields}
+        if changed := list(dict.fromkeys(parent for f in change.fields for parent in f.parents)):
+            job["needs_changed"] = changed
+    if change.spec is not None and (needed := needs(change.spec.request)):
+        job["needs"] = list(dict.fromkeys(n.job for n in needed))
     return job
 
 
@@ -205,14 +210,25 @@ def _row(change: JobChange) -> tuple[str, ...]:
 
 def _detail(change: JobChange) -> str:
     if change.fields:
-        return ", ".join(f"{f.name}: {_value(f.before)} -> {_value(f.after)}" for f in change.fields)
+        return ", ".join(map(_changed, change.fields))
     if change.change in (Change.IN_FLIGHT, Change.REMOVED) and change.state is not None:
         return change.state.value
     return ""
 
 
+def _changed(field: FieldChange) -> str:
+    if field.parents:
+        return f"needs {', '.join(field.parents)} changed"
+    return f"{field.name}: {_value(field.before)} -> {_value(field.after)}"
+
+
 def _value(value: Any) -> str:
-    return "(none)" if value is None else clip(visible(json_text(value, indent=None)), VALUE)
+    return "(none)" if value is None else clip(visible(json_text(_told(value), indent=None)), VALUE)
+
+
+def _told(value: Any) -> Any:
+    """A request field's value for people and scripts: a reference as its text."""
+    return spoken({"": value})[""]
 
 
 def _show_budget(found: Plan, cap: int) -> None:

@@ -199,6 +199,11 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
             f"  {number(unrecorded)} of its manifest were never recorded, the run was cut short: run the manifest again"
         )
     elif left and not alive:
+        if waiting := one.get("waiting", 0):
+            lines.append(
+                f"  {number(waiting)} wait for the output of others: "
+                f"`batchrunner jobs {batch} --state pending{db}` says for what"
+            )
         lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
     if one.get("media_warnings"):
         lines.append(

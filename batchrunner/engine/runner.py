@@ -54,6 +54,8 @@ class Runner:
         known: Learned = Learned(),  # noqa: B008  frozen
         sent: Sequence[float] = (),
         feed: Feed | None = None,
+        *,
+        chained: bool = False,
     ) -> None:
         self.control = control
         self._deps = deps
@@ -90,6 +92,7 @@ class Runner:
         self._feed = feed
         self._recorded = asyncio.Event()
         self._submitter.whole = feed is None
+        self._submitter.chained = chained
         if feed is None:
             self._recorded.set()
         self._finished: deque[float] = deque()
@@ -224,6 +227,7 @@ class Runner:
         self._poller.resume(job, Schedule(job.id, 0.0, 0))
 
     def _downloaded(self) -> None:
+        self._submitter.stored()
         if not self._downloads.backlog:
             self._wake.notify()
         if self.control.submitting:
@@ -283,6 +287,7 @@ class Runner:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await self._submitter.close()
         await self._poller.close()
         self._poller.flush()
         self._pacer.flush()

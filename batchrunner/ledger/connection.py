@@ -27,7 +27,7 @@ def migrations() -> list[tuple[int, str, str]]:
     return [(int(n[:4]), n[5:-4], (folder / n).read_text("utf-8")) for n in names]
 
 
-LATEST = 5
+LATEST = 6
 """Schema version of this release; a test holds it equal to the last migration."""
 
 
@@ -135,6 +135,9 @@ CREATE TEMP TABLE promotion (job_id INTEGER PRIMARY KEY, from_job, profile, at, 
 """
 """What migration 3 adds, as a reader sees it where it is not there; in the reader's own memory."""
 
+_NOTHING_NEEDED = "CREATE TEMP TABLE need (job_id INTEGER PRIMARY KEY, parent, fingerprint, problem)"
+"""The same for migration 6."""
+
 
 def open_reader(path: Path) -> sqlite3.Connection | None:
     """A read-only connection, beside a run or not; None where there is no ledger yet.
@@ -159,6 +162,8 @@ def open_reader(path: Path) -> sqlite3.Connection | None:
         version = _check_header(connection, path)
         if 0 < version < 3:  # a ledger that no writer of this release has opened yet
             connection.executescript(_NOTHING_JUDGED)
+        if 0 < version < 6:
+            connection.execute(_NOTHING_NEEDED)
         connection.row_factory = sqlite3.Row
     except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()

@@ -11,6 +11,7 @@ from typing import Any
 from ..core.job import JobSpec, RetryBudget
 from ..core.keys import canonical_json
 from ..core.promotion import Verdict, Winner
+from . import needs
 from .record import free_name, taken
 
 _NEWEST = "(SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1)"
@@ -187,6 +188,7 @@ def _put(
     )
     reason = f"revision {revision}, promoted from {winner.key} revision {winner.revision} with profile {asked.profile}"
     connection.execute(_BORN, (job_id, now, reason, asked.who))
+    needs.save(connection, job_id - 1)
     return int(job_id)
 
 

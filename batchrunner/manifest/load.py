@@ -130,6 +130,7 @@ class _Loader:
             jobs=expansion,
             notify=notify,
             warnings=report.warnings(),
+            chained=checker.chained,
         )
 
     def promotion(self, profile: str) -> Promotion:

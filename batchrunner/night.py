@@ -23,8 +23,8 @@ from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.feed import Feed
 from .engine.files import target_path
-from .engine.offer import offerer
 from .engine.ground import Site, clear
+from .engine.offer import offerer
 from .engine.outputs import EXTENSIONS, ordered
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
 from .engine.recover import consent, recover
@@ -49,9 +49,9 @@ from .planning import hold_to, promotion_of
 from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
+    from .engine.offer import Offer
     from .ledger.early import EarlyLook
     from .manifest import Manifest, Promotion
-    from .engine.offer import Offer
     from .providers.fetch import Fetcher
     from .providers.reapi import ReApi, ReApiSettings
 

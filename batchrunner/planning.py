@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .core.chain import Link, needs
 from .core.diff import Change, JobChange, Known, Totals, diff, field_changes
 from .core.forecast import Forecast, Kind, forecast
 from .core.frozen import Frozen, drift
@@ -44,6 +45,9 @@ class Plan:
         max_credits: the budget, None for none.
         committed: credits of the batch that are spent, reserved or at risk already.
         forecast: how long a run would take.
+        links: which job needs which other one's output, of all jobs that are asked for.
+        waiting: selected jobs that a run would pay for -> the jobs that they need, and that are neither selected nor
+            done: they would wait.
         totals, changes: see `core.diff`.
     """
 
@@ -54,6 +58,8 @@ class Plan:
     forecast: Forecast = Forecast(0.0, 0.0)  # noqa: RUF009  frozen
     totals: Totals = field(default_factory=Totals.empty)
     changes: list[JobChange] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    waiting: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def charged(self) -> Iterator[JobSpec]:
@@ -93,15 +99,23 @@ def make_plan(manifest: Manifest, connection: sqlite3.Connection | None, chosen:
         for spec in chain(manifest.jobs, promoted):  # what was promoted is asked for too, by no manifest
             if chosen and not chosen.matches(spec.key, spec.shot, spec.tags):
                 left_out.add(spec.key)
+            found.links += [Link(need.job, spec.key, need.url) for need in needs(spec.request)]
             yield spec
 
+    undone: set[str] = set()
     for change in diff(asked(), _revisions(rows)):
         if change.job in left_out:
+            if change.state is not State.SUCCEEDED:
+                undone.add(change.job)
             continue
         if change.change is Change.REMOVED and not _selects(chosen, rows[change.job][-1]):
             continue
         found.changes.append(change)
         found.totals.add(change)
+    paid = {spec.key for spec in found.charged}
+    for link in found.links:
+        if link.child in paid and link.parent in undone:
+            found.waiting.setdefault(link.child, []).append(link.parent)
     found.forecast = _forecast(found, connection, manifest)
     return found
 

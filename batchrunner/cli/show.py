@@ -118,10 +118,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "error", f"{error['kind']}{code}: {error['message']}"
         if error["request_id"]:
             yield "request id", error["request_id"]
-    if job["waits_for"] is not None:
-        yield "waits for", job["waits_for"]
-    for need in job["needs"] if job["waits_for"] is None else ():
-        yield "needs", f"{need['job']} ({need['state'] or 'not recorded yet'})"
+    yield from _needs(job)
     if job["task_id"]:
         yield "task", job["task_id"]
     yield "credits", money(job["credits"])
@@ -139,6 +136,15 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "last frame" if other.get("role") else "file", f"{other['path']} ({number(other['bytes'])} bytes)"
     if job["media"] is not None:
         yield from _media(job["media"])
+
+
+def _needs(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What it waits for; or else the jobs whose outputs it was made from."""
+    if job["waits_for"] is not None:
+        yield "waits for", job["waits_for"]
+        return
+    for need in job["needs"]:
+        yield "needs", f"{need['job']} ({need['state']})"
 
 
 def _media(media: dict[str, Any]) -> Iterator[tuple[str, str]]:

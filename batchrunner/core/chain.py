@@ -7,7 +7,7 @@ parent makes a new revision of every descendant. What is sent has a URL there, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,12 @@ def need_of(value: Any) -> Need | None:
 
 def needs(request: Mapping[str, Any]) -> tuple[Need, ...]:
     """What a stored request needs, each once, in its order; empty for most."""
+    if not any(type(value) in _NESTED for value in request.values()):
+        return ()
     return tuple(dict.fromkeys(_needs(request)))
+
+
+_NESTED = frozenset({dict, list})
 
 
 def _needs(value: Any) -> Iterator[Need]:
@@ -82,7 +87,7 @@ def _replaced(value: Any, by: Callable[[Need], Any]) -> Any:
 
 def spoken(request: Mapping[str, Any]) -> dict[str, Any]:
     """The request as people and scripts read it: `${shots.still-1.output_url}` in the place of a reference."""
-    return replaced(request, lambda need: need.text) if isinstance(request, dict) else request
+    return replaced(request, lambda need: need.text)
 
 
 def changed_parents(before: Any, after: Any) -> tuple[str, ...]:
@@ -107,7 +112,7 @@ class Link:
     url: str
 
 
-def mermaid(nodes: Mapping[str, str], links: list[Link]) -> str:
+def mermaid(nodes: Mapping[str, str], links: Sequence[Link]) -> str:
     """A flowchart for Mermaid.
 
     Args:
@@ -121,7 +126,7 @@ def mermaid(nodes: Mapping[str, str], links: list[Link]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dot(nodes: Mapping[str, str], links: list[Link]) -> str:
+def dot(nodes: Mapping[str, str], links: Sequence[Link]) -> str:
     """The same for Graphviz."""
     lines = ["digraph batch {", "  rankdir=LR;", "  node [shape=box];"]
     lines += [f'  {_quoted(key)} [label="{_escaped(key)}\\n{_escaped(text)}"];' for key, text in nodes.items()]

@@ -190,13 +190,7 @@ class Submitter:
             )
             if withdrawals != self._withdrawals:
                 return 0.0  # what was read may have been withdrawn since
-            for job in found:
-                if job.id in busy or job.id in self._busy:
-                    continue
-                if needs(job.request):
-                    self._want(job)
-                else:
-                    self._page.append(job)
+            self._take_in([j for j in found if j.id not in busy and j.id not in self._busy])
             if found:
                 self._exhausted_until = 0.0
             elif next_at is not None:
@@ -207,12 +201,24 @@ class Submitter:
             # All that is pending was on the wire when the page was read. What still is will notify at its end; what
             # has ended since has done so while nobody was waiting.
             return math.inf if self._busy else 0.0
-        last = not self.chained or not (self._slots.used or self._backlog())  # else more may become due
-        if self._late and self.whole and math.isinf(self._exhausted_until) and not self._busy and last:
-            self._too_late()
-        if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
-            self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
+        if math.isinf(self._exhausted_until):
+            self._nothing_is_due()
         return self._exhausted_until - now
+
+    def _take_in(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if needs(job.request):
+                self._want(job)
+            else:
+                self._page.append(job)
+
+    def _nothing_is_due(self) -> None:
+        """And nothing will be by itself: stop, where that is why."""
+        last = not self.chained or not (self._slots.used or self._backlog())  # else more may become due
+        if self._late and self.whole and not self._busy and last:
+            self._too_late()
+        if self._broke and not self._slots.used:
+            self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
 
     def _check_deadline(self) -> None:
         deadline = self._settings.deadline

@@ -16,8 +16,8 @@ SELECT job.*, batch.name AS batch,
 FROM job JOIN batch ON batch.id = job.batch_id
 LEFT JOIN promotion ON promotion.job_id = job.id LEFT JOIN job AS source ON source.id = promotion.from_job
 """
-"""`job` with its batch's name, what it has cost so far, its verdict, what it needs and where it was promoted from: the beginning of a
-statement."""
+"""`job` with its batch's name, what it has cost so far, its verdict, what it needs and where it was promoted from: the
+beginning of a statement."""
 
 
 def batch_names(connection: sqlite3.Connection) -> list[str]:

@@ -90,10 +90,8 @@ def hold(connection: sqlite3.Connection, job_id: int, key: str, problem: str) ->
 def forget(connection: sqlite3.Connection, batches: Sequence[int]) -> None:
     """A new run asks anew for what could not be had."""
     marks = ", ".join("?" * len(batches))
-    connection.execute(
-        f"UPDATE need SET problem = '' WHERE problem <> '' AND job_id IN (SELECT id FROM job WHERE batch_id IN ({marks}))",
-        tuple(batches),
-    )
+    ours = f"job_id IN (SELECT id FROM job WHERE batch_id IN ({marks}))"
+    connection.execute(f"UPDATE need SET problem = '' WHERE problem <> '' AND {ours}", tuple(batches))
 
 
 # --- For people and scripts ------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def job_dict(row: sqlite3.Row, kept: Callable[[int, int], Sequence[Kept]]) -> di
         "matrix": _decoded(row, "matrix"),
         "tags": _decoded(row, "tags"),
         "model": row["model"],
-        "request": spoken(_decoded(row, "request")),
+        "request": _request(row),
         "state": row["state"],
         "task_id": row["task_id"],
         "attempts": row["attempt"],
@@ -193,6 +193,11 @@ def _decoded(row: sqlite3.Row, column: str) -> Any:
         return json.loads(row[column])
     except (ValueError, TypeError) as error:
         raise LedgerUnusable(f"job {row['id']} in the ledger is damaged ({error}); restore a copy") from None
+
+
+def _request(row: sqlite3.Row) -> Any:
+    found = _decoded(row, "request")
+    return spoken(found) if isinstance(found, dict) else found
 
 
 def _error(row: sqlite3.Row) -> dict[str, Any] | None:

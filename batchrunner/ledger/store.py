@@ -207,7 +207,8 @@ class Ledger:
         """What the job's current attempt cost, and when its steps were."""
         sql = (
             "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
-            "ON j.id = p.from_job WHERE p.job_id = a.job_id), a.request FROM attempt a WHERE a.job_id = ? AND a.number = ?"
+            "ON j.id = p.from_job WHERE p.job_id = a.job_id), a.request FROM attempt a "
+            "WHERE a.job_id = ? AND a.number = ?"
         )
         values = (job.id, job.fact.attempt)
         return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))

@@ -201,7 +201,7 @@ class Chains:
     def _offer(self, parent: Parent, url: str, point: Mapping[str, Any] | None = None) -> str:
         """What could be written."""
         points = parent.points if point is None else [point]
-        found = []
+        found: list[str] = []
         for p in points:
             for t in range(1, parent.takes + 1):
                 if len(found) > LISTED:

@@ -22,15 +22,12 @@ BEGIN SELECT RAISE(ABORT, 'what a job needs never changes'); END;
 
 -- Nothing is sent that waits for another job, and no reference is sent unresolved.
 CREATE TRIGGER attempt_has_what_it_needs BEFORE INSERT ON attempt
-WHEN EXISTS (
-  SELECT 1 FROM need JOIN job ON job.id = need.job_id
-  LEFT JOIN job parent ON parent.batch_id = job.batch_id AND parent.key = need.parent
-    AND parent.fingerprint = need.fingerprint
-  WHERE need.job_id = NEW.job_id AND parent.state IS NOT 'succeeded')
-BEGIN SELECT RAISE(ABORT, 'a job is sent when what it needs has succeeded'); END;
-
-CREATE TRIGGER attempt_is_resolved BEFORE INSERT ON attempt
 WHEN (NEW.request IS NULL) = (SELECT instr(request, '{"$output":{"') > 0 FROM job WHERE id = NEW.job_id)
   OR (NEW.request IS NULL) = EXISTS (SELECT 1 FROM need WHERE job_id = NEW.job_id)
   OR instr(NEW.request, '{"$output":{"') > 0
-BEGIN SELECT RAISE(ABORT, 'a reference is sent as a URL'); END;
+  OR EXISTS (
+    SELECT 1 FROM need JOIN job ON job.id = need.job_id
+    LEFT JOIN job parent ON parent.batch_id = job.batch_id AND parent.key = need.parent
+      AND parent.fingerprint = need.fingerprint
+    WHERE need.job_id = NEW.job_id AND parent.state IS NOT 'succeeded')
+BEGIN SELECT RAISE(ABORT, 'a job is sent when what it needs has succeeded, with URLs in its request'); END;

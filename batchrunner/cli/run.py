@@ -134,7 +134,8 @@ Examples:
 )
 @partial(manifest_options, required=False)
 @selection_options
-@click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and its price, as `plan` does; record and send nothing.")
+@balance_option
 @click.option(
     "--plan",
     "plan_file",
@@ -150,6 +151,7 @@ def run(
     only: tuple[str, ...],
     tags: tuple[str, ...],
     dry_run: bool,
+    no_balance: bool,
     plan_file: Path | None,
     db: Path | None,
     as_json: bool,
@@ -189,7 +191,9 @@ def run(
                     if dry_run:
                         from .plan import print_plan
 
-                        return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+                        plans = make_plans(loaded, connection, chosen)
+                        account = Funds() if no_balance or simulate else funds(path, connection)
+                        return print_plan(plans, as_json=as_json, account=account)
         return _go(
             db=path,
             manifests=loaded,
@@ -279,7 +283,7 @@ def promote(
         if dry_run:
             from .plan import print_plan
 
-            account = Funds() if no_balance else funds(path, connection)
+            account = Funds() if no_balance or simulate else funds(path, connection)
             return print_plan([plan], as_json=as_json, account=account)
     return _go(db=path, promotion=promotion, selection=promoted(profile), as_json=as_json, simulate=simulate, **rest)
 

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Output, Problem, State
+from batchrunner.core.words import Cancel
 from batchrunner.exits import UsageError
 from batchrunner.live import server as server_module
 from batchrunner.live import textfile
@@ -24,7 +25,7 @@ from batchrunner.live.guard import HEADERS, TOKEN
 from batchrunner.live.server import LiveServer
 from batchrunner.live.textfile import MetricsFile
 from batchrunner.remote.place import Peer
-from batchrunner.remote.protocol import Cancel, Pause, Request, answer, refusal
+from batchrunner.remote.protocol import Pause, Request, answer, refusal
 from batchrunner.remote.server import Server
 from tests.cli_support import make_ledger
 from tests.support import path_to, spec

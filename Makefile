@@ -26,7 +26,7 @@ demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 
 test: $(STAMP) ## every test of the gate; installs Chromium for the pages' tests where it can
 	@if sh tests/browser/chromium.sh; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP) ## ruff and the import contract
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .core.notice import kept
 from .core.selection import Selection
 from .engine.feed import Feed
 from .engine.ports import Crash, Settings
@@ -118,4 +119,5 @@ def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
         submits_per_minute=manifest.submits_per_minute,
         in_flight=manifest.in_flight,
         retry=manifest.retry,
+        notify=kept(manifest.notify),
     )

@@ -123,10 +123,7 @@ def plan(
     return EXIT_OK
 
 
-NOBODY_ASKED = Funds()
-
-
-def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds = NOBODY_ASKED, requests: bool = False) -> int:
+def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds, requests: bool = False) -> int:
     """Print plans; returns the exit code.
 
     Args:

@@ -14,10 +14,12 @@ import click
 
 from .. import app
 from ..core.frozen import Arguments, Frozen
+from ..core.notice import restored
 from ..core.promotion import promoted
 from ..core.selection import Selection
 from ..core.text import visible
 from ..exits import EXIT_SIGTERM
+from ..ledger import queries
 from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
@@ -134,7 +136,8 @@ Examples:
 )
 @partial(manifest_options, required=False)
 @selection_options
-@click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and its price, as `plan` does; record and send nothing.")
+@balance_option
 @click.option(
     "--plan",
     "plan_file",
@@ -150,6 +153,7 @@ def run(
     only: tuple[str, ...],
     tags: tuple[str, ...],
     dry_run: bool,
+    no_balance: bool,
     plan_file: Path | None,
     db: Path | None,
     as_json: bool,
@@ -189,7 +193,9 @@ def run(
                     if dry_run:
                         from .plan import print_plan
 
-                        return print_plan(make_plans(loaded, connection, chosen), as_json=as_json)
+                        plans = make_plans(loaded, connection, chosen)
+                        account = Funds() if no_balance or simulate else funds(path, connection)
+                        return print_plan(plans, as_json=as_json, account=account)
         return _go(
             db=path,
             manifests=loaded,
@@ -225,9 +231,20 @@ def resume(
 ) -> int:
     """Continue unfinished batches from the ledger alone, without the manifest."""
     path = ledger_path(db, simulate=simulate)
-    if not path.exists():
-        raise app.UsageError(f"no ledger at {path}; name it with --db, or start with `batchrunner run MANIFEST`")
-    return _go(db=path, batches=batches, selection=selection_of(only, tags), as_json=as_json, simulate=simulate, **rest)
+    teller = Teller(path, simulated=simulate)
+    with teller.of_errors(), reading(path) as connection:
+        if connection is None:
+            raise app.UsageError(f"no ledger at {path}; name it with --db, or start with `batchrunner run MANIFEST`")
+        teller.of((name, restored(kept)) for name, kept in queries.sinks(connection, batches))
+    return _go(
+        db=path,
+        batches=batches,
+        selection=selection_of(only, tags),
+        as_json=as_json,
+        simulate=simulate,
+        teller=teller,
+        **rest,
+    )
 
 
 @click.command(
@@ -273,15 +290,24 @@ def promote(
     from .loading import load_promotion
 
     path = ledger_path(db, simulate=simulate)
-    with reading_known(path) as connection:
+    teller = None if dry_run else Teller(path, simulated=simulate)
+    with nullcontext() if teller is None else teller.of_errors(), reading_known(path) as connection:
         promotion = load_promotion(connection, batch, profile, variables, manifest)
         plan = plan_promotion(promotion, connection)
         if dry_run:
             from .plan import print_plan
 
-            account = Funds() if no_balance else funds(path, connection)
+            account = Funds() if no_balance or simulate else funds(path, connection)
             return print_plan([plan], as_json=as_json, account=account)
-    return _go(db=path, promotion=promotion, selection=promoted(profile), as_json=as_json, simulate=simulate, **rest)
+    return _go(
+        db=path,
+        promotion=promotion,
+        selection=promoted(profile),
+        as_json=as_json,
+        simulate=simulate,
+        teller=teller,
+        **rest,
+    )
 
 
 def _go(
@@ -337,7 +363,7 @@ def _go(
     )
     early_signals()
     teller = teller or Teller(db, simulated=simulate)
-    teller.of(options.manifests)
+    teller.of((asked.batch, asked.notify) for asked in ([promotion] if promotion else options.manifests))
     with (
         _metrics(metrics_file, db),
         watcher_for(db, as_json=as_json, quiet=quiet) as watcher,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,6 @@ from ..ledger.errors import LedgerBusy, LedgerError
 from .tables import money, number, warn
 
 if TYPE_CHECKING:
-    from ..manifest import Manifest
     from ..runlog import RunLog
 
 OUTCOMES = {
@@ -74,7 +73,7 @@ def logging(watcher: app.Watcher, path: Path | None, level: str) -> Iterator[Run
 
 
 class Teller:
-    """Tells the sinks of the manifests, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
+    """Tells the sinks of the batches, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
 
     def __init__(self, db: Path, *, simulated: bool) -> None:
         """
@@ -91,11 +90,13 @@ class Teller:
 
             self._add(load_notices(file, secrets=secrets()))
 
-    def of(self, manifests: Sequence[Manifest]) -> None:
-        """The manifests are known, and valid."""
-        for manifest in manifests:
-            self._add(manifest.notify)
-        self._names = ", ".join(manifest.batch for manifest in manifests) or self._names
+    def of(self, batches: Iterable[tuple[str, Sequence[Sink]]]) -> None:
+        """What the run is about is known: batches, and whom each wants to be told."""
+        names = []
+        for name, sinks in batches:
+            self._add(sinks)
+            names.append(name)
+        self._names = ", ".join(names) or self._names
 
     def _add(self, sinks: Sequence[Sink]) -> None:
         new = [sink for sink in sinks if sink not in self._sinks]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
 from ..core.promotion import Verdict
 from ..core.text import visible
+from ..core.words import Judge
 from ..exits import EXIT_OK
 from .ledgers import complete_jobs, db_words
 from .options import db_option, json_option, ledger_path, wait_option
 from .tables import counted, number, print_json, say
+from .words import say_word
 
 LISTED = 20
 """Jobs that are named one by one, for people."""
@@ -66,10 +67,8 @@ def reject(names: tuple[str, ...], note: str, wait_lock: float, as_json: bool, d
 
 
 def _judge(names: tuple[str, ...], verdict: Verdict, note: str, wait: float, *, as_json: bool, db: Path | None) -> int:
-    from .. import words
-
     path = ledger_path(db)
-    done = asyncio.run(words.judge(path, names, verdict, note, wait))
+    done = say_word(path, Judge(names, verdict, note), wait)
     if as_json:
         jobs = [{"batch": batch, "job": job} for batch, job in done.jobs]
         skipped = [{"batch": s.batch, "job": s.job, "state": s.state, "why": s.why} for s in done.skipped]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +12,17 @@ import click
 
 from ..core.job import FailureKind
 from ..core.text import visible
+from ..core.words import TASK_ID, Cancel, Resolve, Retry, Word
 from ..exits import EXIT_OK, UsageError
 from .ledgers import complete_both, complete_jobs, db_words
 from .options import db_option, json_option, ledger_path, wait_option
 from .tables import counted, money, number, print_json, say, warn
 
 if TYPE_CHECKING:
-    from ..words import Done
+    from ..words import Said
 
 LISTED = 20
 """Jobs that are named one by one, for people."""
-
-TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-"""What a task id may look like (FAILURES.md, Hostile input)."""
 
 
 @click.command(
@@ -39,6 +36,7 @@ Examples:
 \b
 Kinds that were refunded: rejected, moderated, provider.
 Kinds that were, or may have been, charged: lost, expired, abandoned. They need --kind, or the job's exact key.
+Works beside a run that is alive too: the run submits them.
 """
 )
 @click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
@@ -55,12 +53,10 @@ Kinds that were, or may have been, charged: lost, expired, abandoned. They need 
 def retry(names: tuple[str, ...], kinds: tuple[str, ...], wait_lock: float, as_json: bool, db: Path | None) -> int:
     """Send failed jobs back to pending.
 
-    Nothing is submitted yet: the next `run` or `resume` does that.
+    Nothing is submitted yet: the run that is alive does that, or the next `run` or `resume`.
     """
-    from .. import words
-
     path = ledger_path(db)
-    done = asyncio.run(words.retry(path, names, [FailureKind(k) for k in kinds], wait_lock))
+    done = say_word(path, Retry(names, tuple(FailureKind(k) for k in kinds)), wait_lock)
     if as_json:
         print_json({"retried": _keys(done), "skipped": _skipped(done), "credits": done.credits})
         return EXIT_OK
@@ -81,6 +77,9 @@ Examples:
   batchrunner resolve corgi-beach-1 --task-id task_0123   it became this task: followed, not paid for again
   batchrunner resolve corgi-beach-1 --resubmit            submit again, and perhaps pay twice
   batchrunner resolve 'corgi-*' --abandon --why "not in the provider's list"
+
+\b
+Works beside a run that is alive too: the run goes on with it.
 """
 )
 @click.argument("job", shell_complete=complete_jobs)
@@ -110,22 +109,20 @@ def resolve(
     Its submission may have been accepted, and the answer was not read; only a person who looks at the provider's own
     history can tell. Exactly one of --task-id, --resubmit and --abandon says it.
     """
-    from .. import words
-
     if (task_id is not None) + resubmit + abandon != 1:
         raise UsageError("say exactly one of --task-id ID, --resubmit and --abandon")
     if task_id is not None and not TASK_ID.fullmatch(task_id):
         raise UsageError(f"{task_id!r} is no task id: 1 to 128 letters, digits, '.', '_' or '-'")
     path = ledger_path(db)
-    word = words.Word(task_id, resubmit, abandon, why)
-    done = asyncio.run(words.resolve(path, job, word, revision, wait_lock))
+    done = say_word(path, Resolve(job, task_id, resubmit, abandon, why, revision), wait_lock)
     state = "running" if task_id is not None else "pending" if resubmit else "failed"
     if as_json:
         print_json({"resolved": _keys(done), "state": state})
         return EXIT_OK
+    run = "the next run" if done.run is None else "the run that is alive"
     meaning = {
-        "running": "running: the next run follows it",
-        "pending": f"pending: the next run submits {_them(done)}, for {money(done.credits)}",
+        "running": f"running: {run} follows it",
+        "pending": f"pending: {run} submits {_them(done)}, for {money(done.credits)}",
         "failed": "failed (abandoned): what it may have cost stays in the budget, at risk",
     }[state]
     _list(done, state)
@@ -155,9 +152,7 @@ def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db
 
     What was sent already is paid for, and is left alone: the service has no way to call it back.
     """
-    from .. import words
-
-    done = asyncio.run(words.cancel(ledger_path(db), names, wait_lock, why=why))
+    done = say_word(ledger_path(db), Cancel(names, why), wait_lock)
     if done.unrecorded:
         warn(
             f"{counted(done.unrecorded, 'job')} of the manifest never got into the ledger, as a run was cut short, and "
@@ -171,18 +166,25 @@ def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db
     return EXIT_OK
 
 
+def say_word(path: Path, word: Word, wait: float) -> Said:
+    """Say it, and whether a run that is alive took it. Raises as `words.say`."""
+    from .. import words
+
+    return asyncio.run(words.say(path, word, wait))
+
+
 # --- What was done ---------------------------------------------------------------------------------------
 
 
-def _keys(done: Done) -> list[dict[str, str]]:
+def _keys(done: Said) -> list[dict[str, str]]:
     return [{"batch": batch, "job": job} for batch, job in done.jobs]
 
 
-def _skipped(done: Done) -> list[dict[str, str]]:
+def _skipped(done: Said) -> list[dict[str, str]]:
     return [{"batch": s.batch, "job": s.job, "state": s.state, "why": s.why} for s in done.skipped]
 
 
-def _list(done: Done, now: str) -> None:
+def _list(done: Said, now: str) -> None:
     """The jobs one by one where they are few, the ones left alone by reason where they are many."""
     if len(done.jobs) <= LISTED:
         for _, job in done.jobs:
@@ -200,12 +202,19 @@ def _reads(why: str) -> str:
     return why.removeprefix("is ")
 
 
-def _them(done: Done) -> str:
+def _them(done: Said) -> str:
     return "it" if len(done.jobs) == 1 else "them"
 
 
-def _how_to_continue(done: Done, path: Path) -> None:
-    say(f"now run the manifest again, or: batchrunner resume {_words(done.batches)}{db_words(path)}")
+def _how_to_continue(done: Said, path: Path) -> None:
+    if done.run is None:
+        say(f"now run the manifest again, or: batchrunner resume {_words(done.batches)}{db_words(path)}")
+    elif done.run["stop"]:
+        say(f"the run that is alive submits nothing more ({visible(str(done.run['stop']))}); run again after it")
+    elif done.run["paused_by"]:
+        say(f"the run that is alive is paused; `batchrunner continue{db_words(path)}` goes on")
+    else:
+        say("the run that is alive goes on with what it was asked for; another run, with what it was not")
 
 
 def _words(batches: Sequence[str]) -> str:

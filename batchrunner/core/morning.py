@@ -91,9 +91,12 @@ class Morning:
         status: as `status --json` prints it; always of the whole batch.
         entries: the selected jobs, current ones in the manifest's order, then old revisions.
         steps: every transition of the selected jobs, in order of time.
+        throttled: when (unix seconds) polls were answered with 429, and how many in that minute; of the whole batch,
+            and nothing where jobs were selected.
     """
 
     batch: str
     status: dict[str, Any]
     entries: tuple[Entry, ...]
     steps: tuple[Step, ...]
+    throttled: tuple[tuple[float, int], ...] = ()

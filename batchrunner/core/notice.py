@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -90,6 +91,43 @@ class Notice:
     title: str
     lines: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def kept(sinks: Sequence[Sink]) -> str:
+    """What the ledger keeps of a manifest's sinks, for `restored`: JSON. A webhook whose address stands in the manifest
+    is left out, as an address may be a secret; the name of a variable is none."""
+    found: list[dict[str, Any]] = []
+    for sink in sinks:
+        match sink.way:
+            case Webhook(url=url, url_env=name, slack=slack):
+                if url:
+                    continue
+                way: dict[str, Any] = {"webhook": {"url_env": name, "slack": slack}}
+            case Command(words=words, json=as_json):
+                way = {"command": {"words": list(words), "json": as_json}}
+            case Mail(to=to, sender=sender):
+                way = {"mail": {"to": list(to), "sender": sender}}
+        found.append({**way, "on": sorted(sink.on), "patience": sink.patience})
+    return json.dumps(found)
+
+
+def restored(text: str) -> tuple[Sink, ...]:
+    """The sinks that `kept` was given, as far as it kept them; nothing of what it did not write."""
+    try:
+        return tuple(_restored(one) for one in json.loads(text))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+
+
+def _restored(one: dict[str, Any]) -> Sink:
+    way: Webhook | Command | Mail
+    if "webhook" in one:
+        way = Webhook(url_env=str(one["webhook"]["url_env"]), slack=bool(one["webhook"]["slack"]))
+    elif "command" in one:
+        way = Command(tuple(map(str, one["command"]["words"])), bool(one["command"]["json"]))
+    else:
+        way = Mail(tuple(map(str, one["mail"]["to"])), str(one["mail"]["sender"]))
+    return Sink(way, frozenset(map(Outcome, one["on"])), float(one["patience"]))
 
 
 def address_problem(url: str) -> str:

@@ -89,6 +89,8 @@ class Poller:
         self._asking: set[asyncio.Task[None]] = set()
         self._schedules: dict[int, Schedule] = {}
         self._record_failures = 0
+        self._throttled = 0
+        self._throttled_at = 0.0
         self.left_behind = 0
         """Tasks whose polls went on failing; the next run goes on with them."""
 
@@ -111,10 +113,13 @@ class Poller:
         self._plan(Watched(job, now - age, now - age, measured=False, polls=schedule.polls), now + wait)
 
     def flush(self) -> None:
-        """Write the schedule behind."""
+        """Write behind when to poll next, and how often that was too much for the service."""
         if self._schedules:
             self._deps.ledger.save_schedules(list(self._schedules.values()))
             self._schedules = {}
+        if self._throttled:
+            self._deps.ledger.save_throttled(self._throttled_at, self._throttled)
+            self._throttled = 0
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -213,7 +218,10 @@ class Poller:
             case e.Throttled(retry_after=retry_after):
                 wait = self._control.throttled(retry_after)
                 self._pacer.poll_throttled(watched.asked_at, wait)
-                self._deps.ledger.save_hold(watched.job.provider, self._deps.clock.wall() + wait)
+                wall = self._deps.clock.wall()
+                self._deps.ledger.save_hold(watched.job.provider, wall + wait)
+                self._throttled_at = self._throttled_at if self._throttled else wall
+                self._throttled += 1
                 self._deps.observe("hold", seconds=round(wait, 3))
                 self._again(watched, wait)
             case e.Refused(reason=reason, problem=problem):

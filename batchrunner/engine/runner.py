@@ -11,9 +11,10 @@ from typing import Any
 
 from ..core.adaptive import Learned
 from ..core.eta import Eta, by_latency, by_throughput
-from ..core.events import Withdrawn
+from ..core.events import Event
 from ..core.job import IN_FLIGHT, Job, State
 from ..core.polling import Latencies
+from ..core.words import Cancel, Word
 from ..ledger.errors import WriteFailed
 from ..ledger.store import Schedule
 from .control import Control, Slots, Stop
@@ -23,7 +24,7 @@ from .pacer import Pacer
 from .poll import Poller
 from .ports import Books, Deps, Settings, Work
 from .submit import Submitter
-from .withdraw import Withdrawal, withdraw
+from .words import Done, speak
 
 TOGETHER = 200
 """Tasks of earlier runs that are taken up without a look at anything else: some milliseconds."""
@@ -63,7 +64,7 @@ class Runner:
         self._slots = Slots(settings.in_flight)
         self._pacer = Pacer(deps, settings, self._slots, known, sent)
         self._wake = control.signal()
-        self._downloads = Downloader(deps, control, settings, work, self._renew, self._downloaded)
+        self._downloads = Downloader(deps, control, settings, work, self._follow, self._downloaded)
         self._poller = Poller(
             deps,
             control,
@@ -96,6 +97,7 @@ class Runner:
         if feed is None:
             self._recorded.set()
         self._finished: deque[float] = deque()
+        self._words = 0
 
     async def run(self) -> Outcome:
         """Do the work.
@@ -134,6 +136,7 @@ class Runner:
             and not self._submitter.posts
             and self._poller.idle
             and not self._downloads.backlog
+            and not self._words
         )
 
     def progress(self) -> dict[str, Any]:
@@ -171,24 +174,50 @@ class Runner:
         self._pacer.rebound(submits_per_minute, in_flight)
         self.control.wake_all()
 
-    async def withdraw(self, names: Sequence[str], who: str, why: str) -> Withdrawal:
-        """Withdraw pending jobs, of other batches of the ledger too. What is still being recorded comes first, and
-        nothing is sent meanwhile: a batch is withdrawn whole. Raises as `withdraw`."""
-        if not self._recorded.is_set() and not self.control.paused_by:
+    async def speak(self, word: Word, who: str) -> Done:
+        """Do what a person says of jobs, of other batches of the ledger too. The run does not end meanwhile, and goes
+        on with what has become its own. Raises as `words.speak`."""
+        self._words += 1
+        try:
+            if isinstance(word, Cancel):
+                return await self._withdraw(word, who)
+            return await self._speak(word, who)
+        finally:
+            self._words -= 1
+            self._submitter.withdrawn()  # a promotion of what was rejected, too
+            self._wake.notify()
+
+    async def _withdraw(self, word: Cancel, who: str) -> Done:
+        """What is still being recorded comes first, and nothing is sent meanwhile: a batch is withdrawn whole."""
+        pausing = not self._recorded.is_set() and not self.control.paused_by
+        if pausing:
             self.control.pause(who)
-            try:
-                await self._recorded.wait()
-                return await self.withdraw(names, who, why)
-            finally:
+        try:
+            await self._recorded.wait()
+            return await self._speak(word, who)
+        finally:
+            if pausing:
                 self.control.go_on()
+
+    async def _speak(self, word: Word, who: str) -> Done:
         ours = set(self._work.ids)
         aside = Books(ledger=self._deps.ledger, spool=self._deps.spool, clock=self._deps.clock, crash=self._deps.crash)
-        try:
-            return await withdraw(
-                aside, names, Withdrawn(who, why), lambda job: self._deps if job.batch_id in ours else aside
-            )
-        finally:
-            self._submitter.withdrawn()
+
+        async def advance(job: Job, event: Event) -> Job:
+            if job.batch_id not in ours:
+                return await aside.advance(job, event)
+            after = await self._deps.advance(job, event)
+            if after.state is State.RUNNING and not self.control.ended:
+                self._follow(after)
+            return after
+
+        return await speak(aside, word, who, advance)
+
+    def _follow(self, job: Job) -> None:
+        """Poll a job that this run did not send, now: another run's or a person's task, or a fresh URL for a dead one.
+        It takes a slot, for the poll budget's sake."""
+        self._slots.take()
+        self._poller.resume(job, Schedule(job.id, 0.0, 0))
 
     def _lately(self) -> tuple[int, float]:
         """How many jobs finished within how many seconds, lately."""
@@ -220,11 +249,6 @@ class Runner:
             self._submitter.whole = True
         self._submitter.more()
         self._wake.notify()
-
-    def _renew(self, job: Job) -> None:
-        """A dead output URL: ask for a fresh one. Free; and it takes a slot, for the poll budget's sake."""
-        self._slots.take()
-        self._poller.resume(job, Schedule(job.id, 0.0, 0))
 
     def _downloaded(self) -> None:
         self._submitter.stored()

@@ -85,8 +85,8 @@ def find_named(connection: sqlite3.Connection, name: str) -> Named:
     if connection.execute("SELECT 1 FROM job WHERE key = ?", (name,)).fetchone() is not None:
         raise Unknown(f"{name} is both a batch and a job; write '{name}/*' for the batch, or BATCH/{name} for the job")
     rows = connection.execute(
-        "SELECT job.id, job.batch_id, job.key, job.revision, job.current, job.state, job.error_kind, job.credits, "
-        "batch.name AS batch FROM job JOIN batch ON batch.id = job.batch_id "
+        "SELECT job.id, job.batch_id, job.key, job.revision, job.current, job.state, job.attempt, "
+        "job.error_kind, job.credits, batch.name AS batch FROM job JOIN batch ON batch.id = job.batch_id "
         "WHERE batch.id = ? AND job.current = 1 ORDER BY job.position",
         (batch["id"],),
     ).fetchall()

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.job import IN_FLIGHT
 from ..core.morning import Attempt, Entry, Morning, Step
 from ..core.selection import Selection
-from . import media, queries
+from . import media, queries, runs
 from .naming import find_batch
 from .selecting import where
 
@@ -67,7 +67,9 @@ def morning(
             )
             for row in queries.job_rows(connection, batch, states, selection)
         )
-        return Morning(batch, status, entries, tuple(_steps(connection, batch_id, states, selection)))
+        steps = tuple(_steps(connection, batch_id, states, selection))
+        throttled = () if states or selection else tuple(runs.throttles(connection, batch))
+        return Morning(batch, status, entries, steps, throttled)
 
 
 @contextmanager

@@ -53,6 +53,22 @@ def unfinished_models(connection: sqlite3.Connection, batches: Sequence[int]) ->
     return [row["model"] for row in rows]
 
 
+def sinks(connection: sqlite3.Connection, names: Sequence[str]) -> list[tuple[str, str]]:
+    """(batch, whom to tell, see `core.notice.kept`) of the named batches; of all that are unfinished where none is
+    named. A ledger that is older knows of nobody."""
+    if connection.execute("SELECT 1 FROM pragma_table_info('batch') WHERE name = 'notify'").fetchone() is None:
+        return []
+    condition, values = f"name IN ({', '.join('?' * len(names))})", tuple(names)
+    if not names:
+        condition = (
+            "unrecorded > 0 OR EXISTS (SELECT 1 FROM job WHERE batch_id = batch.id "
+            f"AND (current = 1 OR state <> 'pending') AND state NOT IN ({', '.join('?' * len(TERMINAL))}))"
+        )
+        values = tuple(TERMINAL)
+    rows = connection.execute(f"SELECT name, notify FROM batch WHERE {condition} ORDER BY id", values)
+    return [(row["name"], row["notify"]) for row in rows]
+
+
 def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
     """The counts of one batch, as `status --json` prints them; None where there is no such batch.
 

@@ -17,7 +17,8 @@ from .errors import LedgerError
 
 @dataclass(frozen=True, slots=True)
 class BatchSpec:
-    """What a manifest says of its batch as a whole. `max_credits` is the cap in force, None for none."""
+    """What a manifest says of its batch as a whole. `max_credits` is the cap in force, None for none; `notify` whom to
+    tell, see `core.notice.kept`."""
 
     name: str
     provider: str
@@ -28,6 +29,7 @@ class BatchSpec:
     submits_per_minute: float
     in_flight: int
     retry: RetryBudget
+    notify: str = "[]"
 
 
 class OutputClash(LedgerError):
@@ -36,14 +38,14 @@ class OutputClash(LedgerError):
 
 _UPSERT_BATCH = """
 INSERT INTO batch (name, provider, manifest, profile, output_dir, max_credits, submits_per_minute, in_flight,
-                   retry_provider, retry_moderated, created_at, updated_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   retry_provider, retry_moderated, notify, created_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
   provider = excluded.provider, manifest = excluded.manifest, profile = excluded.profile,
   output_dir = excluded.output_dir, max_credits = excluded.max_credits,
   submits_per_minute = excluded.submits_per_minute, in_flight = excluded.in_flight,
-  retry_provider = excluded.retry_provider, retry_moderated = excluded.retry_moderated, unrecorded = 0,
-  updated_at = excluded.updated_at
+  retry_provider = excluded.retry_provider, retry_moderated = excluded.retry_moderated, notify = excluded.notify,
+  unrecorded = 0, updated_at = excluded.updated_at
 RETURNING id
 """
 
@@ -190,6 +192,7 @@ def _upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int
             batch.in_flight,
             batch.retry.provider,
             batch.retry.moderated,
+            batch.notify,
             now,
             now,
         ),

@@ -36,6 +36,26 @@ def start_run(batches: str, now: float, connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+THROTTLED = (
+    "INSERT INTO throttle (run_id, minute, at, polls) VALUES (?1, CAST(?2 / 60 AS INTEGER), ?2, ?3) "
+    "ON CONFLICT (run_id, minute) DO UPDATE SET polls = polls + excluded.polls"
+)
+"""Run, unix seconds of the first of them, and how many polls were answered with 429 since the last time."""
+
+
+def throttles(connection: sqlite3.Connection, batch: str) -> list[tuple[float, int]]:
+    """When (unix seconds) polls of a batch's runs were answered with 429, and how many in that minute; in order of
+    time. Nothing of a ledger that is older."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'throttle'").fetchone() is None:
+        return []
+    rows = connection.execute(
+        "SELECT t.at, t.polls FROM throttle t JOIN run ON run.id = t.run_id "
+        "WHERE EXISTS (SELECT 1 FROM json_each(run.batches) WHERE value = ?) ORDER BY t.at",
+        (batch,),
+    )
+    return [(at, polls) for at, polls in rows]
+
+
 def end_run(run_id: int, stop: str | None, exit_code: int, now: float, connection: sqlite3.Connection) -> None:
     connection.execute(
         "UPDATE run SET ended_at = ?, heartbeat_at = ?, stop = ?, exit_code = ? WHERE id = ?",

@@ -65,6 +65,7 @@ class Ledger:
         self._now = now
         self._lock = lock
         self._retry: dict[int, RetryBudget] = {}
+        self._run: int | None = None
 
     @classmethod
     async def open(cls, path: Path, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
@@ -291,6 +292,11 @@ class Ledger:
         """Keep what was learned for the next run; written behind."""
         self._behind(pace.SAVE, [pace.row(provider, learned, self._now())])
 
+    def save_throttled(self, at: float, polls: int) -> None:
+        """Note how many polls of this run were answered with 429 since `at` (unix seconds); written behind."""
+        if self._run is not None:
+            self._behind(runs.THROTTLED, [(self._run, at, polls)])
+
     async def claims(self, since: float) -> list[float]:
         """When (unix seconds, oldest first) submissions were last begun, none before `since`."""
         return await self._writer.read(partial(pace.claims, since))
@@ -304,7 +310,8 @@ class Ledger:
 
     async def start_run(self, batches: Sequence[str]) -> int:
         """Note that a run begins; returns its id."""
-        return await self._writer.put(partial(runs.start_run, json.dumps(list(batches)), self._now()))
+        self._run = await self._writer.put(partial(runs.start_run, json.dumps(list(batches)), self._now()))
+        return self._run
 
     def beat(self, run_id: int, progress: dict[str, Any]) -> None:
         """Note that the run is alive, and how far it is; written behind."""

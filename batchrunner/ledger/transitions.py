@@ -25,7 +25,7 @@ _INSERT_ATTEMPT = (
     "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at, request) "
     "VALUES (?, ?, ?, ?, 'reserved', ?, ?)"
 )
-_UNMOVED = "SELECT 1 FROM job WHERE id = ? AND state = ? AND attempt = ?"
+_UNMOVED = "SELECT 1 FROM job WHERE id = ? AND state = ? AND attempt = ? AND current = 1"
 _CONSENT = "UPDATE attempt SET consent = ? WHERE job_id = ? AND consent IS NULL AND money <> 'none'"
 _BUDGET = "SELECT max_credits - reserved - spent - at_risk, max_credits FROM batch WHERE id = ?"
 

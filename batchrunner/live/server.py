@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from importlib import resources
@@ -23,6 +22,7 @@ from ..remote.client import NoRun, ask
 from ..remote.protocol import BadRequest, Request, parse
 from .guard import add_headers, check_token, guard
 from .looker import LAST_PAGE, Looker
+from .stills import Stills, path_of
 
 EVERY = 1.0
 """Seconds between two looks into the ledger, while somebody watches."""
@@ -140,6 +140,7 @@ class LiveServer:
         """
         self._ledger = ledger
         self._looker = Looker(ledger, batch)
+        self._stills = Stills(self._looker)
         self._token = token
         self._words = words
         self._feed = Feed(self._looker.snapshot, clock or SystemClock())
@@ -162,6 +163,7 @@ class LiveServer:
         app.router.add_get("/events", self._events)
         app.router.add_get("/clips", self._clips)
         app.router.add_get(r"/clip/{id:[0-9]{1,18}}", self._clip)
+        app.router.add_get(r"/still/{id:[0-9]{1,18}}", self._still)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/control", self._control)
         self._runner = web.AppRunner(
@@ -185,6 +187,7 @@ class LiveServer:
         await self._feed.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        self._stills.close()
         await self._looker.close()
 
     # --- What is read ------------------------------------------------------------------------------------
@@ -229,8 +232,17 @@ class LiveServer:
         if found is None:
             raise web.HTTPNotFound(text="there is no such output\n")
         file, kind = found
-        path = f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else file.name
-        return _Clip(file, path, kind)
+        return _Clip(file, str(path_of(file)), kind)
+
+    async def _still(self, request: web.Request) -> web.Response:
+        """204 where there is none: a page falls back to the clip itself."""
+        try:
+            still = await self._stills.of(int(request.match_info["id"]))
+        except LedgerUnusable as error:
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+        if still is None:
+            return web.Response(status=204)
+        return web.Response(body=still, content_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         from .metrics import CONTENT_TYPE, Missing, exposition

@@ -136,8 +136,9 @@ class _Loader:
     def promotion(self, profile: str) -> Promotion:
         root, settings = self._head()
         self._unused(root.value, set())
+        notify = sinks(root, settings.variables, self.report) if not self.report.errors else ()
         self.report.check()
-        return Promotion(profile=profile, **self._bounds(root, settings), settings=settings)
+        return Promotion(profile=profile, **self._bounds(root, settings), settings=settings, notify=notify)
 
     def _head(self) -> tuple[Node, Settings]:
         """The manifest without its shots."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.job import JobSpec, RetryBudget
 from ..core.keys import fingerprint
+from ..core.notice import Sink
 from ..core.promotion import Winner, promoted_key, promoted_output
 from .chains import stand_ins, standing_in
 from .outputs import path_problem
@@ -37,7 +38,7 @@ class Promotion:
         file: absolute path of the manifest.
         batch: its batch's name.
         profile: the profile's name.
-        provider, max_credits, submits_per_minute, in_flight, retry: see `Manifest`.
+        provider, max_credits, submits_per_minute, in_flight, retry, notify: see `Manifest`.
         settings: the manifest's head.
     """
 
@@ -50,6 +51,7 @@ class Promotion:
     in_flight: int
     retry: RetryBudget
     settings: Settings
+    notify: tuple[Sink, ...] = ()
 
     def spec(self, winner: Winner) -> JobSpec | None:
         """The job that an approved one becomes: its request, with the profile's fields over it. The profile's `takes`

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, assert_never
 
+from ..core.words import Cancel, Judge, Resolve, Retry, Word
 from ..engine.ports import Observer
 from ..engine.runner import Runner
-from ..engine.withdraw import Withdrawal
+from ..engine.words import Done
+from ..exits import UsageError
 from ..ledger.errors import LedgerError
 from ..ledger.naming import Unknown
 from .place import Peer
-from .protocol import Cancel, Continue, Limits, Look, Pause, Request, answer, refusal
+from .protocol import Continue, Limits, Look, Pause, Request, answer, refusal
 
 
 class Desk:
@@ -24,7 +27,7 @@ class Desk:
         """Do what is asked, and say what came of it. A failure is an answer, and never ends the run."""
         try:
             return answer(**await self._do(request, peer.name), progress=self._runner.progress())
-        except (Unknown, LedgerError) as error:
+        except (Unknown, UsageError, LedgerError) as error:
             return refusal(str(error))
         except Exception as error:  # noqa: BLE001  whoever asks must not be able to end a night
             self._observe("remote_failed", error={"message": f"{type(error).__name__}: {error}"})
@@ -48,8 +51,8 @@ class Desk:
                     self._runner.limit(request.submits_per_minute, request.in_flight)
                     self._observe("limits_set", who=who, **_bounds(self._runner.progress()))
                 return {}
-            case Cancel(names=names, why=why):
-                return _cancelled(await self._runner.withdraw(names, who, why or "cancel"))
+            case Cancel() | Retry() | Resolve() | Judge():
+                return _told(request, await self._runner.speak(request, who))
             case _:
                 assert_never(request)
 
@@ -58,10 +61,9 @@ def _bounds(progress: dict[str, Any]) -> dict[str, Any]:
     return {key: progress[key] for key in ("submits_per_minute_bound", "in_flight_bound")}
 
 
-def _cancelled(done: Withdrawal) -> dict[str, Any]:
+def _told(word: Word, done: Done) -> dict[str, Any]:
     return {
-        "cancelled": [{"batch": row["batch"], "job": row["key"]} for row in done.jobs],
-        "skipped": [
-            {"batch": row["batch"], "job": row["key"], "state": row["state"], "why": why} for row, why in done.skipped
-        ],
+        word.did: [{"batch": batch, "job": job} for batch, job in done.jobs],
+        "skipped": [asdict(one) for one in done.skipped],
+        "credits": done.credits,
     }

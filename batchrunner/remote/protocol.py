@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, assert_never
+from enum import StrEnum
+from typing import Any, TypeVar, assert_never
+
+from ..core.promotion import Verdict
+from ..core.states import FailureKind
+from ..core.words import TASK_ID, Cancel, Judge, Resolve, Retry, Word
+
+E = TypeVar("E", bound=StrEnum)
 
 MAX_LINE = 64 * 1024
 """Bytes of a request."""
@@ -51,22 +58,17 @@ class Limits:
     in_flight: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Withdraw pending jobs: names as on a command line (batches, keys, patterns), and why."""
+Request = Look | Pause | Continue | Limits | Word
 
-    names: tuple[str, ...]
-    why: str = ""
-
-
-Request = Look | Pause | Continue | Limits | Cancel
-
-WORDS = {
+WORDS: dict[str, type[Request]] = {
     "status": Look,
     "pause": Pause,
     "continue": Continue,
     "limits": Limits,
     "cancel": Cancel,
+    "retry": Retry,
+    "resolve": Resolve,
+    "judge": Judge,
 }
 
 
@@ -104,17 +106,62 @@ def parse(line: bytes) -> Request:
     return _typed(kind, found)
 
 
-def _typed(kind: type[Look | Pause | Continue | Limits | Cancel], found: dict[str, Any]) -> Request:
+def _typed(kind: type[Request], found: dict[str, Any]) -> Request:
+    take = found.get
     if kind is Limits:
-        return Limits(_rate(found.get("submits_per_minute")), _count(found.get("in_flight")))
+        return Limits(_rate(take("submits_per_minute")), _count("in_flight", take("in_flight")))
     if kind is Cancel:
-        names, why = found.get("names"), found.get("why", "")
-        if not isinstance(names, list) or not names or not all(_is_word(name) and name for name in names):
-            raise BadRequest("`names` must be a list of batches, jobs or patterns")
-        if not _is_word(why):
-            raise BadRequest(f"`why` must be a text of at most {MAX_WORD} characters")
-        return Cancel(tuple(names), why)
+        return Cancel(_names(take("names")), _text("why", take("why", "")))
+    if kind is Retry:
+        return Retry(
+            _names(take("names")), tuple(_one_of(FailureKind, "kinds", k) for k in _list("kinds", take("kinds")))
+        )
+    if kind is Resolve:
+        return _resolve(found)
+    if kind is Judge:
+        return Judge(
+            _names(take("names")), _one_of(Verdict, "verdict", take("verdict")), _text("note", take("note", ""))
+        )
     return Look() if kind is Look else Pause() if kind is Pause else Continue()
+
+
+def _resolve(found: dict[str, Any]) -> Resolve:
+    task_id, resubmit, abandon = found.get("task_id"), found.get("resubmit", False), found.get("abandon", False)
+    if not isinstance(resubmit, bool) or not isinstance(abandon, bool):
+        raise BadRequest("`resubmit` and `abandon` must be true or false")
+    if (task_id is not None) + resubmit + abandon != 1:
+        raise BadRequest("exactly one of `task_id`, `resubmit` and `abandon` must be said")
+    if task_id is not None and not (isinstance(task_id, str) and TASK_ID.fullmatch(task_id)):
+        raise BadRequest("`task_id` is no task id: 1 to 128 letters, digits, '.', '_' or '-'")
+    name, why = _text("name", found.get("name")), _text("why", found.get("why", ""))
+    revision = _count("revision", found.get("revision"))
+    return Resolve(name, task_id, resubmit, abandon, why, revision)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    names = _list("names", value)
+    if not names or not all(_is_word(name) and name for name in names):
+        raise BadRequest("`names` must be a list of batches, jobs or patterns")
+    return tuple(names)
+
+
+def _list(key: str, value: object) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise BadRequest(f"`{key}` must be a list")
+    return value or []
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not _is_word(value):
+        raise BadRequest(f"`{key}` must be a text of at most {MAX_WORD} characters")
+    return value
+
+
+def _one_of(kind: type[E], key: str, value: object) -> E:
+    found = next((one for one in kind if one == value), None)
+    if found is None:
+        raise BadRequest(f"`{key}` must be of {', '.join(kind)}")
+    return found
 
 
 def _is_word(value: object) -> bool:
@@ -136,11 +183,11 @@ def _rate(value: object) -> float | None:
     return float(value)
 
 
-def _count(value: object) -> int | None:
+def _count(key: str, value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_LIMIT:
-        raise BadRequest(f"`in_flight` must be a whole number from 1 to {MAX_LIMIT}")
+        raise BadRequest(f"`{key}` must be a whole number from 1 to {MAX_LIMIT}")
     return value
 
 
@@ -159,7 +206,7 @@ def patience(request: Request) -> float:
     match request:
         case Look() | Pause() | Continue() | Limits():
             return 15.0
-        case Cancel():
+        case Cancel() | Retry() | Resolve() | Judge():
             return 300.0
         case _:
             assert_never(request)

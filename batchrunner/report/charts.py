@@ -61,10 +61,15 @@ def timeline(night: Night) -> Chart:
     ]
     for name, what, tone in (("Failed", "failed", "bad"), ("Too many requests (429)", "throttled", "warn")):
         if night.total(what):
-            panels.append(_panel(night, name, what, number(night.total(what)), tone))
+            panels.append(_panel(night, name, what, _total(night, what), tone))
     title = f"{local_time(night.start, '%A %d %B, %H:%M')} to {local_time(night.end, '%H:%M')}"
     words = f"{title}. " + "; ".join(f"{panel.name.lower()}: {panel.total}" for panel in panels) + "."
     return Chart(title, words, len(night.slices), panels, ticks)
+
+
+def _total(night: Night, what: str) -> str:
+    total, polls = number(night.total(what)), night.total("polls_throttled")
+    return f"{total}, {number(polls)} of them to polls" if what == "throttled" and polls else total
 
 
 def _panel(night: Night, name: str, what: str, total: str, tone: str) -> Panel:

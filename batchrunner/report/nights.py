@@ -30,6 +30,7 @@ class Slice:
     completed: int = 0
     failed: int = 0
     throttled: int = 0
+    polls_throttled: int = 0
     in_flight: int = 0
 
 
@@ -59,13 +60,14 @@ class Night:
         return max(s.in_flight for s in self.slices)
 
 
-def nights(steps: Sequence[Step]) -> list[Night]:
+def nights(steps: Sequence[Step], throttled: Sequence[tuple[float, int]] = ()) -> list[Night]:
     """Nights, oldest first; none where nothing was ever sent.
 
     A person's word in the morning is no work, and begins or prolongs no night.
 
     Args:
         steps: in order of time.
+        throttled: see `Morning`; they make no night.
     """
     found: list[Night] = []
     flying = 0
@@ -76,6 +78,12 @@ def nights(steps: Sequence[Step]) -> list[Night]:
         night = Night(start, end, began, width, [Slice() for _ in range(int((end - began) // width) + 1)])
         flying = _fill(night, stretch, flying)
         found.append(night)
+    for at, polls in throttled:
+        for night in found:
+            if night.start <= at <= night.end:
+                piece = night.slices[int((at - night.began) // night.width)]
+                piece.throttled += polls
+                piece.polls_throttled += polls
     return found
 
 

@@ -99,7 +99,7 @@ def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, 
     states = Counter(State(e.job["state"]) for e in current)
     doubtful = [e for e in morning.entries if e.job["state"] == State.UNCONFIRMED]
     shots, total = shot_costs(morning.entries)
-    found = nights(morning.steps)
+    found = nights(morning.steps, morning.throttled)
     run = morning.status.get("run")
     alive = bool(run and run["alive"])
     return View(

@@ -196,3 +196,58 @@ def test_a_signal_ends_the_telling_and_not_how_the_run_ended(place: Place, numbe
     assert ran.returncode == 1
     assert "warning: not told: interrupted" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+# --- Without a manifest ----------------------------------------------------------------------------------
+
+
+def test_resume_tells_whom_the_manifest_named(place: Place, server: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the ledger has kept of it: a variable's name, and no address."""
+    monkeypatch.setenv("HOOK", server.url("/services/s3cret"))
+    notify = f"  - webhook: {{url_env: HOOK}}\n    on: always\n  - webhook: {{url: '{server.url('/plain')}'}}"
+    assert place.run(notify, "--limit", "1").code == 4
+    assert [path for path, _, _ in server.requests] == ["/services/s3cret", "/plain"]
+    kept = b"".join(path.read_bytes() for path in place.folder.glob("batchrunner.db*"))
+    assert b"HOOK" in kept
+    assert b"/plain" not in kept
+    assert b"s3cret" not in kept
+
+    (place.folder / "night.yaml").unlink()
+    assert call("resume").code == 1
+    [(path, _, body)] = server.requests[2:]
+    assert path == "/services/s3cret"
+    assert json.loads(body)["title"].startswith("night: done, some failed: 1 succeeded, 1 failed")
+    assert call("resume").code == 1, "every batch has ended by now: nobody is told of nothing"
+    assert call("resume", "night").code == 1
+    assert len(server.requests) == 4, "but who names it is"
+    monkeypatch.delenv("HOOK")
+    ran = call("resume", "night")
+    assert "nobody will be told: the webhook of HOOK: it is not set" in ran.err
+
+
+def test_promote_tells_as_run_does(place: Place, server: Seen) -> None:
+    more = f"  - webhook: {{url: '{server.url()}'}}\n    on: always\nprofiles: {{final: {{resolution: 1080p}}}}"
+    assert place.run(more).code == 1
+    assert call("approve", "dog-1").code == 0
+    assert call("promote", "night", "--profile", "final", "--dry-run").code == 0
+    assert len(server.requests) == 1, "who looks tells nobody"
+    assert call("promote", "night", "--profile", "final").code == 0
+    notice = json.loads(server.requests[1][2])
+    assert (notice["outcome"], notice["batches"][0]["batch"]) == ("succeeded", "night")
+
+
+# --- What the service was asked too often ----------------------------------------------------------------
+
+
+def test_polls_that_were_too_many_are_in_the_report(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = double.open(account(tmp_path), Plan([Rule("poll", "throttle", task=0), Rule("post", "throttle")], polls=2))
+    place = Place(tmp_path, door, monkeypatch)
+    assert place.run("  - {command: [date], on: [busy]}").code == 0
+    assert call("report", "night").code == 0
+    page = (tmp_path / "outputs/night/report.html").read_text("utf-8")
+    assert "Too many requests (429)" in page
+    assert "3, 2 of them to polls" in page
+    assert call("report", "night", "--only", "dog-*", "--out", "some.html").code == 0
+    assert "of them to polls" not in (tmp_path / "some.html").read_text("utf-8"), "nobody knows whose they were"

@@ -31,6 +31,10 @@ shots:
   - {id: dog, prompt: "a <b>dog</b> & a \\u202ecat", takes: 6}
 """
 
+PICTURE = (
+    "async (url) => { const i = new Image(); i.src = url; await i.decode(); return [i.naturalWidth, i.naturalHeight] }"
+)
+
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x1b[2J"
 
 
@@ -85,6 +89,7 @@ async def test_a_night_is_watched_from_before_its_start_to_its_end(new_page: New
             await expect(page.locator("#told")).to_contain_text("Paused")
             await expect(page.locator("article .note")).to_contain_text("Paused by")
             await expect(page.locator(".states .s-running")).to_have_count(0)
+            await expect(page.locator("#grid video[poster]").first).to_be_visible()  # while the run is alive
             await page.get_by_label("Cancel pending").fill("dog-6")
             page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
             await page.get_by_role("button", name="Cancel").click()
@@ -101,6 +106,11 @@ async def test_a_night_is_watched_from_before_its_start_to_its_end(new_page: New
         await expect(page.locator("#grid li")).to_have_count(5)
         await expect(page.locator("#grid .prompt").first).to_have_text("a <b>dog</b> & a \\u{202e}cat")
         await expect(page.locator("#spoken")).to_contain_text("night:")
+        await expect(page.locator("#grid video[poster]")).to_have_count(5)
+        posters = [url for url in watched.requests if "/still/" in url]
+        assert len(posters) == 5  # each once, although the grid was drawn again and again
+        assert await page.evaluate(PICTURE, posters[0]) == [320, 180]
+        assert not [url for url in watched.requests if "/clip/" in url]  # no clip is loaded before it is played
         await plays(page)
         assert await watched.findings() == []
 

@@ -227,18 +227,18 @@ async def _word(order: Order, crash: Callable[[str], None]) -> int:
     try:
         match order.verb:
             case "identify":
-                word = words.Word(task_id=order.task_id, why="found in the list")
-                await words.resolve(db, order.job, word, crash=crash)
+                word: words.Word = words.Resolve(order.job, task_id=order.task_id, why="found in the list")
             case "resubmit":
-                await words.resolve(db, "*", words.Word(resubmit=True), crash=crash)
+                word = words.Resolve("*", resubmit=True)
             case "abandon":
-                await words.resolve(db, "*", words.Word(abandon=True), crash=crash)
+                word = words.Resolve("*", abandon=True)
             case "retry":
-                await words.retry(db, [BATCH], list(FailureKind), crash=crash)
+                word = words.Retry((BATCH,), tuple(FailureKind))
             case "cancel":
-                await words.cancel(db, [BATCH], crash=crash)
+                word = words.Cancel((BATCH,))
             case other:
                 raise ValueError(other)
+        await words.say(db, word, crash=crash)
     except (words.Unknown, UsageError):
         return EXIT_USAGE
     return 0

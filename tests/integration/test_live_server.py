@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Output, Problem, State
+from batchrunner.core.words import Cancel
 from batchrunner.exits import UsageError
 from batchrunner.live import server as server_module
 from batchrunner.live import textfile
@@ -24,8 +25,10 @@ from batchrunner.live.guard import HEADERS, TOKEN
 from batchrunner.live.server import LiveServer
 from batchrunner.live.textfile import MetricsFile
 from batchrunner.remote.place import Peer
-from batchrunner.remote.protocol import Cancel, Pause, Request, answer, refusal
+from batchrunner.remote.protocol import Pause, Request, answer, refusal
 from batchrunner.remote.server import Server
+from batchrunner.report import posters
+from batchrunner.simulator import clips
 from tests.cli_support import make_ledger
 from tests.support import path_to, spec
 
@@ -117,7 +120,18 @@ async def test_the_page_is_there_before_the_ledger_and_sees_it_come(place: Place
 
 async def test_every_answer_carries_the_headers(filled: Place) -> None:
     async with filled.serving() as session:
-        for path in ("/", "/live.js", "/live.css", "/icon.svg", "/clips", "/metrics", "/nothing", "/clip/1", "/clip/9"):
+        for path in (
+            "/",
+            "/live.js",
+            "/live.css",
+            "/icon.svg",
+            "/clips",
+            "/metrics",
+            "/nothing",
+            "/clip/1",
+            "/clip/9",
+            "/still/1",
+        ):
             async with session.get(path) as response:
                 assert HEADERS.keys() <= response.headers.keys(), path
                 policy = response.headers["Content-Security-Policy"]
@@ -192,8 +206,11 @@ def _a_pipe(clip: Path) -> None:
 @pytest.mark.parametrize("change", [_missing, _linked, _a_folder, _a_pipe])
 async def test_what_is_no_plain_file_is_not_served(filled: Place, change: Callable[[Path], None]) -> None:
     change(filled.out / "dog.mp4")
-    async with filled.serving() as session, session.get("/clip/1") as response:
-        assert response.status == 404
+    async with filled.serving() as session:
+        async with session.get("/clip/1") as response:
+            assert response.status == 404
+        async with session.get("/still/1") as response:
+            assert (response.status, await response.read()) == (204, b"")
 
 
 @pytest.mark.parametrize("file", ["../secret.mp4", "notes.txt", "page.html"])
@@ -224,6 +241,31 @@ async def test_no_path_from_outside_touches_the_disk(filled: Place, path: str) -
         assert response.status == 404
 
 
+async def test_a_still_is_made_once_and_where_none_can_be_made_that_is_said(
+    filled: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    poster = posters.poster
+
+    def counted(path: Path, width: int) -> bytes | None:
+        made.append(path)
+        return poster(path, width)
+
+    monkeypatch.setattr(posters, "poster", counted)
+    async with filled.serving() as session, session.get("/still/1") as response:  # what is there is no clip
+        assert response.status == 204
+    (filled.out / "dog.mp4").write_bytes(clips.clip(clips.Card("", "", "", "", 320, 180, 1)))
+    async with filled.serving() as session:
+        for _ in range(3):
+            async with session.get("/still/1") as response:
+                assert response.headers["Content-Type"] == "image/webp"
+                assert (await response.read())[8:12] == b"WEBP"
+        for path in ("/still/2", "/still/99"):
+            async with session.get(path) as response:
+                assert response.status == 204
+    assert len(made) == 2
+
+
 @pytest.mark.parametrize("page", ["-1", "x", "99999999999999999999", "1.5", "²"])
 async def test_a_page_that_is_none_is_refused(filled: Place, page: str) -> None:
     async with filled.serving() as session, session.get("/clips", params={"page": page}) as response:
@@ -236,7 +278,7 @@ async def test_a_damaged_ledger_is_said(place: Place) -> None:
         async with aclosing(snapshots(session)) as told:
             await anext(told)
             assert "not a usable ledger" in (await anext(told))["error"]
-        for path in ("/clips", "/metrics", "/clip/1"):
+        for path in ("/clips", "/metrics", "/clip/1", "/still/1"):
             async with session.get(path) as response:
                 assert response.status == 503
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from batchrunner.core.words import Cancel
 from batchrunner.exits import UsageError
 from batchrunner.ledger.files import RunLock
 from batchrunner.remote import client, server
 from batchrunner.remote.client import NoRun, ask
 from batchrunner.remote.place import Peer, place_of, socket_name
-from batchrunner.remote.protocol import MAX_LINE, Cancel, Look, Pause, Request, answer, refusal
+from batchrunner.remote.protocol import MAX_LINE, Look, Pause, Request, answer, refusal
 from batchrunner.remote.server import Server
 
 

@@ -318,7 +318,7 @@ SENT_AGAIN = (
     _mutant(
         "batch_retry_pays_twice",
         "`retry BATCH` also takes the failures that were charged.",
-        "words.py",
+        "engine/words.py",
         "if exact or kind in REFUNDED:",
         "if True:",
         "tests/unit/test_cli_words.py",

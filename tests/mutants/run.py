@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.mutants.catalogue import Edit, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("batchrunner", "tests", "schemas", "manifests", "pyproject.toml", "README.md", "LICENSE")
+COPIED = ("batchrunner", "tests", "schemas", "manifests", "docs", "pyproject.toml", "README.md", "LICENSE")
 
 TEST_TIMEOUT = 150
 """Seconds for one test: a mistake may make it wait for ever."""

@@ -90,7 +90,7 @@ class Told:
         elif match := re.match(rb"GET /api/v1/tasks/(\S+) ", data):
             self.polled.add(match[1].decode())
             self.count += 1
-        elif match := re.match(rb"GET /media/[^/]+/(\S+)\.mp4\?", data):
+        elif match := re.match(rb"GET /media/[^/]+/([^/\s~]+)(~\d+)?\.\w+\?", data):
             self.fetched.add(match[1].decode())
             self.count += 1
 
@@ -159,6 +159,7 @@ class _Seen:
         self.attempts = _rows(connection, "SELECT * FROM attempt ORDER BY job_id, number")
         self.history = _rows(connection, "SELECT * FROM history ORDER BY id")
         self.batches = _rows(connection, "SELECT * FROM batch ORDER BY id")
+        self.media = _rows(connection, "SELECT * FROM media ORDER BY job_id, attempt, number")
 
     def of(self, job: dict[str, Any]) -> list[dict[str, Any]]:
         return [a for a in self.attempts if a["job_id"] == job["id"]]
@@ -226,53 +227,67 @@ def check_books(seen: _Seen) -> list[str]:
 # --- Files -----------------------------------------------------------------------------------------------
 
 
+def _names(key: str, account: Account) -> dict[str, int]:
+    """The files that a job's task gives: name to the number by which the account has it."""
+    several = account.outputs > 1
+    names = {f"{key}-{n}.mp4" if several else f"{key}.mp4": n for n in range(1, account.outputs + 1)}
+    return names | ({f"{key}-last-frame.png": 0} if account.last_frame else {})
+
+
 def check_files(out: Path, account: Account) -> list[str]:
     """P3: every file under a final name is complete, and what was served; so is every sidecar."""
     wrong = []
-    clips = {t.id: account.clip(t.id) for t in account.tasks}
+    served: dict[str, dict[str, bytes]] = {}
+    for task in account.tasks:
+        for name, number in _names(task.label, account).items():
+            served.setdefault(name, {})[task.id] = account.clip(task.id, number)
     for path in sorted(out.glob("*")):
         if path.suffix == ".part" or path.name.startswith(".batchrunner-"):
             continue
-        if path.suffix == ".mp4":
-            data = path.read_bytes()
-            if data not in [clips[t.id] for t in account.of(path.stem)]:
-                wrong.append(f"P3 {path.name} has {len(data)} bytes, and not those that were served")
-        elif path.suffix == ".json":
-            wrong += _check_sidecar(path, clips)
-        else:
+        if path.suffix == ".json":
+            wrong += _check_sidecar(path, served.get(path.stem, {}))
+        elif path.name not in served:
             wrong.append(f"P3 {path.name} is nobody's")
+        elif (data := path.read_bytes()) not in served[path.name].values():
+            wrong.append(f"P3 {path.name} has {len(data)} bytes, and not those that were served")
     return wrong
 
 
-def _check_sidecar(path: Path, clips: dict[str, bytes]) -> list[str]:
+def _check_sidecar(path: Path, served: dict[str, bytes]) -> list[str]:
     try:
         facts = json.loads(path.read_bytes())
-        good = facts["sha256"] == hashlib.sha256(clips[facts["task_id"]]).hexdigest()
+        good = facts["sha256"] == hashlib.sha256(served[facts["task_id"]]).hexdigest()
     except (ValueError, KeyError, TypeError):
         good = False
     return [] if good else [f"P3 {path.name} is not complete"]
 
 
 def check_outputs(seen: _Seen, folder: Path, home: str, out: str, account: Account) -> list[str]:
-    """What has succeeded is there, with its sidecar; what is to be fetched can be placed under its own name."""
+    """What has succeeded is there, with its sidecars; what is to be fetched can be placed under its own names."""
     wrong = []
     for job in seen.jobs:
         key = job["key"]
         if job["state"] == "succeeded":
-            file = folder / Path(job["file"]).relative_to(home)
-            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != job["sha256"]:
-                wrong.append(f"lost: {key} has succeeded, and {file.name} is not there or not complete")
-            elif not sidecar_path(file).is_file():
-                wrong.append(f"lost: {key} has succeeded, and its sidecar is not there")
+            rows = [m for m in seen.media if (m["job_id"], m["attempt"]) == (job["id"], job["attempt"])]
+            if sorted(Path(m["file"]).name for m in rows) != sorted(_names(key, account)):
+                wrong.append(f"lost: {key} has succeeded with the files {[m['file'] for m in rows]}")
+            wrong += [text for m in rows for text in _check_kept(key, folder / Path(m["file"]).relative_to(home), m)]
         if job["state"] == "downloading":
-            wrong += _fetch_again(folder / out, key, job["task_id"], account, sorted(seen.ids(key)))
+            for name, number in _names(key, account).items():
+                data = account.clip(job["task_id"], number)
+                wrong += _fetch_again(folder / out, name, data, job["task_id"], sorted(seen.ids(key)))
     return wrong
 
 
-def _fetch_again(out: Path, key: str, task: str, account: Account, ids: Sequence[str]) -> list[str]:
-    """What the next run does for a job that is `downloading`."""
-    target, data = out / f"{key}.mp4", account.clip(task)
-    digest = hashlib.sha256(data).hexdigest()
+def _check_kept(key: str, file: Path, told: dict[str, Any]) -> list[str]:
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != told["sha256"]:
+        return [f"lost: {key} has succeeded, and {file.name} is not there or not complete"]
+    return [] if sidecar_path(file).is_file() else [f"lost: {key} has succeeded, and its sidecar is not there"]
+
+
+def _fetch_again(out: Path, name: str, data: bytes, task: str, ids: Sequence[str]) -> list[str]:
+    """What the next run does for a file of a job that is `downloading`."""
+    target, digest = out / name, hashlib.sha256(data).hexdigest()
     placed = find_placed(target, out, task)
     if placed is None:
         out.mkdir(parents=True, exist_ok=True)
@@ -282,6 +297,6 @@ def _fetch_again(out: Path, key: str, task: str, account: Account, ids: Sequence
                 part_path(target), target, out, {"task_id": task, "sha256": digest, "bytes": len(data)}, replaces=ids
             )
         except Occupied as occupied:
-            return [f"{key} can't be placed again: {occupied}"]
+            return [f"{name} can't be placed again: {occupied}"]
     good = placed.sha256 == digest and target.read_bytes() == data and sidecar_path(target).is_file()
-    return [] if good else [f"{key} was placed wrongly"]
+    return [] if good else [f"{name} was placed wrongly"]

@@ -40,7 +40,7 @@ class Scenario:
         jobs: of the batch.
         plan: the double's.
         more: of the manifest.
-    out: the output folder.
+        out: the output folder.
         codes: how each run ends.
     """
 
@@ -85,6 +85,10 @@ SCENARIOS: dict[str, Scenario] = {
     # A commit that its runner did not live to sync: the next one reads it, and must not act upon it, nor tell it.
     "unsynced": Scenario(
         [["die_unsynced:accepted"], ["die_unsynced:stored"], ["resume"], []], [KILLED, KILLED, 0, 0], jobs=1
+    ),
+    # Several files of one task; the run dies when the second has its name, and another cut comes later.
+    "several": Scenario(
+        [["kill:place.renamed:2"], []], [KILLED, 0], jobs=1, plan=Plan(polls=1, outputs=2, last_frame=True)
     ),
     # New folders whose names nobody had made durable when their maker died.
     "folders": Scenario([["kill_at_sync:1"], ["kill_at_sync:1"], []], [KILLED, KILLED, 0], jobs=2, out="films/night"),

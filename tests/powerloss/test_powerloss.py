@@ -19,7 +19,15 @@ from tests.powerloss.launcher import CHANGES
 from tests.powerloss.record import ROOT_NODE, Cut, Entered, Synced, Wrote, why_not
 from tests.powerloss.sweep import SCENARIOS, play, sweep
 
-IMAGES = {"plain": 420, "faults": 800, "killed": 420, "spooled": 360, "folders": 360, "unsynced": 220}
+IMAGES = {
+    "plain": 420,
+    "faults": 800,
+    "killed": 420,
+    "spooled": 360,
+    "several": 300,
+    "folders": 360,
+    "unsynced": 220,
+}
 """Different images that the gate checks of each scenario, at least."""
 
 MUTANTS = {

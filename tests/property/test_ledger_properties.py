@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -94,12 +94,12 @@ facts: st.SearchStrategy[Fact] = st.one_of(
 
 
 @given(facts)
+@example(Failed(1, FailureKind.REJECTED, Problem("", "0")))
 def test_a_fact_survives_its_row(fact: Fact) -> None:
     connection = sqlite3.connect(":memory:")
     try:
         connection.row_factory = sqlite3.Row
-        typed = ", ".join(f"{c} {'ANY' if c == 'error_code' else ''}" for c in FACT_COLUMNS)
-        connection.execute(f"CREATE TABLE job ({typed})")
+        connection.execute(f"CREATE TABLE job ({', '.join(f'{c} ANY' for c in FACT_COLUMNS)}) STRICT")
         connection.execute(f"INSERT INTO job VALUES ({', '.join('?' * len(FACT_COLUMNS))})", fact_values(fact))
         assert fact_of(connection.execute("SELECT * FROM job").fetchone()) == fact
     finally:

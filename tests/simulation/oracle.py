@@ -36,6 +36,7 @@ class Books:
                 self.attempts: list[Row] = []
                 self.history: list[Row] = []
                 self.batches: list[Row] = []
+                self.media: list[Row] = []
                 self.hold_until = 0.0
                 self.unrecorded = 0
                 return
@@ -47,12 +48,20 @@ class Books:
             self.attempts = rows("SELECT * FROM attempt ORDER BY job_id, number")
             self.history = rows("SELECT job_id, from_state, to_state, event FROM history ORDER BY id")
             self.batches = rows("SELECT * FROM batch ORDER BY id")
+            self.media = rows("SELECT * FROM media ORDER BY job_id, attempt, number")
             hold = connection.execute("SELECT hold_until FROM account").fetchone()
             self.hold_until = hold[0] if hold else 0.0
         self.unrecorded = sum(batch["unrecorded"] for batch in self.batches)
         self.of: dict[int, list[Row]] = {job["id"]: [] for job in self.jobs}
         for attempt in self.attempts:
             self.of[attempt["job_id"]].append(attempt)
+
+    @property
+    def files(self) -> dict[str, Row]:
+        """The jobs that have succeeded, by the full name of each file that they gave."""
+        ended = {(j["id"], j["attempt"]): j for j in self.jobs if j["state"] == "succeeded"}
+        found = {m["file"]: ended.get((m["job_id"], m["attempt"])) for m in self.media if m["file"]}
+        return {file: job for file, job in found.items() if job is not None}
 
     @property
     def known(self) -> set[str]:
@@ -123,7 +132,7 @@ def _files(books: Books, world: World, outputs: Path) -> list[str]:
     """P3: what has a final name is what was served, to the byte, with its sidecar."""
     wrong = []
     tasks = world.account.tasks
-    recorded = {job["file"]: job for job in books.jobs if job["state"] == "succeeded"}
+    recorded, digests = books.files, {m["file"]: (m["number"], m["sha256"], m["bytes"]) for m in books.media}
     seen: set[str] = set()
     for path in sorted(outputs.iterdir()) if outputs.exists() else []:
         name = path.name
@@ -144,7 +153,8 @@ def _files(books: Books, world: World, outputs: Path) -> list[str]:
             continue
         facts, data = json.loads(sidecar.read_bytes()), path.read_bytes()
         task = tasks.get(facts["task_id"])
-        if task is None or data != world.clip(task.id) or not task.served:
+        number = 0 if facts.get("role") == "last_frame" else facts.get("output", 1)
+        if task is None or number not in task.served or data != world.content(task.id, number):
             wrong.append(f"P3 {name} is not what was served")
             continue
         digest = hashlib.sha256(data).hexdigest()
@@ -152,11 +162,28 @@ def _files(books: Books, world: World, outputs: Path) -> list[str]:
             wrong.append(f"P3 {name}: its sidecar says something else")
         job = recorded.get(str(path))
         seen.add(str(path))
-        if job is not None and (job["sha256"] != digest or job["task_id"] != task.id or job["key"] != task.label):
+        told = digests.get(str(path))
+        if job is not None and (
+            told != (number, digest, len(data)) or job["task_id"] != task.id or job["key"] != task.label
+        ):
             wrong.append(f"P3 {name} is recorded as something else")
-    wrong += [
-        f"P3 {job['key']} has succeeded, and its file is not there" for f, job in recorded.items() if f not in seen
-    ]
+    wrong += [f"P3 {job['key']} has succeeded, and {f} is not there" for f, job in recorded.items() if f not in seen]
+    return [*wrong, *_all_of_them(books, world)]
+
+
+def _all_of_them(books: Books, world: World) -> list[str]:
+    """P3: a job that has succeeded has every file of its task; only a last frame may be missing."""
+    wrong = []
+    told: dict[tuple[int, int], dict[int, Row]] = {}
+    for row in books.media:
+        told.setdefault((row["job_id"], row["attempt"]), {})[row["number"]] = row
+    for job in (j for j in books.jobs if j["state"] == "succeeded"):
+        task, rows = world.account.tasks.get(job["task_id"]), told.get((job["id"], job["attempt"]), {})
+        if task is not None and set(rows) != set(task.files):
+            wrong.append(f"P3 {job['key']} has succeeded with {sorted(rows)} of the files {sorted(task.files)}")
+        first = rows.get(1)
+        if first is None or (first["file"], first["sha256"]) != (job["file"], job["sha256"]):
+            wrong.append(f"P3 {job['key']} names another file than the first it was given")
     return wrong
 
 
@@ -245,13 +272,24 @@ def judge_end(
     for job in books.jobs:
         wrong += _outcome(job, world, lost_after)
     if not passing and outputs.exists():
-        names = {j["file"] for j in books.jobs if j["state"] == "succeeded"}
+        names = set(books.files)
+        # Of several files some may have come home before the links of the others died for good: they stay.
+        partly = {j["task_id"] for j in books.jobs if j["error_kind"] in {"expired", "lost"}}
         for path in sorted(outputs.iterdir()):
+            file = path.with_name(path.name.removesuffix(".json"))
             if path.name.endswith(".part") or path.name.startswith(".batchrunner-"):
                 wrong.append(f"left behind: {path.name}")
-            elif str(path).removesuffix(".json") not in names:
+            elif str(file) not in names and _task_of(file) not in partly:
                 wrong.append(f"nobody's: {path.name}")
     return wrong
+
+
+def _task_of(file: Path) -> str | None:
+    """The task whose output a file is, as its sidecar has it."""
+    sidecar = file.with_name(file.name + ".json")
+    if not file.exists() or not sidecar.exists():
+        return None
+    return str(json.loads(sidecar.read_bytes())["task_id"])
 
 
 def _outcome(job: Row, world: World, lost_after: float) -> list[str]:

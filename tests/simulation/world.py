@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from tests.double import clip
+from tests.double import media
 from tests.simulation.loop import Life, Link, Timeline
 
 API, CDN, CDN2, INSIDE = "reapi.ai", "cdn.reapi.ai", "cdn2.reapi.ai", "inside.reapi.ai"
@@ -116,6 +116,7 @@ class Weather:
         fates: probabilities that a task fails, is moderated, vanishes, or has an output that can't be had.
         median: of a task's seconds.
         url_seconds: for how long an output URL is good.
+        several, frames: probabilities that a task gives more than one clip, and a last frame.
         outages: from, to: nobody answers connections.
     """
 
@@ -127,6 +128,8 @@ class Weather:
     median: float
     url_seconds: float
     outages: tuple[tuple[float, float], ...] = ()
+    several: float = 0.0
+    frames: float = 0.0
 
     @classmethod
     def draw(cls, rng: random.Random, start: float) -> Weather:
@@ -154,6 +157,8 @@ class Weather:
             median=rng.choice([2.0, 5.0, 12.0]),
             url_seconds=rng.choice([3600.0, 3600.0, 20.0]),
             outages=outages if rng.random() < 0.15 else (),
+            several=rng.choice([0.0, 0.0, 0.3, 0.8]),
+            frames=rng.choice([0.0, 0.0, 0.5]),
         )
 
 
@@ -192,7 +197,9 @@ class Task:
     """URLs up to this version are dead."""
     bad: int = 0
     """Answers for its output that make a link dead or a content bad."""
-    served: int = 0
+    files: tuple[int, ...] = (1,)
+    """Numbers of the files that it gives; 0 is a last frame."""
+    served: set[int] = field(default_factory=set)
     polled: bool = False
     missing_since: float | None = None
     last_missing: float = 0.0
@@ -389,7 +396,10 @@ class World:
         price = self._prices[label]
         name = sha256(f"{self.seed}/{number}".encode()).hexdigest()[:24]
         now = self.timeline.now
-        task = Task(f"task_{name}", label, price, now, now + seconds, fate, clear)
+        clips = rng.randint(2, 4) if rng.random() < self.weather.several else 1
+        frames = (0,) if rng.random() < self.weather.frames else ()
+        files = (*range(1, clips + 1), *frames)
+        task = Task(f"task_{name}", label, price, now, now + seconds, fate, clear, files=files)
         account.tasks[task.id] = task
         account.net += price
         account.peak = max(account.peak, account.net)
@@ -571,8 +581,10 @@ class World:
             return body | {"status": "failed", "output": None, "error": {"code": code, "message": "it failed"}}
         task.versions += 1
         until = self.timeline.now + self.weather.url_seconds
-        url = f"https://{CDN}/{task.id}.mp4?v={task.versions}&until={until!r}"
-        return body | {"status": "completed", "output": {"video_urls": [url]}, "usage": {"credits": task.credits}}
+        urls = {n: f"https://{CDN}/{task.id}/{n}?v={task.versions}&until={until!r}" for n in task.files}
+        frame = {"last_frame_url": urls.pop(0)} if 0 in urls else {}
+        output = {"video_urls": list(urls.values()), **frame}
+        return body | {"status": "completed", "output": output, "usage": {"credits": task.credits}}
 
     def _read_poll(self, task: Task, what: str) -> None:
         if what == "missing":
@@ -590,25 +602,26 @@ class World:
         self.account.downloads += 1
         name, _, query = path.partition("?")
         words = dict(pair.split("=") for pair in query.split("&"))
-        task = self.account.tasks[name.strip("/").removesuffix(".mp4")]
+        task_id, number = name.strip("/").split("/")
+        task = self.account.tasks[task_id]
         version = int(words["v"])
         what = self._draw(self.weather.media, "media")
         if task.fate == "spoiled":
             what = "truncated" if self.rng.random() < 0.5 else "gone"
         if what == "redirect" and host == CDN2:
             what = "ok"
-        self.note("media", task.label, what)
+        self.note("media", task.label, number, what)
         if what == "gone":
             task.dead = max(task.dead, version)
         if version <= task.dead or self.timeline.now > float(words["until"]):
             task.bad += 1
             talk.answer(self.rng.choice([403, 404, 410]), b"")
             return
-        self._answer_media(talk, task, what, path)
+        self._answer_media(talk, task, int(number), what, path)
 
-    def _answer_media(self, talk: _Talk, task: Task, what: str, path: str) -> None:
-        data, rng = clip(task.id, self._size(task)), self.rng
-        served = partial(self._served, task)
+    def _answer_media(self, talk: _Talk, task: Task, number: int, what: str, path: str) -> None:
+        data, rng = self.content(task.id, number), self.rng
+        served = partial(task.served.add, number)
         part = rng.randint(1, len(data) - 1)
         whole: dict[str, tuple[int, bytes, list[str]]] = {
             "truncated": (200, data[: len(data) * 2 // 3], []),
@@ -635,14 +648,9 @@ class World:
             case _:
                 talk.answer(200, data, then=served, pieces=5 if what == "trickle" else 1)
 
-    def _size(self, task: Task) -> int:
-        return 400 + int(task.id[-3:], 16)
-
-    def clip(self, task_id: str) -> bytes:
-        return clip(task_id, self._size(self.account.tasks[task_id]))
-
-    def _served(self, task: Task) -> None:
-        task.served += 1
+    def content(self, task_id: str, number: int) -> bytes:
+        """What is served for a file of a task; 0 for its last frame."""
+        return media(task_id, number, 400 + int(task_id[-3:], 16))
 
 
 def _clears(post: Post) -> bool:

@@ -51,13 +51,13 @@ def night(double: Double, tmp_path: Path) -> Night:
 
 
 def stopped(night: Night, run: Running, told: str) -> None:
-    """It says that nothing more is submitted, and why; it would try again for minutes (`tests/system/test_disk.py`),
-    so it is interrupted. What could not be fetched is left for the next run."""
+    """It says that nothing more is submitted, and why; it may try again for minutes (`tests/system/test_disk.py`),
+    so it is interrupted, unless it has seen already that it can't. What was not fetched is left for the next run."""
     event = run.until("stopping")
     assert event["reason"] == "disk"
     assert told in event["message"]
     run.signal(signal.SIGINT)
-    assert run.end() == 130
+    assert run.end() in {130, 4}
     assert "Traceback" not in (night.line.folder / "stderr").read_text()
     states = Books(night.line.db, night.line.folder / "copy").states()
     assert states.get("downloading", 0) + states.get("running", 0) >= 1

@@ -274,6 +274,11 @@ def test_the_balance_is_shown_where_a_key_is_set(service: dict[str, Any]) -> Non
     assert call("plan", "night.yaml", "--json", "--no-balance").json["balance"] is None
     assert call("plan", "night.yaml", "--json", "--db", "batchrunner.sim.db").json["balance"] is None
     assert service["asked"] == 2
+    assert call("run", "night.yaml", "--dry-run") == ran
+    assert service["asked"] == 3
+    for option in ("--no-balance", "--simulate"):
+        assert call("run", "night.yaml", "--dry-run", "--json", option).json["balance"] is None
+    assert service["asked"] == 3
 
 
 @pytest.mark.usefixtures("manifest")

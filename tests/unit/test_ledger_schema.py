@@ -390,7 +390,7 @@ SNAPSHOT = {
         "id:INTEGER name:TEXT! provider:TEXT! manifest:TEXT! profile:TEXT output_dir:TEXT!",
         "max_credits:INTEGER submits_per_minute:REAL! in_flight:INTEGER! retry_provider:INTEGER!=0",
         "retry_moderated:INTEGER!=0 reserved:INTEGER!=0 spent:INTEGER!=0 at_risk:INTEGER!=0 created_at:REAL!",
-        "updated_at:REAL! unrecorded:INTEGER!=0",
+        "updated_at:REAL! unrecorded:INTEGER!=0 notify:TEXT!='[]'",
     ),
     "history": (
         "id:INTEGER job_id:INTEGER! at:REAL! attempt:INTEGER! from_state:TEXT to_state:TEXT! event:TEXT!",
@@ -418,6 +418,7 @@ SNAPSHOT = {
         "id:INTEGER started_at:REAL! ended_at:REAL heartbeat_at:REAL! pid:INTEGER! host:TEXT! batches:TEXT!",
         "progress:TEXT!='{}' stop:TEXT exit_code:INTEGER",
     ),
+    "throttle": ("run_id:INTEGER! minute:INTEGER! at:REAL! polls:INTEGER!",),
     "verdict": ("id:INTEGER job_id:INTEGER! at:REAL! verdict:TEXT! note:TEXT!='' who:TEXT!",),
 }
 """Table -> its columns: name, type, `!` where NOT NULL, `=` and the default."""

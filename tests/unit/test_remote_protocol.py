@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrunner.core.job import FailureKind
+from batchrunner.core.promotion import Verdict
+from batchrunner.core.words import Cancel, Judge, Resolve, Retry
 from batchrunner.remote.protocol import (
     MAX_LIMIT,
     MAX_LINE,
     MAX_WORD,
     BadRequest,
-    Cancel,
     Continue,
     Limits,
     Look,
@@ -32,6 +34,12 @@ REQUESTS: list[Request] = [
     Limits(in_flight=40),
     Limits(0.5, 1),
     Cancel(("night", "dog-*"), "enough"),
+    Retry(("night",)),
+    Retry(("dog-1",), (FailureKind.LOST, FailureKind.MODERATED)),
+    Resolve("dog-1", task_id="task_1", why="seen", revision=2),
+    Resolve("dog-*", resubmit=True),
+    Resolve("dog-*", abandon=True),
+    Judge(("dog-*",), Verdict.APPROVED, "the light"),
 ]
 
 
@@ -69,6 +77,18 @@ def test_what_is_asked_is_what_is_understood(request_: Request) -> None:
         ('{"do": "cancel", "names": ["\\ud800"]}', "`names` must be"),
         (json.dumps({"do": "cancel", "names": ["x" * (MAX_WORD + 1)]}), "`names` must be"),
         ('{"do": "cancel", "names": ["night"], "why": 3}', "`why` must be"),
+        ('{"do": "retry", "names": ["night"], "kinds": "lost"}', "`kinds` must be a list"),
+        ('{"do": "retry", "names": ["night"], "kinds": ["found"]}', "`kinds` must be of rejected, "),
+        ('{"do": "retry", "names": ["night"], "kinds": [["lost"]]}', "`kinds` must be of"),
+        ('{"do": "resolve", "name": "a-1"}', "exactly one of"),
+        ('{"do": "resolve", "name": "a-1", "abandon": true, "resubmit": true}', "exactly one of"),
+        ('{"do": "resolve", "name": "a-1", "abandon": 1}', "true or false"),
+        ('{"do": "resolve", "name": "a-1", "task_id": "a b"}', "no task id"),
+        ('{"do": "resolve", "name": "a-1", "task_id": 7}', "no task id"),
+        ('{"do": "resolve", "name": null, "abandon": true}', "`name` must be"),
+        ('{"do": "resolve", "name": "a-1", "abandon": true, "revision": 0}', "`revision` must be"),
+        ('{"do": "judge", "names": ["a-1"], "verdict": "fine"}', "`verdict` must be of approved, rejected"),
+        ('{"do": "judge", "names": ["a-1"], "verdict": "approved", "note": []}', "`note` must be"),
     ],
     ids=lambda text: text[:40],
 )
@@ -88,8 +108,10 @@ values = st.recursive(
     max_leaves=6,
 )
 requests = st.dictionaries(
-    st.sampled_from(["do", "names", "why", "in_flight", "submits_per_minute", "x"]),
-    st.sampled_from(["status", "pause", "continue", "limits", "cancel"]) | values,
+    st.sampled_from(
+        ["do", "names", "name", "why", "in_flight", "submits_per_minute", "kinds", "abandon", "verdict", "x"]
+    ),
+    st.sampled_from(["status", "pause", "continue", "limits", "cancel", "retry", "resolve", "judge"]) | values,
 )
 
 

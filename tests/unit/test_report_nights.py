@@ -45,6 +45,16 @@ def test_one_night_is_cut_into_equal_slices() -> None:
     assert sum(s.submitted for s in night.slices[:2]) == 4
 
 
+def test_polls_answered_with_429_are_counted_where_they_were() -> None:
+    throttled = [(EVENING - 5.0, 9), (EVENING + 61.0, 7), (EVENING + 90.0, 1), (EVENING + 1e6, 9)]
+    (night,) = nights([sent(0), Step(EVENING + 60.5, "throttled", "pending", -1, False), *stored(90)], throttled)
+    assert night.total("throttled") == 9
+    assert night.total("polls_throttled") == 8
+    assert [piece.throttled for piece in night.slices[60:62]] == [1, 7]
+    assert charts.timeline(night).words.endswith("too many requests (429): 9, 8 of them to polls.")
+    assert nights([], throttled) == []
+
+
 @pytest.mark.parametrize(
     ("gap", "flying", "count"),
     [(PAUSE - 1, 0, 1), (PAUSE + 1, 0, 2), (PAUSE + 1, 1, 1), (ABSENCE + 1, 1, 2)],

@@ -181,7 +181,8 @@ function tile(clip) {
   if (clip.kind === "video" || clip.kind === "audio") {
     media = make(clip.kind);
     media.controls = true;
-    media.preload = "metadata";
+    media.preload = clip.kind === "video" ? "none" : "metadata";
+    if (clip.kind === "video") still(media, clip.id);
     media.playsInline = true;
     media.setAttribute("aria-label", name);
   } else if (clip.kind === "image") {
@@ -208,6 +209,14 @@ function tile(clip) {
   for (const warning of clip.warnings) about.append(make("p", visible(warning), "note"));
   item.append(media, about);
   return item;
+}
+
+// A small picture instead of the clip's own beginning, which would be loaded for every tile; the clip where there is none.
+function still(video, id) {
+  const picture = new Image();
+  picture.addEventListener("load", () => { video.poster = picture.src; });
+  picture.addEventListener("error", () => { video.preload = "metadata"; });
+  picture.src = `/still/${id}`;
 }
 
 async function loadGrid() {

@@ -35,7 +35,6 @@ CRASH_POINTS = (
     "start.bound",
     "start.noted",
     "supply.polled",
-    "supply.offered",
     "supply.held",
     "submit.before_intent",
     "submit.intent",

@@ -154,7 +154,6 @@ class Supply:
             url = await offer(parent.file)
         except NotOffered as error:
             return Problem(f"{problem.message}; {error}")
-        self._deps.crash("supply.offered")
         dead = await self._dead(url)
         return url if dead is None else Problem(f"the upload command printed a URL that can't be used: {dead.message}")
 

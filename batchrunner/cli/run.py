@@ -279,7 +279,7 @@ def promote(
         if dry_run:
             from .plan import print_plan
 
-            account = Funds() if no_balance else funds(path, connection)
+            account = Funds() if no_balance else funds(path, connection, {promotion.provider})
             return print_plan([plan], as_json=as_json, account=account)
     return _go(db=path, promotion=promotion, selection=promoted(profile), as_json=as_json, simulate=simulate, **rest)
 

@@ -15,9 +15,7 @@ from email.utils import formatdate, make_msgid
 from typing import Any
 
 from ..core.notice import Command, Mail, Notice
-
-KEYS = ("REAPI_API_KEY", "REAPI_KEY")
-"""What no command is given."""
+from ..plugins import key_variables
 
 SENDMAIL_FOLDERS = ("/usr/sbin", "/usr/lib")
 """Where sendmail is when it is not on the PATH (Filesystem Hierarchy Standard; older systems)."""
@@ -125,7 +123,7 @@ async def _run(words: Sequence[str], told: bytes, environment: Mapping[str, str]
             *words,
             stdin=asyncio.subprocess.PIPE,
             stdout=2,
-            env={name: value for name, value in environment.items() if name not in KEYS},
+            env={name: value for name, value in environment.items() if name not in key_variables()},
             start_new_session=True,
         )
     )

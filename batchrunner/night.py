@@ -31,7 +31,7 @@ from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
 from .engine.signals import on_signals
 from .engine.spool import Spool
-from .environment import THIS_MACHINE, person, provider_settings
+from .environment import THIS_MACHINE, access, connect, kind_of, person
 from .exits import (
     EXIT_FAILED,
     EXIT_OK,
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from .engine.offer import Offer
     from .ledger.early import EarlyLook
     from .manifest import Manifest, Promotion
+    from .providers.base import Access, Provider, ProviderKind
     from .providers.fetch import Fetcher
-    from .providers.reapi import ReApi, ReApiSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +235,13 @@ class Night:
                 "folder that does with --models DIR, or BATCHRUNNER_MODELS"
             )
 
+    async def _provider(self, work: Work) -> str:
+        """The provider of what is still to be done."""
+        used: list[str] = await self._ledger.query(partial(queries.unfinished_providers, batches=work.ids))
+        if len(used) > 1:
+            raise UsageError(f"one run works with one provider, and these batches are of {', '.join(used)}")
+        return used[0]
+
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
         renamed: list[tuple[int, str]] = []
@@ -272,7 +279,7 @@ class Night:
 
     async def _engine(self, work: Work, tally: Tally, claims: list[float]) -> Outcome:
         options = self._options
-        provider, fetcher = await self._connect()
+        provider, fetcher = await self._connect(await self._provider(work))
         now = self._clock.wall()
         hold = clamp_retry_after(await self._ledger.hold_until(provider.name) - now, 0.0)
         dice = Dice()
@@ -374,32 +381,33 @@ class Night:
 
         return problems_of(self._models[job.model], request)
 
-    async def _connect(self) -> tuple[ReApi, Fetcher]:
+    async def _connect(self, name: str) -> tuple[Provider, Fetcher]:
+        """A provider's account, and what fetches its outputs."""
         from .providers.fetch import Fetcher
-        from .providers.reapi import ReApi
 
-        settings = await self._provider_settings()
-        provider = ReApi(settings, self._clock.wall, self._models)
+        kind = kind_of(name)
+        how = await self._access(kind)
+        provider = connect(kind, how, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
         self._loopback = provider.loopback
         await self._ledger.bind_origin(provider.name, self._origin(provider))
         self._options.crash("start.bound")
-        fetcher = Fetcher(loopback=provider.loopback, user_agent=settings.user_agent, clock=self._clock.wall)
+        fetcher = Fetcher(loopback=provider.loopback, user_agent=how.user_agent, clock=self._clock.wall)
         self._stack.push_async_callback(fetcher.aclose)
         return provider, fetcher
 
-    def _origin(self, provider: ReApi) -> str:
+    def _origin(self, provider: Provider) -> str:
         """What the ledger is bound to. A loopback server may come back on another port."""
         if self._options.simulate:
             return "the simulator"
         return THIS_MACHINE if provider.loopback else provider.origin
 
-    async def _provider_settings(self) -> ReApiSettings:
-        from .providers.reapi import ReApiSettings
+    async def _access(self, kind: ProviderKind) -> Access:
+        from .providers.base import Access
 
         if self._options.simulate:
-            return ReApiSettings(base_url=await self._simulator(), key="rk_simulated")
-        return provider_settings()
+            return Access(await self._simulator(), "rk_simulated")
+        return access(kind)
 
     async def _simulator(self) -> str:
         from .simulator import Simulator, SimulatorSettings, parse_faults

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,13 +20,13 @@ from .core.polling import Latencies
 from .core.promotion import Winner, promoted
 from .core.selection import Selection
 from .engine.clock import wall
-from .environment import THIS_MACHINE, keys, provider_settings
+from .environment import THIS_MACHINE, access, connect, has_key, kind_of
 from .exits import UsageError
 from .ledger import pace, promotions, queries
 
 if TYPE_CHECKING:
     from .manifest import Manifest, Promotion
-    from .providers.reapi import ReApi
+    from .providers.base import Provider
 
 ASK_SECONDS = 3.0
 """How long to wait for the balance: a plan is looked at, and never waits for a network."""
@@ -260,24 +260,27 @@ class Funds:
     why_not: str = ""
 
 
-def funds(db: Path, connection: sqlite3.Connection | None) -> Funds:
-    """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key and a ledger that is
-    this service's (or nobody's yet). Never raises for what a network does."""
-    if not keys() or db.stem.endswith(".sim"):
+def funds(db: Path, connection: sqlite3.Connection | None, providers: Collection[str]) -> Funds:
+    """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key, where it has such a
+    call, and of a ledger that is this service's (or nobody's yet). Of several services nobody is asked: their accounts
+    have no common balance. Never raises for what a network does."""
+    if len(providers) != 1:
         return Funds()
-    from .providers.reapi import ReApi
-
+    (provider,) = providers
     try:
-        provider = ReApi(provider_settings(), wall)
-    except (UsageError, ValueError) as error:
+        kind = kind_of(provider)
+        if not has_key(kind) or not kind.capabilities.balance or db.stem.endswith(".sim"):
+            return Funds()
+        account = connect(kind, access(kind), wall)
+    except UsageError as error:
         return Funds(None, str(error))
-    bound = None if connection is None else queries.bound_origin(connection, provider.name)
-    if bound not in (None, THIS_MACHINE if provider.loopback else provider.origin):
-        return Funds(None, f"this ledger belongs to {bound}, and the key to {provider.origin}")
-    return asyncio.run(_ask(provider))
+    bound = None if connection is None else queries.bound_origin(connection, provider)
+    if bound not in (None, THIS_MACHINE if account.loopback else account.origin):
+        return Funds(None, f"this ledger belongs to {bound}, and the key to {account.origin}")
+    return asyncio.run(_ask(account))
 
 
-async def _ask(provider: ReApi) -> Funds:
+async def _ask(provider: Provider) -> Funds:
     from .providers.base import Balance
 
     try:

@@ -8,8 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-KEYS = ("REAPI_API_KEY", "REAPI_KEY")
-"""What no program is given."""
+from .plugins import key_variables
 
 
 class CantRun(Exception):
@@ -28,12 +27,13 @@ async def run(words: Sequence[str], told: bytes, environment: Mapping[str, str],
     Raises:
         CantRun: see there.
     """
+    hidden = key_variables()
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             *words,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE if listen else 2,
-            env={name: value for name, value in environment.items() if name not in KEYS},
+            env={name: value for name, value in environment.items() if name not in hidden},
             start_new_session=True,
         )
     )

@@ -106,7 +106,8 @@ def plan(
     path = ledger_path(db)
     with reading(path) as connection:
         plans = make_plans(loaded, connection, selection(only, tags))
-        account = Funds() if no_balance or graph is not None else funds(path, connection)
+        asked = no_balance or graph is not None
+        account = Funds() if asked else funds(path, connection, {m.provider for m in loaded})
     if out is not None:
         arguments = Arguments(profile, variables, only, tags)
         made_at, known = utc_time(wall()), models_in_use()

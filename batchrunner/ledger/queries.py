@@ -43,6 +43,9 @@ NAMED = 3
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
 
 
+TO_BE_CALLED = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
+
+
 def unfinished_models(connection: sqlite3.Connection, batches: Sequence[int]) -> list[str]:
     """The models of the batches' jobs that have not ended, sorted."""
     rows = connection.execute(
@@ -67,6 +70,16 @@ def sinks(connection: sqlite3.Connection, names: Sequence[str]) -> list[tuple[st
         values = tuple(TERMINAL)
     rows = connection.execute(f"SELECT name, notify FROM batch WHERE {condition} ORDER BY id", values)
     return [(row["name"], row["notify"]) for row in rows]
+
+
+def unfinished_providers(connection: sqlite3.Connection, batches: Sequence[int]) -> list[str]:
+    """The providers that have to be called for the batches' jobs, sorted: something is to be sent, or to come home."""
+    rows = connection.execute(
+        f"SELECT DISTINCT provider FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
+        f"AND state IN ({', '.join('?' * len(TO_BE_CALLED))}) ORDER BY provider",
+        (*batches, *TO_BE_CALLED),
+    )
+    return [row["provider"] for row in rows]
 
 
 def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:

@@ -26,9 +26,9 @@ from yarl import URL
 from ..core.job import Problem
 from ..core.media import Facts
 from . import media
-from .answers import retry_after_seconds
 from .folders import UnsafePath, ensure_folder
 from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
+from .replies import retry_after_seconds
 from .wire import explain
 
 MAX_REDIRECTS = 3

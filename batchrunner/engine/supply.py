@@ -7,8 +7,10 @@ the user's upload command prints for the file. Each is looked at first: a URL th
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 from ..core import events as e
@@ -16,6 +18,7 @@ from ..core.chain import Need, needs, replaced
 from ..core.job import Job, Problem
 from ..core.media import LAST_FRAME
 from ..core.pacing import backoff
+from ..ledger.errors import WriteFailed
 from ..ledger.needs import Parent
 from ..providers.fetch import FetchError
 from .control import Control, Stop
@@ -24,6 +27,9 @@ from .ports import Deps, NotOffered, Settings
 LATELY = 1800.0
 """Seconds for which a URL is taken to live on for the service to fetch it; how long reAPI's do is not known, and the
 shortest of other services is an hour (REAPI.md, Not known)."""
+
+AT_ONCE = 8
+"""Jobs for which URLs are looked for at once: each may run the user's upload command."""
 
 TRIES = 3
 """Polls of a parent that may fail before its child waits for the next run."""
@@ -42,6 +48,75 @@ class Short:
 
     parent: str
     problem: str
+
+
+class Supplies:
+    """Chained jobs whose requests have no URLs yet, a few of which are worked at."""
+
+    def __init__(
+        self,
+        deps: Deps,
+        control: Control,
+        settings: Settings,
+        on_done: Callable[[Job, dict[str, Any] | None], None],
+    ) -> None:
+        """`on_done` is told the exact request of a job; None where it has to wait."""
+        self._deps = deps
+        self._control = control
+        self._supply = Supply(deps, control, settings)
+        self._on_done = on_done
+        self._wanting: deque[Job] = deque()
+        self._tasks: set[asyncio.Task[dict[str, Any] | None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have no request yet."""
+        return len(self._wanting) + len(self._tasks)
+
+    def want(self, job: Job) -> None:
+        """Find what a job needs."""
+        self._wanting.append(job)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Work at as many as may be at once, as long as jobs are submitted."""
+        while self._wanting and len(self._tasks) < AT_ONCE and self._control.submitting:
+            job = self._wanting.popleft()
+            task = asyncio.get_running_loop().create_task(self._request(job), name=f"supply {job.key}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._done, job))
+
+    async def close(self) -> None:
+        """Give it up: it is free, and safe to repeat."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _request(self, job: Job) -> dict[str, Any] | None:
+        found = await self._supply.of(job)
+        if isinstance(found, Supplied):
+            return found.request
+        if not self._control.submitting:
+            return None  # the next run looks anew
+        try:
+            await self._deps.ledger.hold(job, found.parent, found.problem)
+        except WriteFailed as failed:
+            self._control.halt(Stop.LEDGER, str(failed))
+            return None
+        self._deps.crash("supply.held")
+        self._deps.observe("held", job, needs=found.parent, error={"code": None, "message": found.problem})
+        return None
+
+    def _done(self, job: Job, task: asyncio.Task[dict[str, Any] | None]) -> None:
+        self._tasks.discard(task)
+        request = None
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                self._control.bug(error)
+            else:
+                request = task.result()
+        self._on_done(job, request)
 
 
 class Supply:

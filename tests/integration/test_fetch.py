@@ -446,6 +446,6 @@ async def test_what_a_look_finds_dead(data: bytes, kind: type[FetchError]) -> No
     "url", ["http://example.com/a", "https://127.0.0.1/a", "file:///etc/passwd", "https://u:p@x.example/"]
 )
 async def test_a_look_goes_nowhere_private(url: str) -> None:
-    async with fetcher() as one:
+    async with fetcher(loopback=False) as one:
         with pytest.raises(LinkDead):
             await one.look(url)

@@ -37,7 +37,7 @@ from .options import (
     variables_option,
 )
 from .options import selection as selection_of
-from .telling import Teller, logging
+from .telling import Teller, logging, tracing
 
 if TYPE_CHECKING:
     from ..ledger.early import EarlyLook
@@ -369,7 +369,8 @@ def _go(
     with (
         _metrics(metrics_file, db),
         watcher_for(db, as_json=as_json, quiet=quiet) as watcher,
-        logging(watcher, log_file, log_level) as log,
+        tracing(watcher) as traced,
+        logging(traced, log_file, log_level) as log,
     ):
         with teller.of_errors(log):
             result = app.run(options, log)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 from playwright.async_api import async_playwright
 
@@ -15,13 +21,31 @@ from tests.browser.conftest import FLAGS, chromium
 from tests.browser.pages import Watched
 
 WIDTHS = (390, 1280)
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-async def look(site: Path, shots: Path | None) -> int:
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder's address: one page (what is not there) is made for a server alone."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def look(site: Path, root: str, shots: Path | None) -> int:
     """Every page; how many have something serious, an error in the console, or ask for something from elsewhere."""
     bad = 0
-    pages = sorted(path for path in site.rglob("*.html"))
+    pages = sorted(site.rglob("*.html"))
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
         for path in pages:
@@ -30,7 +54,7 @@ async def look(site: Path, shots: Path | None) -> int:
                     context = await browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
                     watched = Watched(await context.new_page())
                     watched.watch()
-                    await watched.page.goto(path.as_uri())
+                    await watched.page.goto(root + str(path.relative_to(site)))
                     await watched.page.wait_for_timeout(300)
                     found = [*await watched.findings(), *watched.errors, *watched.outside()]
                     if found:
@@ -46,4 +70,5 @@ async def look(site: Path, shots: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(look(Path(sys.argv[1]).absolute(), Path(sys.argv[2]) if len(sys.argv) > 2 else None)))
+    with served(Path(sys.argv[1])) as address:
+        sys.exit(asyncio.run(look(Path(sys.argv[1]), address, Path(sys.argv[2]) if len(sys.argv) > 2 else None)))

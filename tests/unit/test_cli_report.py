@@ -384,7 +384,12 @@ def test_only_a_report_of_this_batch_is_replaced(out: Path, tmp_path: Path) -> N
 def test_the_page_is_opened_where_that_is_asked_for(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ledger(out.parent / "batchrunner.db", [(spec("dog"), ())], output_dir=str(out))
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or len(opened) == 1)
+
+    def browser(url: str) -> bool:
+        opened.append(url)
+        return len(opened) == 1
+
+    monkeypatch.setattr(webbrowser, "open", browser)
     name = out.parent / "a b#c.html"
     assert call("report", "night", "--out", name).err == ""
     assert opened == []

@@ -292,7 +292,9 @@ def test_the_unit_at_two_in_the_morning(double: Double, tmp_path: Path, monkeypa
             cwd=unit["WorkingDirectory"][0],
             env={
                 **dict(line.split("=", 1) for line in Path(environment).read_text().splitlines()),
-                **{"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TZ": "Europe/Berlin"},
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "TZ": "Europe/Berlin",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as on a machine whose clock was set
             },
             capture_output=True,

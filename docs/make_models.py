@@ -54,12 +54,27 @@ OWN = """\
 
 Adding a model, or correcting one that is shipped, is one file in a folder of your own, and no release:
 
-```sh
-batchrunner schema kling-3-0-turbo > my-models/new-model.schema.json   # start from one that is like it
-batchrunner models new-model --models my-models                        # checks it, and shows what it means
-batchrunner run shots.yaml --simulate --models my-models               # the simulator takes it too
-export BATCHRUNNER_MODELS=my-models                                    # instead of the flag
+```yaml title="shots.yaml"
+version: 1
+batch: own
+shots: [{id: boat, model: new-model, prompt: a paper boat, duration: 5}]
 ```
+
+```console
+$ mkdir my-models
+$ batchrunner schema kling-3-0-turbo | sed 's/kling-3-0-turbo/new-model/' > my-models/new-model.schema.json
+$ batchrunner models new-model --models my-models
+...
+$ export BATCHRUNNER_MODELS=my-models    # instead of the flag
+$ batchrunner plan shots.yaml
+change  job     credits    usd
+new     boat-1      630  $0.63
+
+own: 1 new, 0 changed, 0 unchanged, 0 in flight, 0 removed
+  a run would cost 630 credits ($0.63)
+```
+
+Start from one that is like it; `models MODEL` checks it, and shows what it means; the simulator takes it too.
 
 The file is called `MODEL.schema.json`; one with the name of a shipped model takes its place. `run`, `resume`,
 `promote`, `validate`, `plan`, `models`, `schema` and `simulate` take the folder. A run that is resumed needs it again:

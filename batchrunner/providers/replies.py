@@ -52,7 +52,7 @@ class Reply:
         status: from a real response, never from an exception.
         body: as it came; the part that was read where `cut` says that it is not all.
         encoding: the Content-Encoding header.
-        retry_after, date, request_id: those headers (X-Request-Id).
+        retry_after, date, request_id: those headers (what the service calls the last).
         cut: why the body is not complete; empty where it is.
     """
 

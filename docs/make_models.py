@@ -143,9 +143,9 @@ Where the source is silent or contradicts itself, the laxer rule holds and a war
 `happyhorse-1-1` and the Vidu models take, beyond 16:9, 9:16 and 1:1; whether `wan2.7-video` and `doubao-seedance-2.0`
 make anything of nothing; how the lengths in `multi_prompt` of `kling-3-0` are charged. A price that isn't listed is
 unknown and not guessed: `minimax/video-01-director`, `gemini-omni` at 4k or with a clip, and `doubao-seedance-2.0`
-without a `duration`, whose default isn't documented. `std` and `pro` of `kling-3-0` are taken for 720p and 1080p, and a request of it that
-doesn't say `sound` is priced as one without. With `doubao-seedance-2.0` every picture, clip or sound counts as a
-reference.
+without a `duration`, whose default isn't documented. `std` and `pro` of `kling-3-0` are taken for 720p and 1080p, and
+a request of it that doesn't say `sound` is priced as one without. With `doubao-seedance-2.0` every picture, clip or
+sound counts as a reference.
 """
 
 

@@ -23,6 +23,7 @@ only (https://github.com/fal-ai/fal/issues/1147): it ends a run like a refused k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -72,7 +73,7 @@ def _named(obj: Mapping[str, Any]) -> list[object]:
     return [] if obj.get("request_id") is None else [obj["request_id"]]
 
 
-DIALECT = Dialect(_error, _named)
+DIALECT = Dialect(_error, _named, ids=re.compile(rb'"request_id"\s*:\s*"([A-Za-z0-9._-]{1,128})"'))
 
 
 def submit_answer(reply: Reply, key: Key, now: float | None = None) -> SubmitAnswer:

@@ -157,17 +157,21 @@ UNKNOWN = """\
 Where the source is silent or contradicts itself, the laxer rule holds and a warning says so: which ratios
 `happyhorse-1-1` and the Vidu models take, beyond 16:9, 9:16 and 1:1; whether `wan2.7-video` and `doubao-seedance-2.0`
 make anything of nothing; how the lengths in `multi_prompt` of `kling-3-0` are charged. A price that isn't listed is
-unknown and not guessed: `gemini-omni` at 4k or with a clip, and `doubao-seedance-2.0` without a `duration`, whose
-default isn't documented. `std` and `pro` of `kling-3-0` are taken for 720p and 1080p, and a request of it that
-doesn't say `sound` is priced as one without. With `doubao-seedance-2.0` every picture, clip or sound counts as a
-reference.
+unknown and not guessed: `minimax/video-01-director`, `gemini-omni` at 4k or with a clip, and `doubao-seedance-2.0`
+without a `duration`, whose default isn't documented. `std` and `pro` of `kling-3-0` are taken for 720p and 1080p, and
+a request of it that doesn't say `sound` is priced as one without. With `doubao-seedance-2.0` every picture, clip or
+sound counts as a reference.
 """
 
 
 def page() -> str:
     """The whole page, as Markdown."""
     known = models().values()
-    lines = [INTRODUCTION, "| model | makes | fields (defaults) | price | read |", "|---|---|---|---|---|"]
+    lines = [
+        INTRODUCTION,
+        "| model | provider | makes | fields (defaults) | price | read |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [_row(model) for model in known]
     lines += ["", "## Rules between the fields", ""]
     lines += [f"- `{model.name}`: {' '.join(model.rules)}" for model in known if model.rules]
@@ -186,7 +190,7 @@ def _row(model: Model) -> str:
         told = f" ({_value(default)})" if name in model.defaults else ""
         fields.append(f"**{name}**" if name in required else f"{name}{told}")
     price, read = ("unknown", "") if model.price is None else (_prices(model, model.price), model.price.as_of)
-    return f"| `{model.name}` | {model.output} | {', '.join(fields)} | {price} | {read} |"
+    return f"| `{model.name}` | {model.provider} | {model.output} | {', '.join(fields)} | {price} | {read} |"
 
 
 def _prices(model: Model, price: Price) -> str:
@@ -202,6 +206,8 @@ def _prices(model: Model, price: Price) -> str:
 
 def _length(model: Model) -> int:
     field = model.field(model.seconds or "duration")
+    if "enum" in field:
+        return int(min(field["enum"], key=lambda seconds: abs(seconds - SECONDS)))
     return max(field["minimum"], min(field["maximum"], SECONDS))
 
 

@@ -185,7 +185,7 @@ class Supply:
         clock, since, failures = self._deps.clock, self._deps.clock.monotonic(), 0
         while True:
             await clock.sleep(self._control.hold())
-            answer = await self._deps.provider.poll(parent.task_id)
+            answer = await self._deps.provider.poll(parent.task_id, parent.model)
             self._deps.crash("supply.polled")
             found = await self._heed(answer, parent, number)
             if not isinstance(found, Away):

@@ -5,14 +5,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, JobSpec, Output, Problem, RetryBudget, State
 from batchrunner.core.keys import fingerprint, job_key
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.record import BatchSpec
+from batchrunner.ledger.sql import Connection
 from batchrunner.ledger.store import Ledger
+
+TABLES = (
+    *("batch", "job", "attempt", "history", "run", "account"),
+    *("latency", "legal", "pace", "verdict", "promotion", "media"),
+)
+"""The ledger's tables."""
 
 START = 1_800_000_000.0
 """Unix seconds at which a `FakeClock` starts."""
@@ -96,7 +103,7 @@ def batch(
 
 
 @asynccontextmanager
-async def open_ledger(path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
+async def open_ledger(path: Address, clock: FakeClock) -> AsyncIterator[Ledger]:
     """A real ledger in its own thread, closed at the end whatever happens."""
     ledger = await Ledger.open(path, clock.wall)
     try:
@@ -141,9 +148,15 @@ def path_to(state: State, task_id: str = "task_1") -> tuple[e.Event, ...]:
     }[state]
 
 
-def dump(connection: sqlite3.Connection) -> list[str]:
-    """Everything in a database, as SQL."""
-    return list(connection.iterdump())
+def dump(connection: Connection) -> list[str]:
+    """Everything in a ledger: as SQL, or a line a row where it is no file."""
+    if isinstance(connection, sqlite3.Connection):
+        return list(connection.iterdump())
+    return [
+        f'INSERT INTO "{table}" {tuple(row)}'
+        for table in TABLES
+        for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
+    ]
 
 
 async def money(ledger: Ledger, name: str = "night") -> tuple[int, int, int]:

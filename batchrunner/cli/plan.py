@@ -18,6 +18,7 @@ from ..core.pricing import usd_text
 from ..core.text import visible
 from ..engine.clock import wall
 from ..exits import EXIT_OK
+from ..ledger.address import Address
 from ..planning import Funds, Plan, funds, make_plans
 from .ledgers import reading
 from .options import (
@@ -77,7 +78,7 @@ def plan(
     requests: bool,
     no_balance: bool,
     as_json: bool,
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """Show what a run would do, what it would cost, and how long it would take.
 

@@ -28,6 +28,7 @@ from ..exits import (
     EXIT_USAGE,
     UsageError,
 )
+from ..ledger.address import Address
 from ..ledger.errors import LedgerBusy, LedgerError
 from .tables import money, number, warn
 
@@ -75,7 +76,7 @@ def logging(watcher: app.Watcher, path: Path | None, level: str) -> Iterator[Run
 class Teller:
     """Tells the sinks of the batches, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
 
-    def __init__(self, db: Path, *, simulated: bool) -> None:
+    def __init__(self, db: Address, *, simulated: bool) -> None:
         """
         Raises:
             ManifestError: that file is not valid.

@@ -20,13 +20,15 @@ from ..core.media import Kept
 from ..core.retry import count
 from ..core.selection import Selection
 from . import due, media, pace, promotions, runs
+from .address import Address, Server
 from .audit import genuine
-from .connection import open_writer
+from .connection import open_writer, postgres
 from .due import Batch
 from .errors import LedgerUnusable
 from .files import RunLock
 from .record import BatchSpec, append, begin, record, streams
 from .rows import job_of
+from .sql import Connection, Row
 from .transitions import Change
 from .writer import Database, ThreadDatabase, Writer
 
@@ -57,19 +59,29 @@ class Schedule:
 class Ledger:
     """The one writer. Made by `Ledger.open`, which takes the run lock."""
 
-    def __init__(self, database: Database, now: Callable[[], float], lock: RunLock | None = None) -> None:
-        self._writer = Writer(database)
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], float],
+        lock: RunLock | None = None,
+        *,
+        writer: type[Writer] = Writer,
+        beside: Path = Path(),
+    ) -> None:
+        self._writer = writer(database)
+        self.beside = beside
+        """What is kept on this machine for the ledger is named after this path: its spool, its socket."""
         self._now = now
         self._lock = lock
         self._retry: dict[int, RetryBudget] = {}
         self._run: int | None = None
 
     @classmethod
-    async def open(cls, path: Path, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
+    async def open(cls, path: Address, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
         """Lock and open the ledger at `path`, making or migrating it where needed.
 
         Args:
-            path: the database file.
+            path: where it is.
             now: the wall clock, unix seconds.
             looked: see `open_writer`.
 
@@ -77,6 +89,8 @@ class Ledger:
             LedgerBusy: another runner holds it.
             LedgerUnusable: it can't be used; the message says why and how to mend it.
         """
+        if isinstance(path, Server):
+            return await cls._open_server(path, now)
         lock = RunLock(path)
         lock.acquire()
         try:
@@ -84,7 +98,20 @@ class Ledger:
         except BaseException:
             lock.release()
             raise
-        return cls(database, now, lock)
+        return cls(database, now, lock, beside=path)
+
+    @classmethod
+    async def _open_server(cls, server: Server, now: Callable[[], float]) -> Ledger:
+        with postgres():
+            from .postgres.database import ServerDatabase, ServerWriter
+            from .postgres.place import place
+        database = await ServerDatabase.open(server)
+        try:
+            beside = place(database.identity)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, now, writer=ServerWriter, beside=beside)
 
     async def close(self) -> None:
         """Commit what is queued, close the database, let the lock go."""
@@ -139,7 +166,7 @@ class Ledger:
 
     async def cap(self, names: Sequence[str], max_credits: int) -> None:
         """Lower the cap of batches to `max_credits`; a lower one stays."""
-        sql = "UPDATE batch SET max_credits = min(coalesce(max_credits, ?1), ?1) WHERE name = ?2"
+        sql = "UPDATE batch SET max_credits = ?1 WHERE name = ?2 AND (max_credits IS NULL OR max_credits > ?1)"
         await self._writer.put(lambda c: c.executemany(sql, [(max_credits, name) for name in names]))
 
     async def rename_outputs(self, outputs: Sequence[tuple[int, str]]) -> None:
@@ -227,11 +254,11 @@ class Ledger:
         row = await self._writer.glance(lambda c: c.execute(sql, tuple(batches)).fetchone())
         return dict(zip(("spent", "reserved", "at_risk"), row, strict=True))
 
-    async def query(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def query(self, function: Callable[[Any], Any]) -> Any:
         """Run a read-only query of `queries.py` on the writing connection."""
         return await self._writer.read(partial(_with_rows, function))
 
-    def _job(self, row: sqlite3.Row) -> Job:
+    def _job(self, row: Row) -> Job:
         try:
             return job_of(row, self._retry.get(row["batch_id"], RetryBudget()))
         except (ValueError, TypeError) as error:
@@ -275,7 +302,7 @@ class Ledger:
     def save_throttled(self, at: float, polls: int) -> None:
         """Note how many polls of this run were answered with 429 since `at` (unix seconds); written behind."""
         if self._run is not None:
-            self._behind(runs.THROTTLED, [(self._run, at, polls)])
+            self._behind(runs.THROTTLED, [(self._run, int(at // 60), at, polls)])
 
     async def claims(self, since: float) -> list[float]:
         """When (unix seconds, oldest first) submissions were last begun, none before `since`."""
@@ -315,7 +342,7 @@ def _forget(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _with_rows(function: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
+def _with_rows(function: Callable[[Any], Any], connection: Connection) -> Any:
     before = connection.row_factory
     connection.row_factory = sqlite3.Row
     try:
@@ -324,5 +351,5 @@ def _with_rows(function: Callable[[sqlite3.Connection], Any], connection: sqlite
         connection.row_factory = before
 
 
-def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: sqlite3.Connection) -> int:
+def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: Connection) -> int:
     return record(connection, batch, jobs, now)

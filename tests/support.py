@@ -17,7 +17,7 @@ from batchrunner.ledger.store import Ledger
 
 TABLES = (
     *("batch", "job", "attempt", "history", "run", "account"),
-    *("latency", "legal", "pace", "verdict", "promotion", "media"),
+    *("latency", "legal", "pace", "verdict", "promotion", "media", "throttle"),
 )
 """The ledger's tables."""
 

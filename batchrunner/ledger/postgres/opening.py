@@ -318,6 +318,7 @@ TABLES = (
     "verdict",
     "promotion",
     "media",
+    "throttle",
 )
 """Every table that a run writes to or reads."""
 

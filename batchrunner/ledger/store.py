@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core import events as e
 from ..core.adaptive import Learned
-from ..core.job import Job, JobSpec, RetryBudget, State
+from ..core.job import Fact, Job, JobSpec, RetryBudget, State
 from ..core.lifecycle import advance
 from ..core.media import Kept
 from ..core.retry import count
@@ -24,13 +24,13 @@ from .address import Address, Server
 from .audit import genuine
 from .connection import open_writer, postgres
 from .due import Batch
-from .errors import LedgerUnusable
+from .errors import Conflict, LedgerUnusable, WriteFailed
 from .files import RunLock
 from .record import BatchSpec, append, begin, record, streams
 from .rows import job_of
 from .sql import Connection, Row
 from .transitions import Change
-from .writer import Database, ThreadDatabase, Writer
+from .writer import Database, Gone, ThreadDatabase, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Ledger:
         self._now = now
         self._lock = lock
         self._retry: dict[int, RetryBudget] = {}
+        self._unsure: set[int] = set()
         self._run: int | None = None
 
     @classmethod
@@ -136,8 +137,24 @@ class Ledger:
             used = count(used, event)
         elif isinstance(event, e.Retried):
             used = RetryBudget()
-        await self._writer.put(Change(job, event, after, used, self._now()))
+        try:
+            await self._writer.put(Change(job, event, after, used, self._now()))
+        except WriteFailed as failed:
+            if isinstance(failed.__cause__, Gone):
+                self._unsure.add(job.id)
+            raise
+        except Conflict:
+            if not await self._was_written(job, event, after):
+                raise
         return replace(job, fact=after, retries_used=used)
+
+    async def _was_written(self, job: Job, event: e.Event, after: Fact) -> bool:
+        """Whether a transition is a repetition of one whose commit was cut off with the server, and was durable after
+        all. A claim never is: where another has claimed the job meanwhile, it looks the same."""
+        if job.id not in self._unsure or isinstance(event, e.Claimed):
+            return False
+        [now] = await self.jobs([job.id])
+        return now.fact == after
 
     async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
         """Write a manifest; see `record.record`. Returns the batch's id."""

@@ -12,14 +12,8 @@ from batchrunner.core.job import Job, JobSpec, Output, Problem, RetryBudget, Sta
 from batchrunner.core.keys import fingerprint, job_key
 from batchrunner.ledger.address import Address
 from batchrunner.ledger.record import BatchSpec
-from batchrunner.ledger.sql import Connection
+from batchrunner.ledger.sql import TABLES, Connection
 from batchrunner.ledger.store import Ledger
-
-TABLES = (
-    *("batch", "job", "attempt", "history", "run", "account"),
-    *("latency", "legal", "pace", "verdict", "promotion", "media", "throttle"),
-)
-"""The ledger's tables."""
 
 START = 1_800_000_000.0
 """Unix seconds at which a `FakeClock` starts."""

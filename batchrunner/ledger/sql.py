@@ -11,6 +11,23 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+TABLES = (
+    "batch",
+    "job",
+    "attempt",
+    "history",
+    "run",
+    "throttle",
+    "account",
+    "pace",
+    "latency",
+    "legal",
+    "verdict",
+    "promotion",
+    "media",
+)
+"""Every table of a ledger, each behind those that it refers to; a test holds them to be all."""
+
 
 class Row(Protocol):
     """A row, by name and by position; an iteration gives its values."""

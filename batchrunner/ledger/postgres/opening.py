@@ -24,6 +24,7 @@ from .. import audit
 from ..address import Server
 from ..connection import APPLICATION_ID, LATEST
 from ..errors import LedgerBusy, LedgerUnusable
+from ..sql import TABLES
 from .link import SETTLING, Link, Named, connect, words_of
 
 OLDEST_SERVER = 14
@@ -41,14 +42,14 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(n[:4]), (folder / n).read_text("utf-8")) for n in names]
 
 
-def open_writer(server: Server) -> Link:
-    """The one writing connection, which holds the run lock; the ledger is made where there is none.
+def open_writer(server: Server, *, make: bool = True) -> Link:
+    """The one writing connection, which holds the run lock; the ledger is made where there is none, unless told not to.
 
     Raises:
         LedgerBusy: another runner holds it.
         LedgerUnusable: it can't be used; the message says why and how to mend it.
     """
-    link = _link(server, partial(_writing, server))
+    link = _link(server, partial(_writing, server, make))
     try:
         damaged: object = audit.contradiction(link)
     except sqlite3.Error as error:
@@ -189,13 +190,15 @@ def _reading(server: Server, version: list[int | None], _lost: tuple[int, Any] |
     return session
 
 
-def _writing(server: Server, lost: tuple[int, Any] | None) -> Session:
+def _writing(server: Server, make: bool, lost: tuple[int, Any] | None) -> Session:
     session = _session(server)
     try:
         _lock(server, session, lost)
         version = _look(server, session)
         _no_older(server, version)
         if version is None:
+            if not make or lost is not None:
+                raise LedgerUnusable(f"no ledger at {server}")  # noqa: TRY301  the session is closed on the way
             _migrate(server, session, 0)
         _check_rules(server, session)
         _check_rights(server, session)
@@ -304,23 +307,6 @@ def _check_rules(server: Server, session: Session) -> None:
     if missing:
         raise LedgerUnusable(f"{server}: the ledger's rule {missing[0]} is missing or disabled; restore a copy")
 
-
-TABLES = (
-    "batch",
-    "job",
-    "attempt",
-    "history",
-    "run",
-    "account",
-    "latency",
-    "legal",
-    "pace",
-    "verdict",
-    "promotion",
-    "media",
-    "throttle",
-)
-"""Every table that a run writes to or reads."""
 
 _ONLY_READ = ("legal",)
 

@@ -27,6 +27,9 @@ AT_ONCE = 2000
 GIVEN = frozenset({"legal"})
 """Tables that the schema itself fills."""
 
+KEYS = ("id", "provider", "job_id", "attempt", "number", "run_id", "minute")
+"""Columns of which a table's own identify its rows."""
+
 Waiting = Callable[[Path], bool]
 """Whether received task ids wait in the spool beside a ledger."""
 
@@ -142,10 +145,8 @@ def columns(connection: Connection, table: str) -> list[str]:
 
 
 def _select(connection: Connection, table: str, names: list[str]) -> Iterator[tuple[Any, ...]]:
-    order = ", ".join(
-        name for name in ("id", "provider", "job_id", "attempt", "number", "run_id", "minute") if name in names
-    )
-    for row in connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY {order or ', '.join(names)}"):
+    order = [name for name in KEYS if name in names] or names
+    for row in connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY {', '.join(order)}"):
         yield tuple(row)
 
 

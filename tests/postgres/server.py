@@ -101,7 +101,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def start(self) -> None:
-        """Start, or start again."""
+        """Start, or start again: in the main thread, as the server ends with the thread that has started it."""
         programs = binaries()
         assert programs is not None
         options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]

@@ -361,4 +361,4 @@ def _refusal(error: psycopg.IntegrityError) -> str | None:
 
 def words_of(error: psycopg.Error) -> str:
     """What PostgreSQL says, in one line."""
-    return error.diag.message_primary or " ".join(str(error).split())
+    return error.diag.message_primary or " ".join(str(error).split()).removeprefix("connection failed: ")

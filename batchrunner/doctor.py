@@ -16,13 +16,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, plugins
 from .core.events import Refused
 from .core.pricing import usd_text
 from .engine import spool
 from .engine.clock import wall
 from .engine.ports import Settings
-from .environment import THIS_MACHINE, provider_settings
+from .environment import THIS_MACHINE, access, connect, has_key, kind_of
 from .exits import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, UsageError
 from .ledger import audit, queries
 from .ledger.address import Address, Server
@@ -33,8 +33,7 @@ from .ledger.sql import Connection
 from .providers.base import Balance, Unavailable
 
 if TYPE_CHECKING:
-    from .providers.reapi import ReApiSettings
-    from .providers.wire import Base
+    from .providers.base import Access, Provider, ProviderKind
 
 PACKAGES = ("aiohttp", "aiosqlite", "av", "click", "jsonschema", "jsonschema-rs", "orjson", "pillow", "PyYAML", "rich")
 """What has to be installed; uvloop is only faster."""
@@ -301,75 +300,79 @@ def _outputs(connection: Connection) -> Iterator[Check]:
 
 
 def account(db: Address, *, offline: bool) -> Iterator[Check]:
-    """Key, server, balance and clock."""
-    name = next((n for n in ("REAPI_API_KEY", "REAPI_KEY") if os.environ.get(n)), None)
-    base = os.environ.get("REAPI_BASE_URL")
-    if name is None:
+    """Of each provider: key, server, balance and clock. Without any key, that a paid run needs one."""
+    with_key = False
+    for name in plugins.names():
+        try:
+            kind = kind_of(name)
+        except UsageError as error:
+            yield Check(f"provider {name}", Level.WARN, str(error), "mend or remove its package")
+            continue
+        if has_key(kind):
+            with_key = True
+            yield from _account(db, kind, offline=offline)
+        elif os.environ.get(kind.base_variable) is not None:
+            yield from _base_alone(kind)
+    if not with_key:
         fix = "export REAPI_API_KEY=... before a paid run; --simulate needs none"
         yield Check("key", Level.WARN, "no API key is set", fix)
-        yield from _base_alone(base)
-        return
-    from .providers.reapi import PREFIX
-    from .providers.wire import parse_base
 
+
+def _account(db: Address, kind: ProviderKind, *, offline: bool) -> Iterator[Check]:
+    name = next(variable for variable in kind.keys if os.environ.get(variable))
     try:
-        settings = provider_settings()
-        server = parse_base(settings.base_url, PREFIX)
-    except (UsageError, ValueError) as error:
-        yield Check("key and server", Level.FAIL, str(error), f"set {name} and REAPI_BASE_URL right")
+        how = access(kind)
+        provider = connect(kind, how, wall)
+    except UsageError as error:
+        yield Check("key and server", Level.FAIL, str(error), f"set {name} and {kind.base_variable} right")
         return
     yield Check("key", Level.OK, f"set in {name}")
-    yield _server(db, server)
-    if not offline:
-        yield from asyncio.run(_ask(settings, server))
+    yield _server(db, kind, provider)
+    if not offline and kind.capabilities.balance:
+        yield from asyncio.run(_ask(kind, how))
 
 
-def _base_alone(base: str | None) -> Iterator[Check]:
-    if base is None:
-        return
-    from .providers.reapi import PREFIX
-    from .providers.wire import parse_base
+def _base_alone(kind: ProviderKind) -> Iterator[Check]:
+    from .providers.base import Access
 
     try:
-        origin = parse_base(base, PREFIX).origin
-    except ValueError as error:
-        yield Check("server", Level.FAIL, str(error), "set REAPI_BASE_URL right, or unset it")
+        origin = connect(kind, Access(os.environ[kind.base_variable], "no-key-is-needed-here")).origin
+    except UsageError as error:
+        yield Check("server", Level.FAIL, str(error), f"set {kind.base_variable} right, or unset it")
     else:
         yield Check("server", Level.OK, origin)
 
 
-def _server(db: Address, server: Base) -> Check:
+def _server(db: Address, kind: ProviderKind, provider: Provider) -> Check:
     """Whether the server is the one that the ledger belongs to."""
-    origin = server.origin
-    mine = THIS_MACHINE if server.loopback else origin
+    origin = provider.origin
+    mine = THIS_MACHINE if provider.loopback else origin
     with suppress(LedgerUnusable):
         connection = open_reader(db)
         if connection is not None:
             try:
-                bound = queries.bound_origin(connection, "reapi")
+                bound = queries.bound_origin(connection, kind.name)
             finally:
                 connection.close()
             if bound is not None and bound != mine:
-                fix = "set REAPI_BASE_URL back, or use another --db"
+                fix = f"set {kind.base_variable} back, or use another --db"
                 return Check("server", Level.FAIL, f"{origin}, but the ledger belongs to {bound}", fix)
     return Check("server", Level.OK, origin)
 
 
-async def _ask(settings: ReApiSettings, server: Base) -> list[Check]:
-    from .providers.reapi import ReApi
-
-    provider = ReApi(settings, wall)
+async def _ask(kind: ProviderKind, how: Access) -> list[Check]:
+    provider = connect(kind, how, wall)
     try:
         answer = await provider.balance()
     finally:
         await provider.aclose()
-    checks = [_balance(answer)]
+    checks = [_balance(answer, kind)]
     if not checks[0].refused or isinstance(answer, Refused):
-        checks.append(clock_check(await _server_date(settings, server), wall()))
+        checks.append(clock_check(await _server_date(provider.origin, how), wall()))
     return checks
 
 
-def _balance(answer: object) -> Check:
+def _balance(answer: object, kind: ProviderKind) -> Check:
     if isinstance(answer, Balance):
         text = f"{answer.credits:,} credits (${usd_text(answer.credits)})"
         if answer.credits <= 0:
@@ -381,12 +384,12 @@ def _balance(answer: object) -> Check:
         fix = "make a new key in the provider's settings, and export it"
         return Check("balance", Level.FAIL, f"the key was refused: {said}", fix, refused=True)
     if isinstance(answer, Unavailable):
-        fix = "check the network, a proxy or firewall, and REAPI_BASE_URL"
+        fix = f"check the network, a proxy or firewall, and {kind.base_variable}"
         return Check("balance", Level.FAIL, f"can't be asked: {said}", fix, refused=True)
     return Check("balance", Level.WARN, f"not now: {said}", "try again in a minute")
 
 
-async def _server_date(settings: ReApiSettings, server: Base) -> str | None:
+async def _server_date(origin: str, how: Access) -> str | None:
     """The Date header of an answer that needs no key; None where there is none."""
     import aiohttp
 
@@ -395,9 +398,9 @@ async def _server_date(settings: ReApiSettings, server: Base) -> str | None:
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
             session.get(
-                server.url + "/balance",
+                origin,
                 allow_redirects=False,
-                headers={"User-Agent": settings.user_agent},
+                headers={"User-Agent": how.user_agent},
             ) as response,
         ):
             return response.headers.get("Date")

@@ -1,17 +1,19 @@
-"""What the environment says: the key, the server, and who asks. The only module that reads the key."""
+"""What the environment says: the keys, the servers, and who asks. The only module that reads a key."""
 
 from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from . import plugins
 from .core.secret import forms, hide
 from .exits import UsageError
 
 if TYPE_CHECKING:
-    from .providers.reapi import ReApiSettings
+    from .catalogue import Model
+    from .providers.base import Access, Provider, ProviderKind
 
 THIS_MACHINE = "a server on this machine"
 """What a ledger that was used with a loopback server is bound to; `doctor` compares."""
@@ -26,8 +28,8 @@ def person() -> str:
 
 
 def keys() -> list[str]:
-    """The keys that are set: what must stand nowhere else."""
-    return [key for key in map(os.environ.get, ("REAPI_API_KEY", "REAPI_KEY")) if key]
+    """The keys that are set, of every provider: what must stand nowhere else."""
+    return [key for key in map(os.environ.get, plugins.key_variables()) if key]
 
 
 def secrets(variables: Mapping[str, str] | None = None) -> list[str]:
@@ -42,24 +44,59 @@ def secrets(variables: Mapping[str, str] | None = None) -> list[str]:
     found = [form for key in keys() for form in forms(key)]
     for name, value in (variables or {}).items():
         if hide(value, found) != value:
-            raise UsageError(f"--var {name} contains the API key; it belongs into REAPI_API_KEY, and nowhere else")
+            raise UsageError(f"--var {name} contains an API key; it belongs into the environment, and nowhere else")
     return found
 
 
-def provider_settings() -> ReApiSettings:
-    """reAPI's settings from the environment.
+def kind_of(name: str) -> ProviderKind:
+    """A provider, as its package offers it.
 
     Raises:
-        UsageError: no key, or a base URL that can't be used.
+        UsageError: there is none, or it can't be used.
     """
-    from .providers.reapi import DEFAULT_USER_AGENT, ReApiSettings
+    from .providers.base import ProviderKind
 
-    key = os.environ.get("REAPI_API_KEY") or os.environ.get("REAPI_KEY") or ""
-    if not key:
-        raise UsageError("no API key: set REAPI_API_KEY in the environment (or try the run with --simulate, free)")
-    base = os.environ.get("REAPI_BASE_URL") or "https://reapi.ai"
-    agent = os.environ.get("BATCHRUNNER_USER_AGENT") or DEFAULT_USER_AGENT
     try:
-        return ReApiSettings(base_url=base, key=key, user_agent=agent)
+        kind = plugins.load(name)
+    except plugins.ProviderUnusable as unusable:
+        raise UsageError(str(unusable)) from None
+    if not isinstance(kind, ProviderKind) or kind.name != name:
+        raise UsageError(f"the provider {name} can't be used: its entry point does not name a ProviderKind of its name")
+    return kind
+
+
+def has_key(kind: ProviderKind) -> bool:
+    """Whether a key of this provider is set."""
+    return any(os.environ.get(variable) for variable in kind.keys)
+
+
+def access(kind: ProviderKind) -> Access:
+    """How to reach the account, as the environment says.
+
+    Raises:
+        UsageError: no key is set.
+    """
+    from .providers.base import DEFAULT_USER_AGENT, Access
+
+    key = next((found for found in map(os.environ.get, kind.keys) if found), "")
+    if not key:
+        raise UsageError(f"no API key: set {kind.keys[0]} in the environment (or try the run with --simulate, free)")
+    base = os.environ.get(kind.base_variable) or kind.base_url
+    return Access(base, key, os.environ.get("BATCHRUNNER_USER_AGENT") or DEFAULT_USER_AGENT)
+
+
+def connect(
+    kind: ProviderKind,
+    how: Access,
+    clock: Callable[[], float] | None = None,
+    models: Mapping[str, Model] | None = None,
+) -> Provider:
+    """A provider that is ready to be called.
+
+    Raises:
+        UsageError: the key or the base URL can't be used.
+    """
+    try:
+        return kind.open(how, clock, models)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f"{kind.name}: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,14 @@ from .engine.control import AT_ONCE, Control, Stop
 from .engine.feed import Feed
 from .engine.files import target_path
 from .engine.ground import Site, clear
+from .engine.offer import offerer
 from .engine.outputs import EXTENSIONS, ordered
 from .engine.ports import Books, Crash, Deps, Settings, Tally, Work, no_crash
 from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
 from .engine.signals import on_signals
 from .engine.spool import Spool
-from .environment import THIS_MACHINE, person, provider_settings
+from .environment import THIS_MACHINE, access, connect, kind_of, person
 from .exits import (
     EXIT_FAILED,
     EXIT_OK,
@@ -48,10 +50,11 @@ from .planning import hold_to, promotion_of
 from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
+    from .engine.offer import Offer
     from .ledger.early import EarlyLook
     from .manifest import Manifest, Promotion
+    from .providers.base import Access, Provider, ProviderKind
     from .providers.fetch import Fetcher
-    from .providers.reapi import ReApi, ReApiSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ class Night:
         self._stack = stack
         self._runner: Runner | None = None
         self._feed: Feed | None = None
+        self._chained = False
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()
@@ -175,6 +179,9 @@ class Night:
             return await self._result(work, None)
         await self._check_models(work)
         await self._check_outputs(work)
+        self._chained = self._chained or await self._ledger.chained(work.ids)
+        if self._chained:
+            await self._ledger.forget_holds(work.ids)
         outcome = await self._engine(work, tally, claims)
         await self._record_rest(outcome)
         try:
@@ -196,6 +203,7 @@ class Night:
         if not options.manifests:
             return await to_resume(ledger, options.batches, options.max_credits)
         names = names_of(options.manifests)
+        self._chained = any(m.chained for m in options.manifests)
         if options.plan is not None:
             await ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
         self._feed = await record(
@@ -227,6 +235,13 @@ class Night:
                 f"the ledger has unfinished jobs of {', '.join(missing)}, which no model here describes; name the "
                 "folder that does with --models DIR, or BATCHRUNNER_MODELS"
             )
+
+    async def _provider(self, work: Work) -> str:
+        """The provider of what is still to be done."""
+        used: list[str] = await self._ledger.query(partial(queries.unfinished_providers, batches=work.ids))
+        if len(used) > 1:
+            raise UsageError(f"one run works with one provider, and these batches are of {', '.join(used)}")
+        return used[0]
 
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
@@ -270,7 +285,7 @@ class Night:
 
     async def _engine(self, work: Work, tally: Tally, claims: list[float]) -> Outcome:
         options = self._options
-        provider, fetcher = await self._connect()
+        provider, fetcher = await self._connect(await self._provider(work))
         now = self._clock.wall()
         hold = clamp_retry_after(await self._ledger.hold_until(provider.name) - now, 0.0)
         dice = Dice()
@@ -287,6 +302,8 @@ class Night:
             dice=dice,
             output_kind=self._output_kind,
             ordered=lambda job: ordered(self._models.get(job.model), job.request),
+            fits=self._fits,
+            offer=self._offerer(),
             simulated=options.simulate,
         )
         settings = replace(
@@ -305,7 +322,9 @@ class Night:
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
         self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
-        runner = self._runner = Runner(deps, control, settings, work, latencies, known, sent, self._feed)
+        runner = self._runner = Runner(
+            deps, control, settings, work, latencies, known, sent, self._feed, chained=self._chained
+        )
         self._watcher.begin(names, tally)
         if self._options.signals:
             on_signals(control)
@@ -353,31 +372,48 @@ class Night:
         except OSError:
             self._watcher = Watcher()
 
-    async def _connect(self) -> tuple[ReApi, Fetcher]:
-        from .providers.fetch import Fetcher
-        from .providers.reapi import ReApi
+    def _offerer(self) -> Offer | None:
+        try:
+            return offerer(os.environ)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
-        settings = await self._provider_settings()
-        provider = ReApi(settings, self._clock.wall, self._models)
+    def _fits(self, job: Job, request: Mapping[str, Any]) -> str:
+        """What is wrong with a request that was made of a chained job's and its parents' URLs, by the model's schema.
+        The simulator's own URLs are no public ones, and it looks at them itself."""
+        if self._options.simulate or self._loopback:
+            return ""
+        from .manifest import problems_of
+
+        return problems_of(self._models[job.model], request)
+
+    async def _connect(self, name: str) -> tuple[Provider, Fetcher]:
+        """A provider's account, and what fetches its outputs."""
+        from .providers.fetch import Fetcher
+
+        kind = kind_of(name)
+        how = await self._access(kind)
+        provider = connect(kind, how, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
+        self._loopback = provider.loopback
         await self._ledger.bind_origin(provider.name, self._origin(provider))
         self._options.crash("start.bound")
-        fetcher = Fetcher(loopback=provider.loopback, user_agent=settings.user_agent, clock=self._clock.wall)
+        fetcher = Fetcher(loopback=provider.loopback, user_agent=how.user_agent, clock=self._clock.wall)
         self._stack.push_async_callback(fetcher.aclose)
         return provider, fetcher
 
-    def _origin(self, provider: ReApi) -> str:
+    def _origin(self, provider: Provider) -> str:
         """What the ledger is bound to. A loopback server may come back on another port."""
         if self._options.simulate:
             return "the simulator"
         return THIS_MACHINE if provider.loopback else provider.origin
 
-    async def _provider_settings(self) -> ReApiSettings:
-        from .providers.reapi import ReApiSettings
+    async def _access(self, kind: ProviderKind) -> Access:
+        from .providers.base import Access
 
         if self._options.simulate:
-            return ReApiSettings(base_url=await self._simulator(), key="rk_simulated")
-        return provider_settings()
+            return Access(await self._simulator(), "rk_simulated")
+        return access(kind)
 
     async def _simulator(self) -> str:
         from .simulator import Simulator, SimulatorSettings, parse_faults
@@ -404,7 +440,7 @@ class Night:
                 await self._feed.run(lambda: None)
 
     async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
-        stop = outcome.stop if outcome else None
+        stop, message = (outcome.stop, outcome.message) if outcome else (None, "")
         current, old = (
             await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
             if work.batches
@@ -412,13 +448,18 @@ class Night:
         )
         unrecorded = sum(b.unrecorded for b in await self._ledger.batches() if b.id in work.ids)
         code = exit_code(stop, current, old, unrecorded)
+        if stop is None and current.get(State.PENDING) and self._chained:
+            message = await self._ledger.query(
+                partial(queries.waiting_words, batches=work.ids, selection=work.selection)
+            )
+            stop = Stop.NEEDS if message else None
         if outcome is not None:
             with suppress(WriteFailed):  # a full disk: the run's own row is a convenience
                 await self._ledger.end_run(self._run_id, stop.value if stop else None, code)
                 self._options.crash("end.noted")
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
-        return RunResult(code, found, stop, outcome.message if outcome else "")
+        return RunResult(code, found, stop, message)
 
 
 def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:

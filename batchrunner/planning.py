@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .core.chain import Link, needs
 from .core.diff import Change, JobChange, Known, Totals, diff, field_changes
 from .core.forecast import Forecast, Kind, forecast
 from .core.frozen import Frozen, drift
@@ -18,7 +19,7 @@ from .core.polling import Latencies
 from .core.promotion import Winner, promoted
 from .core.selection import Selection
 from .engine.clock import wall
-from .environment import THIS_MACHINE, keys, provider_settings
+from .environment import THIS_MACHINE, access, connect, has_key, kind_of
 from .exits import UsageError
 from .ledger import pace, promotions, queries
 from .ledger.address import Address
@@ -26,7 +27,7 @@ from .ledger.sql import Connection, Row
 
 if TYPE_CHECKING:
     from .manifest import Manifest, Promotion
-    from .providers.reapi import ReApi
+    from .providers.base import Provider
 
 ASK_SECONDS = 3.0
 """How long to wait for the balance: a plan is looked at, and never waits for a network."""
@@ -45,6 +46,9 @@ class Plan:
         max_credits: the budget, None for none.
         committed: credits of the batch that are spent, reserved or at risk already.
         forecast: how long a run would take.
+        links: which job needs which other one's output, of all jobs that are asked for.
+        waiting: selected jobs that a run would pay for -> the jobs that they need, and that are neither selected nor
+            done: they would wait.
         totals, changes: see `core.diff`.
     """
 
@@ -55,6 +59,8 @@ class Plan:
     forecast: Forecast = Forecast(0.0, 0.0)  # noqa: RUF009  frozen
     totals: Totals = field(default_factory=Totals.empty)
     changes: list[JobChange] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    waiting: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def charged(self) -> Iterator[JobSpec]:
@@ -94,15 +100,23 @@ def make_plan(manifest: Manifest, connection: Connection | None, chosen: Selecti
         for spec in chain(manifest.jobs, promoted):  # what was promoted is asked for too, by no manifest
             if chosen and not chosen.matches(spec.key, spec.shot, spec.tags):
                 left_out.add(spec.key)
+            found.links += [Link(need.job, spec.key, need.url) for need in needs(spec.request)]
             yield spec
 
+    undone: set[str] = set()
     for change in diff(asked(), _revisions(rows)):
         if change.job in left_out:
+            if change.state is not State.SUCCEEDED:
+                undone.add(change.job)
             continue
         if change.change is Change.REMOVED and not _selects(chosen, rows[change.job][-1]):
             continue
         found.changes.append(change)
         found.totals.add(change)
+    paid = {spec.key for spec in found.charged}
+    for link in found.links:
+        if link.child in paid and link.parent in undone:
+            found.waiting.setdefault(link.child, []).append(link.parent)
     found.forecast = _forecast(found, connection, manifest)
     return found
 
@@ -247,28 +261,31 @@ class Funds:
     why_not: str = ""
 
 
-def funds(db: Address, connection: Connection | None) -> Funds:
-    """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key and a ledger that is
-    this service's (or nobody's yet). Never raises for what a network does."""
-    if not keys() or _is_simulated(db):
+def funds(db: Address, connection: Connection | None, providers: Collection[str]) -> Funds:
+    """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key, where it has such a
+    call, and of a ledger that is this service's (or nobody's yet). Of several services nobody is asked: their accounts
+    have no common balance. Never raises for what a network does."""
+    if len(providers) != 1:
         return Funds()
-    from .providers.reapi import ReApi
-
+    (provider,) = providers
     try:
-        provider = ReApi(provider_settings(), wall)
-    except (UsageError, ValueError) as error:
+        kind = kind_of(provider)
+        if not has_key(kind) or not kind.capabilities.balance or _is_simulated(db):
+            return Funds()
+        account = connect(kind, access(kind), wall)
+    except UsageError as error:
         return Funds(None, str(error))
-    bound = None if connection is None else queries.bound_origin(connection, provider.name)
-    if bound not in (None, THIS_MACHINE if provider.loopback else provider.origin):
-        return Funds(None, f"this ledger belongs to {bound}, and the key to {provider.origin}")
-    return asyncio.run(_ask(provider))
+    bound = None if connection is None else queries.bound_origin(connection, provider)
+    if bound not in (None, THIS_MACHINE if account.loopback else account.origin):
+        return Funds(None, f"this ledger belongs to {bound}, and the key to {account.origin}")
+    return asyncio.run(_ask(account))
 
 
 def _is_simulated(db: Address) -> bool:
     return db.stem.endswith(".sim") if isinstance(db, Path) else db == db.simulated
 
 
-async def _ask(provider: ReApi) -> Funds:
+async def _ask(provider: Provider) -> Funds:
     from .providers.base import Balance
 
     try:

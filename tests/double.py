@@ -313,7 +313,7 @@ class _Server:
         if parts[0] == "_double":
             return await self._control(parts[1], parts[2], body)
         if parts[0] == "media":
-            return await self._media(self._accounts.get(parts[1]), parts[2].removesuffix(".mp4"), query)
+            return await self._media(self._accounts.get(parts[1]), parts[2].removesuffix(".mp4"), query, headers)
         key = headers.get("authorization", "").removeprefix("Bearer ")
         opened = self._accounts.get(key.removeprefix("rk_"))
         if opened is None:
@@ -503,7 +503,7 @@ class _Server:
             body["usage"] = {"credits": task.credits}
         return _answer(200, body)
 
-    async def _media(self, opened: _Open | None, name: str, query: str) -> bytes:
+    async def _media(self, opened: _Open | None, name: str, query: str, headers: dict[str, str]) -> bytes:
         task_id, _, number = name.partition("~")
         task = None
         if opened is not None:
@@ -520,6 +520,8 @@ class _Server:
         if version <= task.dead:
             return _answer(404, b"")
         data = media(task_id, int(number or "1"), opened.plan.size)
+        if headers.get("range") == "bytes=0-0":  # somebody looks whether it is there: nothing is served
+            return _answer(206, data[:1], f"Content-Range: bytes 0-0/{len(data)}", kind="video/mp4")
         match what:
             case "truncated":
                 whole = _answer(200, data, kind="video/mp4")

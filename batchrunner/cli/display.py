@@ -165,6 +165,8 @@ def event_line(name: str, job: Job | None, data: dict[str, Any]) -> str | None: 
             return f"{key}: the output's address is dead, asking for a fresh one: {told}"
         case "ambiguous":
             return f"{key}: UNCONFIRMED, may have been paid for: {told}" + _code(error)
+        case "held":
+            return f"{key}: waits, the output of {visible(str(data['needs']))} can't be had: {told}"
         case "hold":
             return f"the service asks to slow down: every call waits {data['seconds']:.0f} s"
         case "limits":

@@ -107,6 +107,8 @@ def _detail(job: dict[str, Any]) -> str:
     if error is not None:
         code = "" if error["code"] is None else f" {error['code']}"
         return visible(f"{error['kind']}{code}: {error['message']}", MESSAGE)
+    if job["waits_for"] is not None:
+        return visible(f"waits for {job['waits_for']}", MESSAGE)
     said = f"{job['verdict']}: " if job["verdict"] else ""
     warnings = visible("; ".join((job["media"] or {}).get("warnings", ())), MESSAGE)
     more = f" and {len(job['outputs']) - 1} more" if len(job["outputs"]) > 1 else ""

@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("serve", "A live page of the ledger's batches, for a browser on this machine."),
     "simulate": ("simulate", "A local server that speaks the provider's API."),
     "models": ("models", "List the models, their fields and prices."),
+    "providers": (
+        "providers",
+        "List the services: where the key of each belongs, and what it can do.",
+    ),
     "schema": ("models", "Print the JSON Schema of manifests, or of one model's requests."),
     "init": ("init", "Write a commented manifest to start from."),
     "ledger": ("ledger", "Copy a whole ledger, or bring its schema up to date."),

@@ -10,14 +10,15 @@ from typing import Any
 import click
 
 from .. import planfile
-from ..core.diff import Change, JobChange
+from ..core.chain import DRAW, needs, spoken
+from ..core.diff import CHARGED, Change, FieldChange, JobChange
 from ..core.forecast import Forecast
 from ..core.frozen import Arguments
 from ..core.job import State
 from ..core.pricing import usd_text
 from ..core.text import visible
 from ..engine.clock import wall
-from ..exits import EXIT_OK
+from ..exits import EXIT_OK, UsageError
 from ..ledger.address import Address
 from ..planning import Funds, Plan, funds, make_plans
 from .ledgers import reading
@@ -38,6 +39,9 @@ ROWS = 40
 VALUE = 40
 """Columns that the value of a changed field may take, for people."""
 
+NAMED = 3
+"""Jobs that are named, for people, of those that would wait for what is not selected."""
+
 ORDER = (Change.CHANGED, Change.REMOVED, Change.NEW, Change.IN_FLIGHT)
 """Groups in the order in which they are listed; what is unchanged is only counted."""
 
@@ -48,6 +52,7 @@ Examples:
   batchrunner plan nightly.yaml
   batchrunner plan nightly.yaml --profile final --only 'corgi-*'
   batchrunner plan nightly.yaml --json | jq '.summary'
+  batchrunner plan film.yaml --graph dot | dot -Tsvg > film.svg
   batchrunner plan nightly.yaml --out plan.json     freeze it: `run --plan plan.json` pays for this, or for nothing
 
 \b
@@ -65,6 +70,14 @@ removed    no longer in the manifest: never sent from now on
     help="Freeze the plan in this file, for run --plan.",
 )
 @click.option("--requests", is_flag=True, help="Show the exact request of every job that a run would pay for.")
+@click.option(
+    "--graph",
+    type=click.Choice(sorted(DRAW)),
+    is_flag=False,
+    flag_value="mermaid",
+    metavar="[mermaid|dot]",
+    help="Draw which job needs which other one's output, instead of the table.",
+)
 @balance_option
 @json_option
 @db_option
@@ -76,6 +89,7 @@ def plan(
     tags: tuple[str, ...],
     out: Path | None,
     requests: bool,
+    graph: str | None,
     no_balance: bool,
     as_json: bool,
     db: Address | None,
@@ -87,18 +101,25 @@ def plan(
     """
     from .loading import load_all, models_in_use
 
+    if graph is not None and as_json:
+        raise UsageError("--graph and --json exclude each other; --json says under needs what each job needs")
     loaded = load_all(manifests, profile=profile, variables=variables, as_json=as_json)
     path = ledger_path(db)
     with reading(path) as connection:
         plans = make_plans(loaded, connection, selection(only, tags))
-        account = Funds() if no_balance else funds(path, connection)
+        asked = no_balance or graph is not None
+        account = Funds() if asked else funds(path, connection, {m.provider for m in loaded})
     if out is not None:
         arguments = Arguments(profile, variables, only, tags)
         made_at, known = utc_time(wall()), models_in_use()
         planfile.write(out, planfile.freeze(plans, arguments, path=out, ledger=path, made_at=made_at, known=known))
-    print_plan(plans, as_json=as_json, account=account, requests=requests)
+    if graph is not None:
+        for found in plans:
+            say(drawn(found, graph).rstrip("\n"))
+    else:
+        print_plan(plans, as_json=as_json, account=account, requests=requests)
     if out is not None:
-        (note if as_json else say)(
+        (note if as_json or graph is not None else say)(
             f"frozen in {visible(str(out))}: batchrunner run --plan {visible(shlex.quote(str(out)))}"
         )
     return EXIT_OK
@@ -124,9 +145,26 @@ def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds, requests
         for found in plans:
             _show(found)
             for spec in found.charged if requests else ():
-                say(f"{spec.key}: {visible(json_text(spec.request, indent=None))}")
+                say(f"{spec.key}: {visible(json_text(spoken(spec.request), indent=None))}")
     _show_account(plans, account, as_json=as_json)
     return EXIT_OK
+
+
+def drawn(found: Plan, how: str) -> str:
+    """The jobs of a plan that need others, and those others, as a graph (`core.chain.DRAW`). Jobs that stand alone are
+    left out."""
+    shown = {c.job for c in found.changes}
+    links = [k for k in found.links if k.child in shown]
+    ends = {key for k in links for key in (k.parent, k.child)}
+    told = {c.job: _told_of(c) for c in found.changes if c.job in ends}
+    return DRAW[how]({**told, **dict.fromkeys(sorted(ends - shown), "not selected")}, links)
+
+
+def _told_of(change: JobChange) -> str:
+    word = change.change.value.replace("_", " ")
+    if change.change not in CHARGED:
+        return word
+    return f"{word}, " + ("price unknown" if change.credits is None else f"{number(change.credits)} credits")
 
 
 # --- For scripts -----------------------------------------------------------------------------------------
@@ -151,17 +189,23 @@ def plan_json(found: Plan, account: Funds, *, requests: bool = False) -> dict[st
             "high": None if took.high is None else round(took.high, 1),
             "unknown": took.unknown,
         },
-        "jobs": [_job_json(c, requests) for c in found.changes],
+        "jobs": [_job_json(c, requests, found.waiting.get(c.job)) for c in found.changes],
     }
 
 
-def _job_json(change: JobChange, requests: bool) -> dict[str, Any]:
+def _job_json(change: JobChange, requests: bool, waits_for: list[str] | None) -> dict[str, Any]:
     job: dict[str, Any] = {"job": change.job, "change": change.change.value, "credits": change.credits}
     job["usd"] = None if change.credits is None else usd_text(change.credits)
     if requests and change.spec is not None:
-        job["request"] = change.spec.request
+        job["request"] = spoken(change.spec.request)
     if change.fields:
-        job["fields"] = {f.name: {"from": f.before, "to": f.after} for f in change.fields}
+        job["fields"] = {f.name: {"from": _told(f.before), "to": _told(f.after)} for f in change.fields}
+        if changed := list(dict.fromkeys(parent for f in change.fields for parent in f.parents)):
+            job["needs_changed"] = changed
+    if change.spec is not None and (needed := needs(change.spec.request)):
+        job["needs"] = list(dict.fromkeys(n.job for n in needed))
+    if waits_for:
+        job["waits_for"] = waits_for
     return job
 
 
@@ -181,6 +225,10 @@ def _show(found: Plan) -> None:
     say(f"  a run would cost {money(found.totals.credits)}{_how_long(found.forecast)}")
     if found.max_credits is not None:
         _show_budget(found, found.max_credits)
+    for child, parents in list(found.waiting.items())[:NAMED]:
+        say(f"  {visible(child)} would wait for {visible(', '.join(parents))}: not selected, and not done")
+    if len(found.waiting) > NAMED:
+        say(f"  and {number(len(found.waiting) - NAMED)} more would wait for jobs that are not selected")
     failed = sum(c.change is Change.UNCHANGED and c.state is State.FAILED for c in found.changes)
     if failed:
         say(f"  {number(failed)} of the unchanged failed; a run leaves them so: `batchrunner retry {found.batch}`")
@@ -203,14 +251,25 @@ def _row(change: JobChange) -> tuple[str, ...]:
 
 def _detail(change: JobChange) -> str:
     if change.fields:
-        return ", ".join(f"{f.name}: {_value(f.before)} -> {_value(f.after)}" for f in change.fields)
+        return ", ".join(map(_changed, change.fields))
     if change.change in (Change.IN_FLIGHT, Change.REMOVED) and change.state is not None:
         return change.state.value
     return ""
 
 
+def _changed(field: FieldChange) -> str:
+    if field.parents:
+        return f"needs {', '.join(field.parents)} changed"
+    return f"{field.name}: {_value(field.before)} -> {_value(field.after)}"
+
+
 def _value(value: Any) -> str:
-    return "(none)" if value is None else clip(visible(json_text(value, indent=None)), VALUE)
+    return "(none)" if value is None else clip(visible(json_text(_told(value), indent=None)), VALUE)
+
+
+def _told(value: Any) -> Any:
+    """A request field's value for people and scripts: a reference as its text."""
+    return spoken({"": value})[""]
 
 
 def _show_budget(found: Plan, cap: int) -> None:

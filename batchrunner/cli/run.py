@@ -195,7 +195,9 @@ def run(
                         from .plan import print_plan
 
                         plans = make_plans(loaded, connection, chosen)
-                        account = Funds() if no_balance or simulate else funds(path, connection)
+                        account = (
+                            Funds() if no_balance or simulate else funds(path, connection, {m.provider for m in loaded})
+                        )
                         return print_plan(plans, as_json=as_json, account=account)
         return _go(
             db=path,
@@ -298,7 +300,7 @@ def promote(
         if dry_run:
             from .plan import print_plan
 
-            account = Funds() if no_balance or simulate else funds(path, connection)
+            account = Funds() if no_balance or simulate else funds(path, connection, {promotion.provider})
             return print_plan([plan], as_json=as_json, account=account)
     return _go(
         db=path,

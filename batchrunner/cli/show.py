@@ -82,6 +82,13 @@ def _print(job: dict[str, Any], db: str) -> None:
     say("request")
     for name, value in job["request"].items():
         say(f"  {visible(name)}: {visible(value if isinstance(value, str) else json_text(value, indent=None))}")
+    sent = next((a["request"] for a in reversed(job["attempt_list"]) if "request" in a), None)
+    if sent is not None:
+        say()
+        say("sent in the last attempt")
+        for name, value in sent.items():
+            if value != job["request"].get(name):
+                say(f"  {visible(name)}: {visible(value if isinstance(value, str) else json_text(value, indent=None))}")
     if job["attempt_list"]:
         say()
         say("attempts")
@@ -111,6 +118,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "error", f"{error['kind']}{code}: {error['message']}"
         if error["request_id"]:
             yield "request id", error["request_id"]
+    yield from _needs(job)
     if job["task_id"]:
         yield "task", job["task_id"]
     yield "credits", money(job["credits"])
@@ -128,6 +136,15 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "last frame" if other.get("role") else "file", f"{other['path']} ({number(other['bytes'])} bytes)"
     if job["media"] is not None:
         yield from _media(job["media"])
+
+
+def _needs(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What it waits for; or else the jobs whose outputs it was made from."""
+    if job["waits_for"] is not None:
+        yield "waits for", job["waits_for"]
+        return
+    for need in job["needs"]:
+        yield "needs", f"{need['job']} ({need['state']})"
 
 
 def _media(media: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -199,7 +199,14 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
             f"  {number(unrecorded)} of its manifest were never recorded, the run was cut short: run the manifest again"
         )
     elif left and not alive:
-        lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
+        waiting = one.get("waiting", 0)
+        if waiting:
+            lines.append(
+                f"  {number(waiting)} wait for the output of others: "
+                f"`batchrunner jobs {batch} --state pending{db}` says for what"
+            )
+        if left > waiting or not states["failed"]:  # else it is the failed ones that have to go on first
+            lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
     if one.get("media_warnings"):
         lines.append(
             f"  {number(one['media_warnings'])} not as ordered: `batchrunner check {batch}{db}` says what came instead"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from .chain import changed_parents
 from .job import LIVE, JobSpec, State
 
 
@@ -56,6 +57,11 @@ class FieldChange:
     name: str
     before: Any
     after: Any
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Keys of the jobs whose change alone makes it another value: it names their outputs."""
+        return changed_parents(self.before, self.after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ Providers answer with these (`SubmitAnswer`, `PollAnswer`), the engine and peopl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from .job import Output, Problem
 from .media import Kept
@@ -17,7 +19,12 @@ from .media import Kept
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A rate slot, budget and a connection are held: the intent, committed before the first byte."""
+    """A rate slot, budget and a connection are held: the intent, committed before the first byte.
+
+    `request` is what is sent, where the job's own names other jobs' outputs; None where it is the job's own.
+    """
+
+    request: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

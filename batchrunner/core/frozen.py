@@ -193,7 +193,13 @@ def _paid_for(change: JobChange, planned: FrozenJob | None) -> str:
 
 
 def _fields(fields: Iterable[FieldChange]) -> str:
-    return ", ".join(f"{f.name}: {_text(f.before)} -> {_text(f.after)}" for f in fields)
+    return ", ".join(map(_changed, fields))
+
+
+def _changed(field: FieldChange) -> str:
+    if field.parents:
+        return f"needs {', '.join(field.parents)} changed"
+    return f"{field.name}: {_text(field.before)} -> {_text(field.after)}"
 
 
 def _text(value: Any) -> str:

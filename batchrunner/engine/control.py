@@ -20,6 +20,8 @@ class Stop(StrEnum):
     CREDIT = "out of credit"
     DEADLINE = "deadline"
     BREAKER = "circuit breaker"
+    NEEDS = "needs"
+    """What is left waits for jobs that did not succeed, or for outputs that can't be had."""
     DISK = "disk"
     LEDGER = "ledger"
     CREDENTIALS = "credentials refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -243,7 +244,7 @@ class Downloader:
             "batch": self._work.name(job),
             "provider": job.provider,
             "model": job.model,
-            "request": job.request,
+            "request": job.request if attempt.request is None else json.loads(attempt.request),
             "task_id": fact.task_id,
             "attempt": fact.attempt,
             "credits": attempt.credits,

@@ -178,7 +178,7 @@ class Poller:
         fact = watched.job.fact
         assert isinstance(fact, Running)  # noqa: S101  only running jobs are watched
         self._deps.crash("poll.sent")
-        answer = await self._deps.provider.poll(fact.task_id)
+        answer = await self._deps.provider.poll(fact.task_id, watched.job.model)
         self._deps.crash("poll.answered")
         watched.polls += 1
         self._pacer.polled(answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,8 @@ CRASH_POINTS = (
     "word.recorded",
     "start.bound",
     "start.noted",
+    "supply.polled",
+    "supply.held",
     "submit.before_intent",
     "submit.intent",
     "submit.answered",
@@ -68,6 +70,15 @@ def no_crash(point: str) -> None:
 def _nothing(job: Job) -> Ordered:
     del job
     return Ordered()
+
+
+def _anything(job: Job, request: Mapping[str, Any]) -> str:
+    del job, request
+    return ""
+
+
+class NotOffered(Exception):
+    """The upload command gave no URL; the message says why."""
 
 
 def _nobody(event: str, job: Job | None = None, /, **data: Any) -> None:
@@ -169,6 +180,11 @@ class Deps(Books):
     """Model name to `video`, `image` or `audio`."""
     ordered: Callable[[Job], Ordered] = _nothing
     """What a job's request asks for, as far as a file can be held against it."""
+    fits: Callable[[Job, Mapping[str, Any]], str] = _anything
+    """What is wrong with a request that was made for a job; empty for nothing."""
+    offer: Callable[[Path], Awaitable[str]] | None = None
+    """Makes a file public, by the user's own command, and gives its URL, which is not trusted. Raises NotOffered. None
+    where the user has named none."""
     simulated: bool = False
     """Whether the provider is the built-in simulator: sidecars say so."""
 
@@ -223,6 +239,7 @@ __all__ = [
     "Books",
     "Crash",
     "Deps",
+    "NotOffered",
     "Observer",
     "Schedule",
     "Settings",

@@ -55,6 +55,8 @@ class Runner:
         known: Learned = Learned(),  # noqa: B008  frozen
         sent: Sequence[float] = (),
         feed: Feed | None = None,
+        *,
+        chained: bool = False,
     ) -> None:
         self.control = control
         self._deps = deps
@@ -91,6 +93,7 @@ class Runner:
         self._feed = feed
         self._recorded = asyncio.Event()
         self._submitter.whole = feed is None
+        self._submitter.chained = chained
         if feed is None:
             self._recorded.set()
         self._finished: deque[float] = deque()
@@ -248,6 +251,7 @@ class Runner:
         self._wake.notify()
 
     def _downloaded(self) -> None:
+        self._submitter.stored()
         if not self._downloads.backlog:
             self._wake.notify()
         if self.control.submitting:
@@ -307,6 +311,7 @@ class Runner:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        await self._submitter.close()
         await self._poller.close()
         self._poller.flush()
         self._pacer.flush()

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from ..core import events as e
+from ..core.chain import needs
 from ..core.deadline import SURE, in_time
 from ..core.job import Job, Problem
 from ..core.polling import Latencies
@@ -20,12 +21,19 @@ from .files import free_bytes, unwritable
 from .pacer import Pacer, Place
 from .ports import Deps, Settings, Work
 from .spool import Spooled
+from .supply import Supplied, Supply
 
 PAGE = 64
 """Pending jobs read from the ledger at once: memory grows with this, not with the manifest."""
 
 DISK_CHECK_EVERY = 5.0
 """Seconds between two looks at the free space."""
+
+SUPPLIES = 8
+"""Chained jobs for which URLs are looked for at once: each may run the user's upload command."""
+
+SUPPLIED_FOR = 300.0
+"""Seconds after which URLs that were found for a job are looked for anew, where it could not be sent meanwhile."""
 
 RECORD_PATIENCE = 60.0
 """Seconds for which a commit that fails is tried again before the run ends without it."""
@@ -70,6 +78,14 @@ class Submitter:
         self._refunds = 0
         self._withdrawals = 0
         self._posts: set[asyncio.Task[None]] = set()
+        self._supply = Supply(deps, control, settings)
+        self._wanting: deque[Job] = deque()
+        """Chained jobs whose requests have no URLs yet."""
+        self._supplying: set[asyncio.Task[dict[str, Any] | None]] = set()
+        self._requests: dict[int, tuple[dict[str, Any], float]] = {}
+        """Row id of a chained job -> its exact request, and when (monotonic seconds) that was made."""
+        self.chained = False
+        """Whether jobs may wait for others of this run."""
         self._disk_checked = -math.inf
         self._disk_full = ""
         self.whole = True
@@ -101,12 +117,18 @@ class Submitter:
         self._look_again()
         self.wake.notify()
 
+    def stored(self) -> None:
+        """A job has ended with its output on disk: others may have waited for it."""
+        if self.chained:
+            self.more()
+
     async def run(self) -> None:
         """Submit until cancelled. POSTs on the wire go on; `drain` waits for them."""
         while True:
             wait = await self._step()
             if wait > 0.0:
-                idle = math.isinf(wait) and not self._posts and (not self._page or not self._control.submitting)
+                waiting = self._page or self._wanting or self._supplying
+                idle = math.isinf(wait) and not self._posts and (not waiting or not self._control.submitting)
                 if idle != self.idle:
                     self.idle = idle
                     self._on_idle()
@@ -117,6 +139,13 @@ class Submitter:
         while self._posts:
             await asyncio.wait(self._posts)
 
+    async def close(self) -> None:
+        """Cancel the looking for URLs: it is free, and safe to repeat."""
+        for task in self._supplying:
+            task.cancel()
+        if self._supplying:
+            await asyncio.wait(self._supplying)
+
     # --- Choosing ----------------------------------------------------------------------------------------
 
     async def _step(self) -> float:
@@ -124,6 +153,7 @@ class Submitter:
         if not self._control.submitting:
             return math.inf
         self._check_deadline()
+        self._ask_for_supplies()
         self._pass_over()
         if not self._page:
             wait = await self._turn_page()
@@ -132,7 +162,12 @@ class Submitter:
                 return wait
         wait = self._obstacle()
         if wait == 0.0 and self._control.submitting:
-            self._send(self._page.popleft())
+            job = self._page.popleft()
+            made = self._requests.get(job.id)
+            if made is not None and self._deps.clock.monotonic() - made[1] > SUPPLIED_FOR:
+                self._want(job)
+            else:
+                self._send(job)
         return wait
 
     async def _turn_page(self) -> float:
@@ -140,6 +175,8 @@ class Submitter:
         now = self._deps.clock.monotonic()
         if now < self._exhausted_until:
             return self._exhausted_until - now
+        if len(self._wanting) >= PAGE:
+            return math.inf
         wall = self._deps.clock.wall()
         busy = set(self._busy)
         batches = [b for b in self._work.ids if b not in self._broke]
@@ -153,7 +190,7 @@ class Submitter:
             )
             if withdrawals != self._withdrawals:
                 return 0.0  # what was read may have been withdrawn since
-            self._page.extend(j for j in found if j.id not in busy and j.id not in self._busy)
+            self._take_in([j for j in found if j.id not in busy and j.id not in self._busy])
             if found:
                 self._exhausted_until = 0.0
             elif next_at is not None:
@@ -164,11 +201,24 @@ class Submitter:
             # All that is pending was on the wire when the page was read. What still is will notify at its end; what
             # has ended since has done so while nobody was waiting.
             return math.inf if self._busy else 0.0
-        if self._late and self.whole and math.isinf(self._exhausted_until) and not self._busy:
-            self._too_late()
-        if self._broke and math.isinf(self._exhausted_until) and not self._slots.used:
-            self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
+        if math.isinf(self._exhausted_until):
+            self._nothing_is_due()
         return self._exhausted_until - now
+
+    def _take_in(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if needs(job.request):
+                self._want(job)
+            else:
+                self._page.append(job)
+
+    def _nothing_is_due(self) -> None:
+        """And nothing will be by itself: stop, where that is why."""
+        last = not self.chained or not (self._slots.used or self._backlog())  # else more may become due
+        if self._late and self.whole and not self._busy and last:
+            self._too_late()
+        if self._broke and not self._slots.used:
+            self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
 
     def _check_deadline(self) -> None:
         deadline = self._settings.deadline
@@ -231,6 +281,50 @@ class Submitter:
             return f"only {free // 2**20} MiB are free for {folder}; make room"
         return unwritable(folder) or ""
 
+    # --- What a chained job needs ------------------------------------------------------------------------
+
+    def _want(self, job: Job) -> None:
+        """Find URLs for a job before it takes a place."""
+        self._busy.add(job.id)
+        self._requests.pop(job.id, None)
+        self._wanting.append(job)
+        self._ask_for_supplies()
+
+    def _ask_for_supplies(self) -> None:
+        while self._wanting and len(self._supplying) < SUPPLIES and self._control.submitting:
+            job = self._wanting.popleft()
+            task = asyncio.get_running_loop().create_task(self._supplied(job), name=f"supply {job.key}")
+            self._supplying.add(task)
+            task.add_done_callback(lambda t, job=job: self._asked(t, job))  # type: ignore[misc]
+
+    async def _supplied(self, job: Job) -> dict[str, Any] | None:
+        """The exact request; None where the job has to wait."""
+        found = await self._supply.of(job)
+        if isinstance(found, Supplied):
+            return found.request
+        if not self._control.submitting:
+            return None  # the next run looks anew
+        try:
+            await self._deps.ledger.hold(job, found.parent, found.problem)
+        except WriteFailed as failed:
+            self._control.halt(Stop.LEDGER, str(failed))
+            return None
+        self._deps.crash("supply.held")
+        self._deps.observe("held", job, needs=found.parent, error={"code": None, "message": found.problem})
+        return None
+
+    def _asked(self, task: asyncio.Task[dict[str, Any] | None], job: Job) -> None:
+        self._supplying.discard(task)
+        self._busy.discard(job.id)
+        self._stale = True
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                self._control.bug(error)
+            elif (request := task.result()) is not None:
+                self._requests[job.id] = (request, self._deps.clock.monotonic())
+                self._page.append(job)
+        self.wake.notify()
+
     # --- Sending -----------------------------------------------------------------------------------------
 
     def _send(self, job: Job) -> None:
@@ -254,15 +348,18 @@ class Submitter:
     async def _submit(self, job: Job, place: Place) -> None:
         claimed: Job | None = None
         refunds = self._refunds
+        made = self._requests.pop(job.id, None)
+        resolved = None if made is None else made[0]
 
         async def before_send() -> None:
             nonlocal claimed
             self._deps.crash("submit.before_intent")
-            claimed = await self._deps.advance(job, e.Claimed())
+            claimed = await self._deps.advance(job, e.Claimed(resolved))
             self._deps.crash("submit.intent")
 
         try:
-            answer = await self._deps.provider.submit(job.model, job.request, before_send, label=job.key)
+            request = job.request if resolved is None else resolved
+            answer = await self._deps.provider.submit(job.model, request, before_send, label=job.key)
         except (BudgetExhausted, Conflict, WriteFailed) as refused:
             self._not_claimed(job, refused, place, money_came_back=refunds != self._refunds)
             return

@@ -139,6 +139,9 @@ CREATE TEMP TABLE promotion (job_id INTEGER PRIMARY KEY, from_job, profile, at, 
 """
 """What migration 3 adds, as a reader sees it where it is not there; in the reader's own memory."""
 
+_NOTHING_NEEDED = "CREATE TEMP TABLE need (job_id INTEGER PRIMARY KEY, parent, fingerprint, problem)"
+"""The same for migration 6."""
+
 
 @contextmanager
 def postgres() -> Iterator[None]:
@@ -232,6 +235,8 @@ def _open_file(path: Path) -> sqlite3.Connection | None:
         version = _check_header(connection, path)
         if 0 < version < 3:  # a ledger that no writer of this release has opened yet
             connection.executescript(_NOTHING_JUDGED)
+        if 0 < version < 6:
+            connection.execute(_NOTHING_NEEDED)
         connection.row_factory = sqlite3.Row
     except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()

@@ -27,7 +27,7 @@ AT_ONCE = 2000
 GIVEN = frozenset({"legal"})
 """Tables that the schema itself fills."""
 
-KEYS = ("id", "provider", "job_id", "attempt", "number", "run_id", "minute")
+KEYS = ("id", "provider", "job_id", "attempt", "number", "run_id", "minute", "parent", "fingerprint")
 """Columns of which a table's own identify its rows."""
 
 Waiting = Callable[[Path], bool]

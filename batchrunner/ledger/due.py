@@ -10,6 +10,7 @@ from pathlib import Path
 from ..core.job import RetryBudget, State
 from ..core.pacing import MAX_RETRY_AFTER
 from ..core.selection import Selection
+from .needs import UNMET
 from .rows import JOB_COLUMNS
 from .selecting import where
 from .sql import Connection, Row
@@ -69,7 +70,7 @@ def pending(
     condition, values = where(selection)
     condition += " AND NOT (model = ? AND coalesce(seconds, -1) = coalesce(?, -1))" * len(without)
     known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
-    due = f"batch_id IN ({marks(batches)}) AND state = 'pending' AND current = 1 AND {condition}"
+    due = f"batch_id IN ({marks(batches)}) AND state = 'pending' AND current = 1 AND {condition} AND NOT {UNMET}"
     rows = _rows(
         connection,
         f"SELECT {JOB_COLUMNS}, fingerprint FROM job INDEXED BY job_due WHERE {due} "

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .needs import NEEDS
 from .sql import Connection, Row
 
-JOBS = """
+JOBS = f"""
 SELECT job.*, batch.name AS batch,
   (SELECT coalesce(sum(credits), 0) FROM attempt WHERE job_id = job.id AND money <> 'none') AS cost,
   (SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1) AS verdict,
-  promotion.profile, source.key AS source_key, source.revision AS source_revision
+  {NEEDS} AS needs, promotion.profile, source.key AS source_key, source.revision AS source_revision
 FROM job JOIN batch ON batch.id = job.batch_id
 LEFT JOIN promotion ON promotion.job_id = job.id LEFT JOIN job AS source ON source.id = promotion.from_job
 """
-"""`job` with its batch's name, what it has cost so far, its verdict and where it was promoted from: the beginning of a
-statement."""
+"""`job` with its batch's name, what it has cost so far, its verdict, what it needs and where it was promoted from: the
+beginning of a statement."""
 
 
 def batch_names(connection: Connection) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from ..core.job import JobSpec, RetryBudget
 from ..core.keys import canonical_json
 from ..core.promotion import Verdict, Winner
+from . import needs
 from .record import free_name, taken
 from .sql import Connection
 
@@ -185,6 +186,7 @@ def _put(connection: Connection, batch_id: int, winner: Winner, spec: JobSpec, a
     )
     reason = f"revision {revision}, promoted from {winner.key} revision {winner.revision} with profile {asked.profile}"
     connection.execute(_BORN, (job_id, now, reason, asked.who))
+    needs.save(connection, job_id - 1)
     return int(job_id)
 
 

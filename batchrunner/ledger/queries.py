@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core.chain import spoken
 from ..core.selection import Selection
 from ..core.states import LIVE, TERMINAL, State
-from . import media, pace
+from . import media, needs, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .selecting import where
@@ -36,7 +37,13 @@ PROGRESS = (
 )
 """What `status` tells of the progress of a run that is alive."""
 
+NAMED = 3
+"""Waiting jobs that the end of a run names."""
+
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
+
+
+TO_BE_CALLED = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
 
 def unfinished_models(connection: Connection, batches: Sequence[int]) -> list[str]:
@@ -63,6 +70,16 @@ def sinks(connection: Connection, names: Sequence[str]) -> list[tuple[str, str]]
         values = tuple(TERMINAL)
     rows = connection.execute(f"SELECT name, notify FROM batch WHERE {condition} ORDER BY id", values)
     return [(row["name"], row["notify"]) for row in rows]
+
+
+def unfinished_providers(connection: Connection, batches: Sequence[int]) -> list[str]:
+    """The providers that have to be called for the batches' jobs, sorted: something is to be sent, or to come home."""
+    rows = connection.execute(
+        f"SELECT DISTINCT provider FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
+        f"AND state IN ({', '.join('?' * len(TO_BE_CALLED))}) ORDER BY provider",
+        (*batches, *TO_BE_CALLED),
+    )
+    return [row["provider"] for row in rows]
 
 
 def status(connection: Connection, batch: str, now: float) -> dict[str, Any] | None:
@@ -94,6 +111,7 @@ def status(connection: Connection, batch: str, now: float) -> dict[str, Any] | N
         "old": old,
         "output_dir": row["output_dir"],
         "media_warnings": media.warned(connection, row["id"]),
+        "waiting": needs.stuck(connection, [row["id"]]) if states["pending"] else 0,
         "run": last_run(connection, batch, now),
         "unrecorded": row["unrecorded"] if "unrecorded" in row.keys() else 0,  # noqa: SIM118  a Row iterates over values
         "learned_limits": pace.known(connection, row["provider"]),
@@ -173,7 +191,7 @@ def job_dict(row: Row, kept: Callable[[int, int], Sequence[Kept]]) -> dict[str, 
         "matrix": _decoded(row, "matrix"),
         "tags": _decoded(row, "tags"),
         "model": row["model"],
-        "request": _decoded(row, "request"),
+        "request": _request(row),
         "state": row["state"],
         "task_id": row["task_id"],
         "attempts": row["attempt"],
@@ -188,6 +206,7 @@ def job_dict(row: Row, kept: Callable[[int, int], Sequence[Kept]]) -> dict[str, 
         "promoted_from": None
         if row["profile"] is None
         else {"job": row["source_key"], "revision": row["source_revision"], "profile": row["profile"]},
+        **needs.words(row["needs"], row["state"]),
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
         **(media.words(kept(row["id"], row["attempt"]), _file(row)) if done else media.NOTHING),
@@ -203,6 +222,11 @@ def _decoded(row: Row, column: str) -> Any:
         return json.loads(row[column])
     except (ValueError, TypeError) as error:
         raise LedgerUnusable(f"job {row['id']} in the ledger is damaged ({error}); restore a copy") from None
+
+
+def _request(row: Row) -> Any:
+    found = _decoded(row, "request")
+    return spoken(found) if isinstance(found, dict) else found
 
 
 def _error(row: Row) -> dict[str, Any] | None:
@@ -227,8 +251,7 @@ def show(connection: Connection, job_id: int) -> dict[str, Any]:
     found["renewals"] = row["renewals"]
     found |= lineage(connection, job_id)
     found["attempt_list"] = [
-        {k: a[k] for k in a.keys() if k not in {"job_id", "batch_id"}}  # noqa: SIM118  a Row iterates over values
-        for a in connection.execute("SELECT * FROM attempt WHERE job_id = ? ORDER BY number", (job_id,))
+        _attempt(a) for a in connection.execute("SELECT * FROM attempt WHERE job_id = ? ORDER BY number", (job_id,))
     ]
     found["history"] = [
         {
@@ -250,6 +273,13 @@ def show(connection: Connection, job_id: int) -> dict[str, Any]:
         )
     ]
     return found
+
+
+def _attempt(row: Row) -> dict[str, Any]:
+    """A submission; `request` is what was sent, where that was not the job's own."""
+    found = {k: row[k] for k in row.keys() if k not in {"job_id", "batch_id", "request"}}  # noqa: SIM118  a Row iterates over values
+    sent = row["request"] if "request" in row.keys() else None  # noqa: SIM118
+    return found if sent is None else {**found, "request": _decoded(row, "request")}
 
 
 def revision_of(connection: Connection, job_id: int, revision: int) -> int | None:
@@ -279,6 +309,23 @@ def selected_states(
         (*batches, *values),
     ).fetchall()
     return {State(s): n for s, n in current}, {State(s): n for s, n in old}
+
+
+def waiting_words(connection: Connection, batches: Sequence[int], selection: Selection) -> str:
+    """Which selected jobs wait for what they need, in words; empty where none does."""
+    condition, values = where(selection)
+    count = needs.stuck(connection, batches, condition, values)
+    if not count:
+        return ""
+    marks = ", ".join("?" * len(batches))
+    rows = connection.execute(
+        f"{JOBS} WHERE job.batch_id IN ({marks}) AND job.current = 1 AND job.state = 'pending' AND {condition} "
+        f"AND {needs.UNMET} ORDER BY job.batch_id, job.position LIMIT {NAMED}",
+        (*batches, *values),
+    )
+    named = [f"{r['key']} waits for {needs.words(r['needs'], r['state'])['waits_for']}" for r in rows]
+    more = f"; and {count - NAMED} more" if count > NAMED else ""
+    return "; ".join(named) + more
 
 
 def unsent_outputs(

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from ..core.job import JobSpec, RetryBudget
 from ..core.keys import canonical_json
+from . import needs
 from .errors import LedgerError
 from .sql import Connection, has_grown
 
@@ -140,6 +141,7 @@ def record(connection: Connection, batch: BatchSpec, jobs: Iterable[JobSpec], no
     connection.execute(_REFRESH, (batch_id,))
     connection.execute(_INSERT_NEW, (batch_id, now))
     connection.execute(_BORN, (batch_id, now, newest))
+    needs.save(connection, newest)
     _separate_outputs(connection, batch_id)
     connection.execute("DROP TABLE incoming")
     return batch_id
@@ -174,6 +176,7 @@ def append(connection: Connection, batch_id: int, jobs: Sequence[JobSpec], posit
     rows = [(batch_id, *row, now, now) for row in _incoming_rows(jobs, position)]
     connection.executemany(_APPEND, rows)
     connection.execute(_BORN, (batch_id, now, newest))
+    needs.save(connection, newest)
     connection.execute("UPDATE batch SET unrecorded = unrecorded - ? WHERE id = ?", (len(rows), batch_id))
 
 

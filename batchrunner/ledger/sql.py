@@ -25,6 +25,7 @@ TABLES = (
     "verdict",
     "promotion",
     "media",
+    "need",
 )
 """Every table of a ledger, each behind those that it refers to; a test holds them to be all."""
 

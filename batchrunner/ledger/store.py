@@ -14,12 +14,13 @@ from typing import Any
 
 from ..core import events as e
 from ..core.adaptive import Learned
+from ..core.chain import Need
 from ..core.job import Fact, Job, JobSpec, RetryBudget, State
 from ..core.lifecycle import advance
 from ..core.media import Kept
 from ..core.retry import count
 from ..core.selection import Selection
-from . import due, media, pace, promotions, runs
+from . import due, media, needs, pace, promotions, runs
 from .address import Address, Server
 from .audit import genuine
 from .connection import open_writer, postgres
@@ -43,6 +44,8 @@ class Attempt:
     answered_at: float | None
     ended_at: float | None
     promoted_from: str | None = None
+    request: str | None = None
+    """What was sent, as JSON, where it was not the job's own request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,8 @@ class Ledger:
         """What the job's current attempt cost, and when its steps were."""
         sql = (
             "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
-            "ON j.id = p.from_job WHERE p.job_id = a.job_id) FROM attempt a WHERE a.job_id = ? AND a.number = ?"
+            "ON j.id = p.from_job WHERE p.job_id = a.job_id), a.request FROM attempt a "
+            "WHERE a.job_id = ? AND a.number = ?"
         )
         values = (job.id, job.fact.attempt)
         return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
@@ -261,6 +265,22 @@ class Ledger:
     async def save_media(self, job_id: int, attempt: int, kept: Sequence[Kept]) -> None:
         """Write anew what is known of the files of an attempt."""
         await self._writer.put(lambda c: media.save(c, job_id, attempt, kept, self._now()))
+
+    async def chained(self, batches: Sequence[int]) -> bool:
+        """Whether a job of the batches needs another one's output."""
+        return await self._writer.read(lambda c: needs.any_in(c, batches))
+
+    async def parent(self, job: Job, need: Need, number: int) -> needs.Parent | None:
+        """The job that `job` needs, once it has succeeded; `number`: which of its files, as `media.number`."""
+        return await self._writer.glance(lambda c: needs.parent(c, job.batch_id, need.job, need.of, number))
+
+    async def hold(self, job: Job, key: str, problem: str) -> None:
+        """Note why the output of `key` can't be had for a job: it waits, until `forget_holds`."""
+        await self._writer.put(lambda c: needs.hold(c, job.id, key, problem))
+
+    async def forget_holds(self, batches: Sequence[int]) -> None:
+        """What could not be had is asked for anew."""
+        await self._writer.put(lambda c: needs.forget(c, batches))
 
     async def money(self, batches: Sequence[int]) -> dict[str, int]:
         """Credits spent, reserved and at risk in the batches together."""

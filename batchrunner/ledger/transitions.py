@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..core import events as e
 from ..core.job import Fact, Job, Problem, RetryBudget
+from ..core.keys import canonical_json
 from ..core.lifecycle import Money, money_after
 from . import media
 from .errors import BudgetExhausted, Conflict, DuplicateTask
@@ -21,7 +22,8 @@ _INSERT_HISTORY = (
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_ATTEMPT = (
-    "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at) VALUES (?, ?, ?, ?, 'reserved', ?)"
+    "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at, request) "
+    "VALUES (?, ?, ?, ?, 'reserved', ?, ?)"
 )
 _UNMOVED = "SELECT 1 FROM job WHERE id = ? AND state = ? AND attempt = ? AND current = 1"
 _CONSENT = "UPDATE attempt SET consent = ? WHERE job_id = ? AND consent IS NULL AND money <> 'none'"
@@ -48,7 +50,7 @@ class Change:
         """
         job, event = self.job, self.event
         if isinstance(event, e.Claimed):
-            self._claim(connection)
+            self._claim(connection, event)
         else:
             self._settle(connection)
         values = (*fact_values(self.after), self.retries_used.provider, self.retries_used.moderated, self.now)
@@ -77,14 +79,15 @@ class Change:
         job = self.job
         return Conflict(f"job {job.key} is no longer {job.fact.state.value} in attempt {job.fact.attempt}")
 
-    def _claim(self, connection: Connection) -> None:
+    def _claim(self, connection: Connection, event: e.Claimed) -> None:
         job = self.job
         if connection.execute(_UNMOVED, self._guard).fetchone() is None:
             raise self._conflict()  # before the attempt's own rules refuse it as if the disk had failed
         left, cap = connection.execute(_BUDGET, (job.batch_id,)).fetchone()
         if cap is not None and job.credits > left:
             raise BudgetExhausted(f"{job.key} needs {job.credits} credits and {max(left, 0)} of {cap} are left")
-        connection.execute(_INSERT_ATTEMPT, (job.id, self.after.attempt, job.batch_id, job.credits, self.now))
+        sent = None if event.request is None else canonical_json(event.request).decode()
+        connection.execute(_INSERT_ATTEMPT, (job.id, self.after.attempt, job.batch_id, job.credits, self.now, sent))
 
     def _settle(self, connection: Connection) -> None:
         job, event = self.job, self.event

@@ -9,6 +9,7 @@ from .model import Finding, JobSource, Manifest, ManifestError
 from .models import read_models
 from .notices import load_notices
 from .promotion import NotPromotable, Promotion
+from .requests import problems_of
 
 __all__ = [
     "Finding",
@@ -20,5 +21,6 @@ __all__ = [
     "load",
     "load_notices",
     "load_profile",
+    "problems_of",
     "read_models",
 ]

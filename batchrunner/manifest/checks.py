@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.chain import MARK, needs
 from ..core.keys import job_key
 from ..core.text import visible
+from .chains import BadReference, Edges, circles, stand_in, stand_ins, told
 from .clashes import report_clashes
 from .expand import NO_POINT, Expansion, matrix_of, output_of
 from .findings import Report, did_you_mean, listed, quoted
@@ -54,6 +56,7 @@ class Checker:
         self._shared: set[tuple[str, int, str]] = set()
         self._ids: dict[str, int] = {}
         self._planned = 0
+        self._edges: Edges = {}
 
     def run(self) -> None:
         """Check everything."""
@@ -69,9 +72,16 @@ class Checker:
                     for problem in self.explainer.problems(raw, "a shot"):
                         self.report.error(found.at(i), problem.message)
                 number += 1
+        for ring in circles(self._edges):
+            self.report.error(ring[0][2], told(ring))
         self.names.finish()
         if self.names.suspects and not self.report.errors:
             report_clashes(self.expansion, self.names.suspects, self.name_place, self.report)
+
+    @property
+    def chained(self) -> bool:
+        """Whether a shot needs another one's output."""
+        return bool(self._edges)
 
     @property
     def _done(self) -> bool:
@@ -184,6 +194,8 @@ class Checker:
         used = set(settings.name.names) if settings.name else set()
         for text in strings([*shot.fields.values(), *shot.tags]):
             used |= names_in(text)
+            if stand_in(text) is not None:  # at the same point of another shot's matrix
+                used |= matrix.axes.keys()
         for name in matrix.axes:
             if name in settings.over.node.value:
                 self.report.error(
@@ -267,7 +279,27 @@ class Checker:
             self._explain(shot, matrix, point, rules, request, notes)
         if rules.credits(request) is None and rules.valid(request):
             self._no_price(shot, matrix, point, rules, request)
+        if not shot.simple:
+            self._references(shot, matrix, point, take, request)
         return rules, request
+
+    def _references(
+        self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int, request: dict[str, Any]
+    ) -> None:
+        """Check what a request needs of other shots, and remember it."""
+        if needs(request):
+            self._error(shot.node.place, f"shot {shot.id}: {MARK} is no field of a model")
+        for (name, *steps), text in stand_ins(request):
+            spelled = self._notes.spelled.get(str(name))
+            problem = None if spelled else Problem(tuple(steps), "")
+            place = self._origin(shot, matrix, point, spelled or str(name), problem)
+            try:
+                target = self.expansion.chains.target(text, point, take)
+            except BadReference as error:
+                self._error(place, str(error))
+                continue
+            if target is not None:
+                self._edges.setdefault(shot.id, {}).setdefault(target.shot, place)
 
     def _explain(
         self,

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..core.job import JobSpec
 from ..core.keys import fingerprint, job_key
-from .located import Node
+from .chains import Chains, Parent, Target, stand_ins
+from .located import Map, Node
 from .matrix import Matrix, read_matrix
 from .requests import ModelRules
 from .shots import Settings, Shot, merge, request_of
@@ -24,6 +25,7 @@ class Expansion:
         self.settings = settings
         self.lists = lists
         self.count = count
+        self.chains = Chains(self._nodes, self._parent)
 
     def __len__(self) -> int:
         return self.count
@@ -36,9 +38,34 @@ class Expansion:
 
     def shots(self) -> Iterator[Shot]:
         """Every shot, defaults and profile applied."""
+        return (merge(self.settings, node) for node in self._nodes())
+
+    def _nodes(self) -> Iterator[Node]:
         for found in self.lists:
             for i, raw in enumerate(found.value):
-                yield merge(self.settings, Node(found.document, raw, f"{found.path}[{i}]"))
+                if isinstance(raw, Map):
+                    yield Node(found.document, raw, f"{found.path}[{i}]")
+
+    def _parent(self, node: Node) -> Parent | None:
+        """What other shots can refer to in a shot; None where it has errors of its own."""
+        shot = merge(self.settings, node)
+        if "matrix" not in node.value:
+            return Parent(shot.id, [NO_POINT], shot.takes)
+        try:
+            matrix = matrix_of(self.settings, shot)
+        except (ValueError, TypeError, AttributeError, LookupError):
+            return None
+        return None if matrix is None else Parent(shot.id, list(matrix.points()), shot.takes)
+
+    def _made(self, target: Target) -> tuple[str, str, dict[str, Any]]:
+        """Provider, model and request of a job that another one refers to."""
+        node = self.chains.node(target.shot)
+        if node is None:
+            raise LookupError(f"no shot {target.shot}: load checks this")
+        rules, request, _ = request_of(self.settings, merge(self.settings, node), target.point, target.take)
+        if rules is None:
+            raise LookupError(f"no model for shot {target.shot}: load checks this")
+        return self.settings.provider, rules.model.name, dict(request)
 
     def _jobs(self, shot: Shot, point: Mapping[str, Any]) -> Iterator[JobSpec]:
         settings = self.settings
@@ -49,9 +76,12 @@ class Expansion:
                     raise LookupError(f"no model for shot {shot.id}: load checks this")
                 rules = found
                 model = rules.model.name
-                mark = fingerprint(settings.provider, model, request)
                 price = rules.credits(request)
                 seconds = rules.seconds(request)
+                asked = request
+                if not shot.simple and next(stand_ins(request), None) is not None:
+                    asked = self.chains.linked(request, point, take, self._made)
+                mark = fingerprint(settings.provider, model, asked)
             key = job_key(shot.id, point, take)
             yield JobSpec(
                 key,
@@ -62,7 +92,7 @@ class Expansion:
                 tags,
                 settings.provider,
                 model,
-                dict(request),
+                dict(asked),
                 price,
                 output_of(settings, shot, point, take, key, rules, request),
                 settings.name is not None,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import catalogue
+from .. import catalogue, plugins
 from ..catalogue import Model
 from ..core.job import RetryBudget
 from ..core.pricing import Price, parse_price
@@ -130,6 +130,7 @@ class _Loader:
             jobs=expansion,
             notify=notify,
             warnings=report.warnings(),
+            chained=checker.chained,
         )
 
     def promotion(self, profile: str) -> Promotion:
@@ -191,8 +192,8 @@ class _Loader:
 
     def _provider(self, root: Node) -> str:
         name = root.value.get("provider", DEFAULT_PROVIDER)
-        known = {DEFAULT_PROVIDER} | {m.provider for m in self.models.values()}
-        if isinstance(name, str) and name not in known:
+        known = {*plugins.SHIPPED, *(m.provider for m in self.models.values())}
+        if isinstance(name, str) and name not in known and name not in (known := {*known, *plugins.names()}):
             self.report.error(
                 root.at("provider"),
                 f"unknown provider {quoted(name)}{did_you_mean(name, known)}; providers: {listed(sorted(known))}",

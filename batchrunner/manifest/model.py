@@ -74,6 +74,7 @@ class Manifest:
         jobs: the jobs, in order.
         warnings: what the user should know; the run may go on.
         notify: who is told how a run ended.
+        chained: whether a job needs another one's output.
     """
 
     file: Path
@@ -88,3 +89,4 @@ class Manifest:
     jobs: JobSource
     warnings: tuple[Finding, ...]
     notify: tuple[Sink, ...] = ()
+    chained: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import catalogue
+from .. import catalogue, plugins
 from ..catalogue import Model
 from ..core.names import SLOT
 from ..core.text import visible
@@ -49,7 +49,7 @@ def read_models(folder: str | os.PathLike[str]) -> Mapping[str, Model]:
         names = []
     if not names and not report.errors:
         report.error_at(Document(spelled), 1, 1, f"no models here: a model's file is called MODEL{SUFFIX}")
-    providers = sorted({m.provider for m in shipped.values()})
+    providers = sorted(plugins.names())
     for name in names:
         document = Document(os.path.join(spelled, name))
         model = _read(document, name, providers, report)

@@ -11,6 +11,7 @@ from ..core.job import JobSpec, RetryBudget
 from ..core.keys import fingerprint
 from ..core.notice import Sink
 from ..core.promotion import Winner, promoted_key, promoted_output
+from .chains import stand_ins, standing_in
 from .outputs import path_problem
 from .requests import ModelRules
 from .shots import Settings, Shot, fill_in
@@ -77,6 +78,11 @@ class Promotion:
             for name in winner.matrix
             if name in over.fields
         ]
+        found += [
+            f"profile {self.profile} names the output of another shot, {text}: there are none where it is laid over "
+            "an approved request"
+            for _, text in stand_ins(filled)
+        ]
         if winner.provider != self.provider:
             found.append(f"it was made by {winner.provider}, and the manifest's provider is {self.provider}")
         if found:
@@ -85,7 +91,8 @@ class Promotion:
             return None
         key = promoted_key(winner.key, self.profile)
         output = promoted_output(winner.output, self.profile, named=winner.named)
-        found = [p.problem.message for p in rules.problems(request, spelled=notes.spelled)]
+        judged = standing_in(request)
+        found = [p.problem.message for p in rules.problems(judged, spelled=notes.spelled)]
         if (unsafe := path_problem(output)) is not None:
             found.append(unsafe)
         if found:
@@ -101,7 +108,7 @@ class Promotion:
             self.provider,
             model,
             request,
-            rules.credits(request),
+            rules.credits(judged),
             output,
             winner.named,
             rules.seconds(request),

@@ -63,7 +63,7 @@ def check_text(document: Document, data: bytes, report: Report) -> None:
     for secret in report.secrets:
         if (at := data.find(secret)) >= 0:
             line, column = position_of(data, at)
-            message = "the API key stands here; it belongs into REAPI_API_KEY, and into no file"
+            message = "the API key stands here; it belongs into the environment, and into no file"
             report.error_at(document, line, column, message)
             raise Stop
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

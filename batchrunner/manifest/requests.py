@@ -205,6 +205,11 @@ class ModelRules:
         return self.model.length(request)
 
 
+def problems_of(model: Model, request: Mapping[str, Any]) -> str:
+    """What is wrong with a request, as a sentence; empty for nothing."""
+    return "; ".join(p.problem.message for p in ModelRules(model, None).problems(request))
+
+
 def _definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"$defs": schema["$defs"]} if "$defs" in schema else {}
 

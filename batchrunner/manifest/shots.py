@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .chains import own_take, stand_in
 from .located import Node
 from .outputs import NameTemplate
 from .requests import SHOT_KEYS, ModelRules, is_text
@@ -127,7 +128,7 @@ def merge(settings: Settings, node: Node) -> Shot:
     if takes is None:
         takes = under.takes or 1
     differ = takes > 1 and (
-        (not simple and any(TAKE in text for value in fields.values() for text in strings(value)))
+        (not simple and any(TAKE in t or own_take(t) for value in fields.values() for t in strings(value)))
         or any(TAKE in tag for tag in tags)
     )
     return Shot(node, str(raw.get("id", "")), fields, takes, tags, simple, differ)
@@ -273,6 +274,8 @@ class _Filler:
         if isinstance(value, str):
             if OPEN not in value:
                 return value
+            if (other := stand_in(value)) is not None:
+                return other
             text = is_text(schema) or schema is None
             filled = fill(value, self.values, self.used) if text else fill_typed(value, self.values, self.used)
             problem = text_problem(filled) if isinstance(filled, str) else None

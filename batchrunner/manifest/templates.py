@@ -20,6 +20,8 @@ _ALONE = re.compile(r"\$\{([^${}]*)\}")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 RESERVED = ("batch", "shot", "take", "model")
 """Names that every job sets itself."""
+SHOTS = "shots."
+"""What a name begins with that means another shot's output; see `chains`. No variable has a dot in its name."""
 MAX_PLACEHOLDERS = 1000
 MAX_VARIABLE = 65536
 """Longest variable, in characters, other variables in it replaced; and most that variables may bring into one text."""
@@ -109,6 +111,9 @@ def unknown(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not name.strip():
         return "'${}' names no variable; write '$${' for a literal '${'"
+    if name.startswith(SHOTS):
+        said = quoted("${" + name + "}")
+        return f"{said} is another shot's output, and can only be the whole value of a request field of a shot"
     if name != name.strip() and name.strip() in names:
         return f"no spaces are allowed inside ${{}}: write ${{{name.strip()}}}"
     hint = did_you_mean(name, names)

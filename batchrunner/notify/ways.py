@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from typing import Any
 
+from .. import programs
 from ..core.notice import Command, Mail, Notice
-
-KEYS = ("REAPI_API_KEY", "REAPI_KEY")
-"""What no command is given."""
 
 SENDMAIL_FOLDERS = ("/usr/sbin", "/usr/lib")
 """Where sendmail is when it is not on the PATH (Filesystem Hierarchy Standard; older systems)."""
@@ -119,35 +114,8 @@ def _text(notice: Notice) -> str:
 
 
 async def _run(words: Sequence[str], told: bytes, environment: Mapping[str, str], name: str) -> None:
-    """Run a program in a process group of its own, which ends with it or with the time for it."""
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=2,
-            env={name: value for name, value in environment.items() if name not in KEYS},
-            start_new_session=True,
-        )
-    )
     try:
-        process = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await _kill(await starting)  # whoever ends it meanwhile would end the first process, and not the group
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a command line"
-        raise NotTold(f"the command {name}: {reason}") from None
-    try:
-        await process.communicate(told)
-    finally:
-        await _kill(process)
-    if process.returncode:
-        raise NotTold(f"the command {name} ended with {process.returncode}")
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """End a program that goes on, and all that it has started."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await programs.run(words, told, environment)
+    except programs.CantRun as error:
+        said = str(error)
+        raise NotTold(f"the command {name}{' ' if said.startswith('ended') else ': '}{said}") from None

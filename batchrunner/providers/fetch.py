@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,12 +26,13 @@ from yarl import URL
 from ..core.job import Problem
 from ..core.media import Facts
 from . import media
-from .answers import retry_after_seconds
 from .folders import UnsafePath, ensure_folder
 from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
+from .replies import retry_after_seconds
 from .wire import explain
 
 MAX_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BATCH = 1 << 20
 """Bytes that are gathered before they are handed to a thread: one hop a megabyte costs little (a small file is
 written, checked, synced and placed in one), and the loop never waits for the disk."""
@@ -221,7 +222,7 @@ class Fetcher:
             for _ in range(MAX_REDIRECTS + 1):
                 async with self._get(where) as response:
                     location = response.headers.get("Location")
-                    if response.status in {301, 302, 303, 307, 308} and location is not None:
+                    if response.status in _REDIRECTS and location is not None:
                         where = self._guard.follow(where, location)
                         continue
                     self._check_status(response)
@@ -235,10 +236,31 @@ class Fetcher:
         await self._run(partial(_remove, part, root))
         raise LinkDead(problem)
 
-    @contextlib.asynccontextmanager
-    async def _get(self, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def look(self, url: str) -> None:
+        """See whether `url` can be fetched: ask for its first byte, and read no more than the head of the answer.
+
+        Raises:
+            LinkDead, Transient: see there; `LinkDead` also where no redirect or address may be followed.
+        """
         try:
-            response = await self._open_session().get(url, allow_redirects=False)
+            where = self._guard.check(url)
+            for _ in range(MAX_REDIRECTS + 1):
+                async with self._get(where, {"Range": "bytes=0-0"}) as response:
+                    location = response.headers.get("Location")
+                    if response.status in _REDIRECTS and location is not None:
+                        where = self._guard.follow(where, location)
+                        continue
+                    if response.status != 206:
+                        self._check_status(response)
+                    return
+        except ForbiddenUrl as refused:
+            raise LinkDead(Problem(str(refused), "forbidden_url")) from None
+        raise LinkDead(Problem(f"the URL redirects more than {MAX_REDIRECTS} times", "redirects"))
+
+    @contextlib.asynccontextmanager
+    async def _get(self, url: URL, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            response = await self._open_session().get(url, allow_redirects=False, headers=headers)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, ForbiddenAddress):
                 problem = Problem(f"the output's host {url.host} is not on the public internet", "forbidden_address")

@@ -35,7 +35,7 @@ class Key:
             ValueError: it is empty or could not stand in a header. The message does not contain it.
         """
         if not value:
-            raise ValueError("the API key is empty: set REAPI_API_KEY")
+            raise ValueError("the API key is empty: set its environment variable")
         if not value.isascii() or not value.isprintable() or " " in value:
             raise ValueError(
                 "the API key contains a space, a line break or another character that no key has: "
@@ -94,7 +94,7 @@ def parse_base(text: str, prefix: str) -> Base:
     except ValueError as error:
         raise ValueError(f"the server's address {shown} can't be read: write it like https://reapi.ai") from error
     if "@" in url.raw_authority:
-        raise ValueError("the server's address contains a user or a password: the key goes into REAPI_API_KEY")
+        raise ValueError("the server's address contains a user or a password: the key has a variable of its own")
     if url.scheme not in {"http", "https"} or not host:
         raise ValueError(f"the server's address {shown} must start with https://, like https://reapi.ai")
     if "?" in text or "#" in text:

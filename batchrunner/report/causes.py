@@ -34,12 +34,14 @@ class Cause:
         code: the provider's, or a short word of ours.
         message: what was said of the first of them.
         entries: the jobs.
+        waiting: how many pending jobs need their outputs, or need jobs that do.
     """
 
     kind: FailureKind
     code: int | str | None
     message: str
     entries: list[Entry] = field(default_factory=list)
+    waiting: int = 0
 
     @property
     def meaning(self) -> str:
@@ -63,7 +65,30 @@ def causes(entries: Sequence[Entry]) -> list[Cause]:
         if same not in found:
             found[same] = Cause(FailureKind(error["kind"]), error["code"], error["message"])
         found[same].entries.append(entry)
+    children = _children(entries)
+    for cause in found.values():
+        cause.waiting = len(_descendants([e.job["job"] for e in cause.entries], children)) if children else 0
     return sorted(found.values(), key=lambda cause: -len(cause.entries))
+
+
+def _children(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Key to the keys of the jobs that wait for it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.job["waits_for"] is not None and entry.job["current"]:
+            for need in entry.job["needs"]:
+                found[need["job"]].append(entry.job["job"])
+    return found
+
+
+def _descendants(keys: list[str], children: dict[str, list[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(keys)
+    while waiting:
+        new = [child for child in children.get(waiting.pop(), ()) if child not in found]
+        found.update(new)
+        waiting += new
+    return found
 
 
 @dataclass(slots=True)

@@ -45,7 +45,9 @@ def _of_job(entry: Entry) -> dict[str, Any]:
         "fields": [[shown(k), shown(_plain(v))] for k, v in request.items() if k not in ("prompt", "model")],
         "state": job["state"],
         "kind": kind,
-        "error": "" if not error else shown(f"{'' if code is None else f'{code}: '}{error['message']}"),
+        "error": (f"waits for {shown(job['waits_for'])}" if job["waits_for"] else "")
+        if not error
+        else shown(f"{'' if code is None else f'{code}: '}{error['message']}"),
         "request_id": shown(str(error.get("request_id") or "")),
         "task": shown(job["task_id"] or ""),
         "old": not job["current"],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jsonschema_rs
@@ -155,13 +156,17 @@ class Models:
 SHIPPED = Models()
 
 
-def parse_request(endpoint: str, body: bytes, models: Models = SHIPPED) -> tuple[Model, dict[str, Any]]:
+def parse_request(
+    endpoint: str, body: bytes, models: Models = SHIPPED, public: Callable[[str, str], str] = lambda _field, text: text
+) -> tuple[Model, dict[str, Any]]:
     """The model and the fields of a request body.
 
     Args:
         endpoint: the path that it was posted to, such as `/videos/generations`.
         body: as received.
         models: the service's.
+        public: the field, and a text in it, to the text that is judged: a URL of the simulator's
+            own is no public one. Raises ApiError where there is nothing to be fetched.
 
     Raises:
         ApiError: 400; the first thing that is wrong.
@@ -178,10 +183,22 @@ def parse_request(endpoint: str, body: bytes, models: Models = SHIPPED) -> tuple
     model = models.get(name)
     if model is None or model.endpoint != endpoint:
         raise invalid(f"model: {name!r} is not available at {endpoint}")
-    wrong = next(iter(models.validator(model).iter_errors(request)), None)
+    judged = {name: _each(value, partial(public, name)) for name, value in request.items()}
+    wrong = next(iter(models.validator(model).iter_errors(judged)), None)
     if wrong is not None:
         raise invalid(f"{'.'.join(map(str, wrong.instance_path)) or 'request'}: {wrong.message}")
     return model, request
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_each(item, change) for item in value]
+    if isinstance(value, dict):
+        return {name: _each(item, change) for name, item in value.items()}
+    return value
 
 
 def cost(model: Model, request: dict[str, Any]) -> int:

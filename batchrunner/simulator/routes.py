@@ -132,7 +132,8 @@ class Routes:
         if fault is not None:
             return self._fail_before(fault, self._faults.value(fault))
         endpoint = f"/{request.match_info['kind']}/generations"
-        task = self._world.submit(user, endpoint, body, visible(request.headers.get(LABEL_HEADER, ""), 500))
+        label = visible(request.headers.get(LABEL_HEADER, ""), 500)
+        task = self._world.submit(user, endpoint, body, label, self.url)
         answer = {"id": task.id, "model": task.model, "status": "processing", "created_at": int(task.created_at)}
         fault = self._faults.first(_AFTER, task.number)
         if fault is not None:

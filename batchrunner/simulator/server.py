@@ -122,7 +122,8 @@ class Simulator:
 
         Keys: accepted, charged, refunded, balance, posts, polls, downloads, rejected (400), refused (401, 402),
         throttled (429), users, and tasks, a list of {id, number, label, model, request_sha256 (of the body as
-        received), prompt, credits, status, error, created_at, due_at, refunded, polls, downloads}.
+        received), prompt, uses (ids of the tasks whose outputs the request names), credits, status, error, created_at,
+        due_at, refunded, polls, downloads}.
         """
         return self._last_account if self._world is None else self._world.account()
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import statistics
+import urllib.parse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,6 +21,9 @@ from .store import NEVER, NewTask, Store, Task
 
 ODD_STATUS = "waiting_for_capacity"
 """An undocumented status word, for the fault `unknown_status`."""
+
+_OWN = re.compile(r"/media/tasks/(task_[0-9a-f]+)/")
+"""A task whose output a request names."""
 
 _OUTCOMES = ("moderate", "fail")
 _NORMAL = statistics.NormalDist()
@@ -65,13 +71,19 @@ class World:
             return s.median_seconds
         return s.median_seconds * math.exp(s.sigma * _NORMAL.inv_cdf(uniform(s.seed, "latency", number)))
 
-    def submit(self, user: str, endpoint: str, body: bytes, label: str) -> NewTask:
+    def submit(self, user: str, endpoint: str, body: bytes, label: str, url: str = "") -> NewTask:
         """Accept a request: charge for it and start its task, both committed on return.
+
+        Args:
+            user: who asks.
+            endpoint, body: what for.
+            label: the job that it is for.
+            url: where media is served, without the path. A request may name what is served there.
 
         Raises:
             ApiError: 400, 402 or 429; nothing created, nothing charged.
         """
-        model, request = api.parse_request(endpoint, body, self.models)
+        model, request = api.parse_request(endpoint, body, self.models, partial(self._public, url))
         now = self.clock()
         with self.store.transaction():
             if self.settings.in_flight is not None and self.store.running(user, now) >= self.settings.in_flight:
@@ -100,6 +112,23 @@ class World:
             if (given := draw({**model.defaults, **request}, self.faults, number)) != PLAIN:
                 self.store.give(number, given.packed())
         return task
+
+    def _public(self, url: str, field: str, text: str) -> str:
+        """What stands for one of our own URLs, which are no public ones, in the eyes of a model's schema.
+
+        Raises:
+            ApiError: 400, where nothing is to be fetched there.
+        """
+        if not url or not text.startswith(f"{url}/media/"):
+            return text
+        parts = urllib.parse.urlsplit(text)
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        task = self.store.task(parts.path.split("/")[3]) if parts.path.count("/") == 4 else None
+        if task is None or not self.has_output(task, parts.path):
+            raise api.invalid(f"{field}: there is no such file")
+        if not self.may_fetch(parts.path, query.get("expires", ""), query.get("signature", "")):
+            raise api.invalid(f"{field}: the URL has expired or is not signed")
+        return f"https://simulator.invalid{parts.path}"
 
     def _failure(self, number: int) -> int | None:
         outcome = self.faults.first(_OUTCOMES, number)
@@ -193,6 +222,7 @@ class World:
             "model": task.model,
             "request_sha256": task.request_sha256,
             "prompt": request.get("prompt", ""),
+            "uses": _OWN.findall(task.request),
             "credits": task.credits,
             "status": task.status(now),
             "error": task.error_code,

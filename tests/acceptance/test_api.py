@@ -147,7 +147,7 @@ async def test_what_can_go_wrong(tmp_path: Path) -> None:
     with pytest.raises(batchrunner.ManifestError) as caught:
         batchrunner.load("bad.yaml")
     assert caught.value.findings[0].line == 3
-    with pytest.raises(batchrunner.UsageError, match="contains the API key"):
+    with pytest.raises(batchrunner.UsageError, match="contains an API key"):
         batchrunner.load("night.yaml", variables={"x": os.environ["REAPI_API_KEY"]})
     manifest = batchrunner.load("night.yaml")
     with pytest.raises(batchrunner.UsageError, match="nothing is selected"):

@@ -365,7 +365,7 @@ def test_a_variable_that_contains_it(tmp_path: Path) -> None:
 
     told = house.call("run", "night.yaml", "--var", f"key={KEY}", code=2)
 
-    assert "--var key contains the API key" in told
+    assert "--var key contains an API key" in told
     house.search()
 
 

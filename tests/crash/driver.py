@@ -59,7 +59,9 @@ MOST_DEATHS = 3
 """Deaths that follow one another in a recovery, after the one that was chosen."""
 RARE = 30.0
 """At scale 1, one in so many of the deaths that faults alone would have, faults in pairs have."""
-RARELY = ("recover.", "start.begun", "record.")
+SELDOM = 4.0
+"""And of those that chains would have: "chain_dead" passes all that only chains pass."""
+RARELY = ("recover.", "start.begun", "record.", "supply.")
 """Points that few runs after a death pass."""
 FINISHES = ("run", "resume", "word")
 
@@ -161,7 +163,7 @@ class Driver:
                 self._pool.waiting.append(self._node(name, prefix, self._verb, self._seconds, new=True))
 
     def _firsts(self, name: str, passed: Sequence[str]) -> Iterator[Death]:
-        rare = RARE if name in PAIRS else 1.0
+        rare = _rare(name)
         for death in _deaths(passed):
             often = death.point in CRASH_POINTS and death.n == 1
             if self._taken(f"{name}/{death}", rare * (1.0 if often else 9.0)):
@@ -174,7 +176,7 @@ class Driver:
         yield from (d for n in range(MOMENTS) if self._taken(f"{name}/{(d := Death(MOMENT, n + 1))}", 40.0 * rare))
 
     def _seconds(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
-        rare = RARE if so_far.partition("/")[0] in PAIRS else 1.0
+        rare = _rare(so_far.partition("/")[0])
         for death in _deaths(passed):
             share = 4.0 if death.point.startswith(RARELY) else 26.0
             if self._taken(f"{so_far}/{death}", share * rare):
@@ -198,6 +200,8 @@ class Driver:
             ("reset_after", [Step("run")], "word"),
         ):
             yield self._node(fault, prefix, _always(verb), self._every_signal)
+        for prefix in ([], [opened]):
+            yield self._node("chain_dead", prefix, _always("run"), self._signals_at_supplies)
 
     def _every_signal(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
         for death in _deaths(passed, 1):
@@ -205,6 +209,9 @@ class Driver:
                 for by in SIGNALS:
                     yield Death(death.point, 1, by)
                     yield Death(death.point, 1, by, True)
+
+    def _signals_at_supplies(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
+        yield from (d for d in self._every_signal(so_far, passed) if d.point.startswith("supply."))
 
     def _words(self) -> Iterator[Steps]:
         """A person's word, by someone who is interrupted at every point of it."""
@@ -315,6 +322,13 @@ def _deaths(passed: Sequence[str], most: int = MOST_PASSINGS) -> Iterator[Death]
     """A death at each of the first passings of each point."""
     for point, count in Counter(passed).items():
         yield from (Death(point, n) for n in range(1, min(count, most) + 1))
+
+
+def _rare(fault: str) -> float:
+    """How much more seldom than others its deaths are played."""
+    if fault in PAIRS:
+        return RARE
+    return SELDOM if FAULTS[fault].chain and fault != "chain_dead" else 1.0
 
 
 def _always(verb: str) -> Callable[[str], str]:

@@ -21,6 +21,7 @@ class Fault:
         retry: `retry:`.
         full: at this passing of `submit.answered` the ledger's disk is full, for the first run; 0 for never.
         spooled: it dies when so many ids are in the spool.
+        chain: each job begins with the output of the one before it.
         whole: the batch is recorded before its first job is sent, so that both POSTs can be on the wire together.
     """
 
@@ -31,6 +32,7 @@ class Fault:
     retry: RetryBudget = field(default_factory=RetryBudget)
     full: int = 0
     spooled: int = 1
+    chain: bool = False
     whole: bool = False
 
 
@@ -96,6 +98,12 @@ _ALONE: dict[str, Fault] = {
         Plan([Rule("media", "gone", first=2, last=ALWAYS)], polls=1, last_frame=True),
         jobs=1,
     ),
+    # Chains: the second look at the first output is whether it is still there.
+    "chain": Fault(Plan(polls=1), jobs=3, chain=True),
+    "chain_gone": Fault(Plan([Rule("media", "gone", first=2, last=2)], polls=1), jobs=2, chain=True),
+    "chain_dead": Fault(Plan([Rule("media", "gone", first=2, last=ALWAYS)], polls=1), jobs=2, chain=True),
+    "chain_lost": Fault(Plan([Rule("post", "reset_after", first=2, last=2)], polls=1), jobs=3, chain=True),
+    "chain_failed": Fault(Plan([Rule("task", "moderate")], polls=1), jobs=2, chain=True),
     # Money.
     "tight": Fault(jobs=3, budget=2 * CREDITS),
     "tight_narrow": Fault(jobs=3, budget=2 * CREDITS, in_flight=1),

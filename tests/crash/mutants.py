@@ -18,7 +18,7 @@ from batchrunner.core import lifecycle
 from batchrunner.core.job import Problem
 from batchrunner.engine import recover
 from batchrunner.ledger import transitions
-from batchrunner.providers import answers, fetch, media, reapi
+from batchrunner.providers import answers, fetch, http, media, reapi, replies
 from batchrunner.providers.base import BeforeSend
 from batchrunner.providers.wire import Key
 
@@ -51,14 +51,14 @@ def _late_intent() -> None:
         await before_send()
         return answer
 
-    reapi.ReApi.submit = late  # type: ignore[method-assign]
+    reapi.ReApi.submit = late  # type: ignore[assignment,method-assign]
 
 
 def _retry_post() -> None:
     """A doubtful answer counts as none."""
     decide = answers.submit_answer
 
-    def sure(reply: answers.Reply, key: Key, now: float | None = None) -> e.SubmitAnswer:
+    def sure(reply: replies.Reply, key: Key, now: float | None = None) -> e.SubmitAnswer:
         answer = decide(reply, key, now)
         return e.NotSent(answer.problem) if isinstance(answer, e.Ambiguous) else answer
 
@@ -67,7 +67,7 @@ def _retry_post() -> None:
 
 def _redirects() -> None:
     """A POST is sent on to where the server points, and nobody minds that it is sent twice."""
-    request, hook = aiohttp.ClientSession._request, reapi._hook
+    request, hook = aiohttp.ClientSession._request, http._hook
 
     async def follow(self: aiohttp.ClientSession, *arguments: Any, **more: Any) -> aiohttp.ClientResponse:
         return await request(self, *arguments, **(more | {"allow_redirects": True}))
@@ -77,7 +77,7 @@ def _redirects() -> None:
             await hook(_session, context, _params)
 
     aiohttp.ClientSession._request = follow  # type: ignore[method-assign]
-    reapi._hook = careless
+    http._hook = careless
 
 
 def _no_media_check() -> None:
@@ -106,8 +106,8 @@ def _no_echo() -> None:
     """A poll's answer may be about any task."""
     decide = answers._task
 
-    def blind(reply: answers.Reply, task_id: str, key: Any, now: float | None = None) -> e.PollAnswer:
-        obj = answers._object(reply)
+    def blind(reply: replies.Reply, task_id: str, key: Any, now: float | None = None) -> e.PollAnswer:
+        obj = replies.json_object(reply)
         return decide(reply, obj, key) if obj is not None else e.PollFailed(Problem("?"))
 
     answers.poll_answer = blind

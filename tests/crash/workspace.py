@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from batchrunner.core.chain import Need
 from batchrunner.core.job import JobSpec
 from batchrunner.core.keys import fingerprint, job_key
 from batchrunner.core.polling import PollPolicy
@@ -30,8 +32,11 @@ SETTINGS = Settings(
 class Jobs:
     """Job specs as a manifest has them."""
 
-    def __init__(self, number: int, price: int) -> None:
-        self._jobs = [_job(f"shot{n}", price) for n in range(number)]
+    def __init__(self, number: int, price: int, *, chain: bool = False) -> None:
+        self._jobs: list[JobSpec] = []
+        for n in range(number):
+            last = self._jobs[-1] if chain and self._jobs else None
+            self._jobs.append(_job(f"shot{n}", price, last))
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -40,8 +45,10 @@ class Jobs:
         return iter(self._jobs)
 
 
-def _job(shot: str, price: int) -> JobSpec:
-    request = {"model": MODEL, "prompt": f"a {shot}", "duration": 5}
+def _job(shot: str, price: int, last: JobSpec | None) -> JobSpec:
+    request: dict[str, Any] = {"model": MODEL, "prompt": f"a {shot}", "duration": 5}
+    if last is not None:
+        request["first_frame_image"] = Need(last.key, last.fingerprint, "output_url").reference
     key = job_key(shot, {}, 1)
     return JobSpec(
         key=key,
@@ -91,6 +98,7 @@ class Workspace:
             in_flight=self.fault.in_flight,
             retry=self.fault.retry,
             output_dir=self.outputs,
-            jobs=Jobs(self.fault.jobs, self.fault.plan.credits),
+            jobs=Jobs(self.fault.jobs, self.fault.plan.credits, chain=self.fault.chain),
             warnings=(),
+            chained=self.fault.chain,
         )

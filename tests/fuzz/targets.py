@@ -39,9 +39,9 @@ from batchrunner.manifest import Finding, Manifest, ManifestError, checks, event
 from batchrunner.manifest.outputs import normal, path_problem
 from batchrunner.manifest.requests import ModelRules
 from batchrunner.manifest.schema_errors import gate
-from batchrunner.providers import answers
-from batchrunner.providers.answers import Reply
+from batchrunner.providers import answers, replies
 from batchrunner.providers.base import Balance, BalanceAnswer
+from batchrunner.providers.replies import Reply
 from batchrunner.providers.wire import MAX_ANSWER, Key, parse_base
 
 MAX_MESSAGE = 8000
@@ -298,8 +298,8 @@ def check_poll(found: e.PollAnswer, reply: Reply, told: Any) -> None:
         assert 200 <= reply.status <= 299
         assert TASK in (told.get("id"), told.get("task_id")) or told.get("data"), "another task's answer"
     if isinstance(found, e.Completed):
-        assert 0 < len(found.urls) <= answers.MAX_URLS
-        assert all(0 < len(url) <= answers.MAX_URL for url in found.urls)
+        assert 0 < len(found.urls) <= replies.MAX_URLS
+        assert all(0 < len(url) <= replies.MAX_URL for url in found.urls)
         spent = told["usage"].get("credits") if isinstance(told.get("usage"), dict) else None
         assert found.credits is None or (type(found.credits) is int and found.credits == spent), "credits made up"
     if isinstance(found, e.TaskFailed):
@@ -323,11 +323,11 @@ def check_words(found: object) -> None:
     repr(found).encode()
     problem = getattr(found, "problem", None)
     if isinstance(problem, Problem):
-        assert 0 < len(problem.message) <= 2 * answers.MAX_MESSAGE
+        assert 0 < len(problem.message) <= 2 * replies.MAX_MESSAGE
         assert problem.code is None or (
-            abs(problem.code) < 2**63 if isinstance(problem.code, int) else len(problem.code) <= answers.MAX_WORD
+            abs(problem.code) < 2**63 if isinstance(problem.code, int) else len(problem.code) <= replies.MAX_WORD
         )
-        assert problem.request_id is None or 0 < len(problem.request_id) <= answers.MAX_WORD
+        assert problem.request_id is None or 0 < len(problem.request_id) <= replies.MAX_WORD
     wait = getattr(found, "retry_after", None)
     assert wait is None or 0 <= wait < math.inf
 

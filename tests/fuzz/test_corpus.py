@@ -11,8 +11,8 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.text import visible
 from batchrunner.manifest import Finding, Manifest, ManifestError, expand
-from batchrunner.providers.answers import Reply
 from batchrunner.providers.base import Balance
+from batchrunner.providers.replies import Reply
 from tests.cli_support import call
 from tests.fuzz import targets
 from tests.fuzz.mutate import CORPUS, mutate

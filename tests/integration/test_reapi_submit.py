@@ -25,7 +25,8 @@ from batchrunner.core.events import (
     SubmitAnswer,
     Throttled,
 )
-from batchrunner.providers.reapi import ReApi, ReApiSettings, _Post
+from batchrunner.providers.http import _Post
+from batchrunner.providers.reapi import ReApi, ReApiSettings
 from batchrunner.providers.wire import read_into
 from tests.raw_server import Peer, RawServer, Script, envelope, http, once
 
@@ -568,7 +569,7 @@ async def test_cancelled_when_it_may_have_been_sent(sent: bytes) -> None:
             return await read_into(content, into)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("batchrunner.providers.reapi.read_into", spy)
+            patch.setattr("batchrunner.providers.http.read_into", spy)
             task = asyncio.create_task(provider.submit(MODEL, REQUEST, Hook()))
             await asked.wait()
             if sent:
@@ -604,7 +605,7 @@ def test_the_end_of_the_process_is_let_through() -> None:
             verdicts.append(await provider.submit(MODEL, REQUEST, Hook()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchrunner.providers.reapi.read_into", dying)
+        patch.setattr("batchrunner.providers.http.read_into", dying)
         with pytest.raises(SystemExit):
             asyncio.run(run())
     assert not verdicts

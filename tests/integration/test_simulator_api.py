@@ -116,6 +116,7 @@ async def test_the_life_of_a_task(http: aiohttp.ClientSession, clock: Clock) -> 
             "model": "kling-3-0-turbo",
             "request_sha256": hashlib.sha256(body).hexdigest(),
             "prompt": SHOT["prompt"],
+            "uses": [],
             "credits": 630,
             "status": "completed",
             "error": None,

@@ -38,6 +38,7 @@ def _mutant(name: str, mistake: str, file: str, old: str, new: str, *tests: str)
 
 
 REAPI, ANSWERS, WIRE, FETCH = "providers/reapi.py", "providers/answers.py", "providers/wire.py", "providers/fetch.py"
+HTTP, REPLIES = "providers/http.py", "providers/replies.py"
 MEDIA, GUARD, FOLDERS = "providers/media.py", "providers/netguard.py", "providers/folders.py"
 SUBMIT, POLL, DOWNLOAD, RUNNER = "engine/submit.py", "engine/poll.py", "engine/download.py", "engine/runner.py"
 CONTROL, FILES, SPOOL, RECOVER = "engine/control.py", "engine/files.py", "engine/spool.py", "engine/recover.py"
@@ -67,7 +68,7 @@ INTENT = (
     _mutant(
         "no_intent",
         "Nothing is recorded before a POST.",
-        REAPI,
+        HTTP,
         "await self.before_send()",
         "pass",
         f"{POSTS}::test_the_hook_is_awaited_before_the_first_byte",
@@ -75,7 +76,7 @@ INTENT = (
     _mutant(
         "late_intent",
         "The intent is committed when the answer has begun to come, not before the first byte.",
-        REAPI,
+        HTTP,
         "trace.on_request_headers_sent.append(_hook)",
         "trace.on_request_end.append(_hook)",
         f"{POSTS}::test_the_hook_is_awaited_before_the_first_byte",
@@ -83,7 +84,7 @@ INTENT = (
     _mutant(
         "dead_connection_used",
         "A connection that the server closed during the commit is written to all the same.",
-        REAPI,
+        HTTP,
         "if protocol is None or protocol.should_close or not protocol.is_connected():",
         "if protocol is None:",
         f"{POSTS}::test_a_server_that_speaks_or_leaves_before_it_is_asked",
@@ -91,7 +92,7 @@ INTENT = (
     _mutant(
         "second_send_allowed",
         "One intent lets a POST go out twice.",
-        REAPI,
+        HTTP,
         "if self.open:\n            raise",
         "if False:\n            raise",
         f"{POSTS}::test_a_second_send_of_one_post_is_refused",
@@ -99,7 +100,7 @@ INTENT = (
     _mutant(
         "clock_starts_early",
         "The time allowed for an answer runs while the intent is being committed.",
-        REAPI,
+        HTTP,
         "asyncio.timeout(None) as post.deadline",
         "asyncio.timeout(post.allowed) as post.deadline",
         f"{POSTS}::test_the_clock_of_a_post_starts_when_the_intent_is_durable",
@@ -173,7 +174,7 @@ SENT_AGAIN = (
     _mutant(
         "post_redirected",
         "A POST follows redirects.",
-        REAPI,
+        HTTP,
         "allow_redirects=False,\n                    trace_request_ctx=post",
         "allow_redirects=True,\n                    trace_request_ctx=post",
         f"{POSTS}::test_no_redirect_is_followed",
@@ -181,7 +182,7 @@ SENT_AGAIN = (
     _mutant(
         "poll_redirected",
         "A poll follows redirects, with the key.",
-        REAPI,
+        HTTP,
         "encoded=True), allow_redirects=False",
         "encoded=True), allow_redirects=True",
         f"{POLLS}::test_no_redirect_is_followed",
@@ -197,18 +198,18 @@ SENT_AGAIN = (
     _mutant(
         "post_retried_on_reset",
         "A POST whose connection broke is sent again.",
-        REAPI,
+        HTTP,
         "        return self._verdict(post, failure)",
         "        if isinstance(failure, aiohttp.ClientConnectionError) and post.open:\n"
         "            post = _Post(before_send, self._settings.submit_timeout)\n"
-        "            failure = await self._post(known.endpoint, canonical_json(request), post, label)\n"
+        "            failure = await self._post(known.endpoint, self._body(known, request), post, label)\n"
         "        return self._verdict(post, failure)",
         f"{POSTS}::test_a_reset",
     ),
     _mutant(
         "post_retried_on_500",
         "A 5xx counts as not sent, so that the job goes back to pending.",
-        ANSWERS,
+        REPLIES,
         "        case 429:\n            return Throttled(problem,",
         "        case 500 | 502 | 503 | 504:\n            return NotSent(problem)\n"
         "        case 429:\n            return Throttled(problem,",
@@ -217,7 +218,7 @@ SENT_AGAIN = (
     _mutant(
         "post_retried_on_nonsense",
         "A malformed answer counts as none.",
-        REAPI,
+        HTTP,
         "        return Ambiguous(explain(failure)",
         "        if isinstance(failure, aiohttp.ClientResponseError):\n            return NotSent(explain(failure))\n"
         "        return Ambiguous(explain(failure)",
@@ -226,17 +227,17 @@ SENT_AGAIN = (
     _mutant(
         "status_from_an_exception",
         "The status of an exception counts as the server's word.",
-        REAPI,
+        HTTP,
         "        return Ambiguous(explain(failure)",
         "        if isinstance(failure, aiohttp.ClientResponseError) and failure.status == 400:\n"
-        "            return answers.Rejected(explain(failure))\n"
+        "            return Rejected(explain(failure))\n"
         "        return Ambiguous(explain(failure)",
         f"{POSTS}::test_everything_else_is_ambiguous",
     ),
     _mutant(
         "connections_shared",
         "POSTs use kept connections, which the server may have closed.",
-        REAPI,
+        HTTP,
         "force_close=True",
         "force_close=False",
         f"{POSTS}::test_every_post_has_a_connection_of_its_own",
@@ -244,7 +245,7 @@ SENT_AGAIN = (
     _mutant(
         "poll_resent",
         "aiohttp sends a GET again by itself, past every limit.",
-        REAPI,
+        HTTP,
         "session._retry_connection = False",
         "session._retry_connection = True",
         f"{POLLS}::test_a_dead_kept_connection_is_a_failed_poll_and_no_second_get",
@@ -252,7 +253,7 @@ SENT_AGAIN = (
     _mutant(
         "cancelled_post_forgotten",
         "A POST that is cancelled on the wire raises instead of answering.",
-        REAPI,
+        HTTP,
         "except (KeyboardInterrupt,",
         "except (asyncio.CancelledError, KeyboardInterrupt,",
         f"{POSTS}::test_cancelled_when_it_may_have_been_sent",
@@ -377,25 +378,25 @@ ANSWERED = (
     _mutant(
         "doubt_is_a_failure",
         "A status that proves nothing counts as a refusal.",
-        ANSWERS,
-        'return Ambiguous(_evidence(reply, "unexpected_status"',
-        'return Rejected(_evidence(reply, "unexpected_status"',
+        REPLIES,
+        'return Ambiguous(evidence_of(reply, "unexpected_status"',
+        'return Rejected(evidence_of(reply, "unexpected_status"',
         f"{POSTS}::test_everything_else_is_ambiguous",
     ),
     _mutant(
         "any_400_believed",
         "A 4xx without the provider's envelope (a proxy's page) counts as a refusal.",
-        ANSWERS,
+        REPLIES,
         "    if error is None:\n        return Ambiguous(",
         "    if error is None and 400 <= reply.status < 500:\n"
-        '        return Rejected(_evidence(reply, "refused", "refused", obj, key))\n'
+        '        return Rejected(evidence_of(reply, "refused", "refused", error, key))\n'
         "    if error is None:\n        return Ambiguous(",
         f"{POSTS}::test_everything_else_is_ambiguous",
     ),
     _mutant(
         "cut_error_believed",
         "An error of which only a part was read counts as proof.",
-        ANSWERS,
+        REPLIES,
         "if reply.cut or named or",
         "if named or",
         POSTS,
@@ -404,7 +405,7 @@ ANSWERED = (
     _mutant(
         "error_with_an_id_believed",
         "An error that names a task counts as proof that none was created.",
-        ANSWERS,
+        REPLIES,
         "if reply.cut or named or",
         "if reply.cut or",
         f"{POSTS}::test_everything_else_is_ambiguous",
@@ -412,7 +413,7 @@ ANSWERED = (
     _mutant(
         "first_of_two_ids",
         "Of an answer that names two tasks the first is taken.",
-        ANSWERS,
+        REPLIES,
         "if any(other != first for other in named):",
         "if False:",
         f"{POSTS}::test_everything_else_is_ambiguous",
@@ -420,7 +421,7 @@ ANSWERED = (
     _mutant(
         "any_text_is_an_id",
         "A task id may be any text, and goes into the URL as it is.",
-        ANSWERS,
+        REPLIES,
         "isinstance(text, str) and _ID.fullmatch(text) is not None and text",
         "isinstance(text, str) and text",
         f"{POSTS}::test_everything_else_is_ambiguous",
@@ -431,14 +432,14 @@ ANSWERED = (
         "A task id from the ledger goes into the URL unchecked and unescaped.",
         (
             Edit(REAPI, "{quote(task_id, safe='')}", "{task_id}"),
-            Edit(REAPI, "if not answers.usable_task_id(task_id):", "if False:"),
+            Edit(HTTP, "if not usable_task_id(task_id):", "if False:"),
         ),
         (f"{POLLS}::test_what_is_no_task_id_is_not_asked_for",),
     ),
     _mutant(
         "poll_id_not_checked",
         "A poll's answer may be about any task.",
-        ANSWERS,
+        REPLIES,
         "if not named or any(value != task_id for value in named):",
         "if False:",
         f"{POLLS}::test_poll_that_says_little",
@@ -446,9 +447,9 @@ ANSWERED = (
     _mutant(
         "any_404_is_missing",
         "A proxy's 404 counts as the provider not knowing the task.",
-        ANSWERS,
-        "    if reply.status == 404 and error is not None:\n        return Missing(_problem(reply, error, key))",
-        "    if reply.status == 404:\n        return Missing(_problem(reply, error or {}, key))",
+        REPLIES,
+        "    if reply.status == 404 and error is not None:\n        return Missing(problem_of(reply, error, key))",
+        "    if reply.status == 404:\n        return Missing(problem_of(reply, error or {}, key))",
         f"{POLLS}::test_poll_that_says_little",
     ),
     Mutant(
@@ -471,7 +472,7 @@ ANSWERED = (
     _mutant(
         "bomb_unpacked",
         "A compressed answer is unpacked whole before its size is looked at.",
-        ANSWERS,
+        REPLIES,
         "inflate.decompress(body, MAX_ANSWER + 1)",
         "inflate.decompress(body)",
         "tests/unit/test_answers.py::test_a_bomb_is_not_unpacked",
@@ -909,7 +910,7 @@ SECRETS = (
     _mutant(
         "proxy_trusted",
         "A proxy of the environment sees every call.",
-        REAPI,
+        HTTP,
         "trust_env=False",
         "trust_env=True",
         f"{POSTS}::test_proxies_of_the_environment_are_not_used",

@@ -19,8 +19,8 @@ from batchrunner import app, night
 from batchrunner.core.polling import PollPolicy
 from batchrunner.engine import control
 from batchrunner.engine.ports import Settings
-from batchrunner.environment import provider_settings
 from batchrunner.providers import fetch
+from batchrunner.providers.reapi import ReApi, ReApiSettings
 
 GATE = "NETWORK_GATE"
 """Environment variable: a file that must be there before an intent is recorded."""
@@ -73,8 +73,12 @@ def make_impatient() -> None:
         (app, "run", run_quickly),
         (
             night,
-            "provider_settings",
-            lambda: replace(provider_settings(), submit_timeout=patience["submit"], poll_timeout=patience["poll"]),
+            "connect",
+            lambda kind, how, clock, models: ReApi(
+                ReApiSettings(how.base_url, how.key, submit_timeout=patience["submit"], poll_timeout=patience["poll"]),
+                clock,
+                models,
+            ),
         ),
         (fetch, "Fetcher", partial(fetch.Fetcher, stall_timeout=patience["stall"], max_bytes=patience["largest"])),
         (control, "UNREACHABLE_AT_START", patience["unreachable"]),

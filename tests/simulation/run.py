@@ -47,8 +47,8 @@ from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.writer import InlineDatabase
 from batchrunner.manifest import Manifest
 from batchrunner.night import Night, RunOptions, RunResult, Watcher
+from batchrunner.providers.base import Access, Provider, ProviderKind
 from batchrunner.providers.fetch import Fetcher
-from batchrunner.providers.reapi import ReApi, ReApiSettings
 from tests.simulation.loop import Died, Life, SimLoop, Stuck
 from tests.simulation.oracle import Books, judge, judge_end, judge_recorded, judge_times, judge_whole
 from tests.simulation.world import BASE_URL, KEY, Hold, Post, Weather, World
@@ -350,15 +350,15 @@ class _Listener(Watcher):
 class _Night(Night):
     """The night with the key and the address given, not read from the environment."""
 
-    made: list[ReApi | Fetcher]
+    made: list[Provider | Fetcher]
 
-    async def _connect(self) -> tuple[ReApi, Fetcher]:
-        found = await super()._connect()
+    async def _connect(self, name: str) -> tuple[Provider, Fetcher]:
+        found = await super()._connect(name)
         self.made.extend(found)
         return found
 
-    async def _provider_settings(self) -> ReApiSettings:
-        return ReApiSettings(base_url=BASE_URL, key=KEY)
+    async def _access(self, kind: ProviderKind) -> Access:
+        return Access(BASE_URL, KEY)
 
 
 # --- A seed ----------------------------------------------------------------------------------------------
@@ -488,7 +488,7 @@ class Simulation:
         if death is not None and death.seconds:
             world.timeline.at(world.timeline.now + death.seconds, self._strike, life, loop, death)
         opened: list[LateDatabase] = []
-        made: list[ReApi | Fetcher] = []
+        made: list[Provider | Fetcher] = []
         spools: list[Spool] = []
         listener = _Listener(world, life)
         locks: list[RunLock] = []
@@ -531,7 +531,7 @@ class Simulation:
         listener: Watcher,
         killer: Killer,
         opened: list[LateDatabase],
-        made: list[ReApi | Fetcher],
+        made: list[Provider | Fetcher],
         spools: list[Spool],
         locks: list[RunLock],
     ) -> RunResult:
@@ -619,7 +619,7 @@ class Simulation:
         loop: SimLoop,
         life: Life,
         opened: list[LateDatabase],
-        made: list[ReApi | Fetcher],
+        made: list[Provider | Fetcher],
         spools: list[Spool],
         locks: list[RunLock],
     ) -> None:
@@ -665,7 +665,7 @@ class Simulation:
             world.violation(text)
 
 
-def _forget_sessions(part: ReApi | Fetcher) -> None:
+def _forget_sessions(part: Provider | Fetcher) -> None:
     """Sessions of a dead process are not closed; nobody is told that they are not."""
     for name in ("_submits", "_polls", "_session"):
         session = getattr(part, name, None)

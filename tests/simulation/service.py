@@ -165,7 +165,7 @@ class Service:
         await asyncio.sleep(back)
         return answer
 
-    async def poll(self, task_id: str) -> e.PollAnswer:
+    async def poll(self, task_id: str, model: str = "") -> e.PollAnswer:
         back = await self._there()
         self._work()
         self.polls.append(self.now)
@@ -180,6 +180,10 @@ class Service:
             answer = e.Completed((f"https://cdn.reapi.ai/{task_id}.mp4",))
         await asyncio.sleep(back)
         return answer
+
+    @property
+    def loopback(self) -> bool:
+        return False
 
     async def balance(self) -> Balance:
         return Balance(10**9)

@@ -32,7 +32,7 @@ from batchrunner.engine.runner import Runner
 from batchrunner.engine.submit import Submitter
 from batchrunner.ledger import store, transitions
 from batchrunner.ledger.store import Ledger
-from batchrunner.providers import answers, media, reapi
+from batchrunner.providers import answers, http, media
 from batchrunner.providers.fetch import Fetcher, LinkDead
 from batchrunner.providers.reapi import ReApi
 from tests.simulation.run import Death, Plan, collected, many, play
@@ -199,7 +199,7 @@ def _redirects_followed(patch: Patch) -> None:
     async def mutant(self: Any, *arguments: Any, **words: Any) -> Any:
         return await real(self, *arguments, **(words | {"allow_redirects": True}))
 
-    release = reapi._Post.release
+    release = http._Post.release
 
     async def unguarded(self: Any) -> None:
         self.open = False
@@ -207,7 +207,7 @@ def _redirects_followed(patch: Patch) -> None:
         self.before_send, self.open = _nothing, True
 
     patch.setattr(aiohttp.ClientSession, "_request", mutant)
-    patch.setattr(reapi._Post, "release", unguarded)
+    patch.setattr(http._Post, "release", unguarded)
 
 
 def _money(patch: Patch, wrong: Callable[[e.Event], Money | None]) -> None:

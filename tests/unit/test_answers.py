@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from batchrunner.core.events import Accepted, Ambiguous, PollAnswer, PollFailed, SubmitAnswer, Throttled
 from batchrunner.core.job import Problem
 from batchrunner.providers import answers
-from batchrunner.providers.answers import Reply, retry_after_seconds, usable_task_id
 from batchrunner.providers.base import BalanceAnswer
+from batchrunner.providers.replies import MAX_MESSAGE, MAX_WORD, Reply, retry_after_seconds, usable_task_id
 from batchrunner.providers.wire import MAX_ANSWER, Key
 
 KEY = Key("rk_live_canary_0123456789")
@@ -64,9 +64,9 @@ def _storable(value: object) -> bool:
     """No secret in it, and nothing that SQLite could not hold."""
     if isinstance(value, Problem):
         assert value.message
-        assert len(value.message) <= 2 * answers.MAX_MESSAGE
+        assert len(value.message) <= 2 * MAX_MESSAGE
         assert value.code is None or isinstance(value.code, str) or abs(value.code) < 2**63
-        assert value.request_id is None or 0 < len(value.request_id) <= answers.MAX_WORD
+        assert value.request_id is None or 0 < len(value.request_id) <= MAX_WORD
     return KEY.reveal() not in repr(value)
 
 

@@ -197,7 +197,7 @@ def test_a_look_asks_for_the_balance_where_there_is_a_key(manifest: Path, monkey
     call("approve", "dog-1")
     asked: list[Path] = []
 
-    def told(db: Path, connection: object) -> Funds:
+    def told(db: Path, connection: object, providers: object) -> Funds:
         asked.append(db)
         return Funds(700)
 

@@ -67,6 +67,7 @@ async def test_status(ledger: Ledger, ask: Ask) -> None:
         "credits": {"spent": 1260, "reserved": 1260, "at_risk": 630, "estimated": 8 * 630, "max": 9999},
         "old": {},
         "media_warnings": 0,
+        "waiting": 0,
         "output_dir": "/out/night",
         "run": None,
         "unrecorded": 0,

@@ -400,7 +400,7 @@ SNAPSHOT = {
     "account": ("provider:TEXT! origin:TEXT! hold_until:REAL!=0",),
     "attempt": (
         "job_id:INTEGER! number:INTEGER! batch_id:INTEGER! credits:INTEGER! money:TEXT! consent:TEXT",
-        "intent_at:REAL! answered_at:REAL ended_at:REAL outcome:TEXT task_id:TEXT request_id:TEXT",
+        "intent_at:REAL! answered_at:REAL ended_at:REAL outcome:TEXT task_id:TEXT request_id:TEXT request:TEXT",
     ),
     "batch": (
         "id:INTEGER name:TEXT! provider:TEXT! manifest:TEXT! profile:TEXT output_dir:TEXT!",
@@ -425,6 +425,7 @@ SNAPSHOT = {
         "job_id:INTEGER! attempt:INTEGER! number:INTEGER! kind:TEXT! url:TEXT! file:TEXT sha256:TEXT bytes:INTEGER",
         "facts:TEXT! warnings:TEXT! checked_at:REAL!",
     ),
+    "need": ("job_id:INTEGER! parent:TEXT! fingerprint:TEXT! problem:TEXT!=''",),
     "latency": ("id:INTEGER model:TEXT! seconds:INTEGER took:REAL!",),
     "legal": ("from_state:TEXT! to_state:TEXT!",),
     "pace": ("provider:TEXT! submits_per_minute:REAL in_flight:INTEGER calls_per_minute:REAL learned_at:REAL!",),

@@ -82,6 +82,7 @@ async def test_the_whole_way(path: Address, clock: FakeClock) -> None:
             "outcome": "stored",
             "task_id": "task_1",
             "request_id": "req_1",
+            "request": None,
         }
         assert [
             (h["at"] - START, h["attempt"], h["from_state"], h["to_state"], h["event"], h["reason"]) for h in history

@@ -402,11 +402,6 @@ END $$;
 CREATE FUNCTION json_each(document TEXT) RETURNS TABLE (value TEXT) LANGUAGE sql IMMUTABLE STRICT AS $$
   SELECT e.value FROM json_array_elements_text(document::json) AS e (value) $$;
 
-CREATE FUNCTION json_array_of(parts TEXT[]) RETURNS TEXT LANGUAGE sql IMMUTABLE AS $$
-  SELECT array_to_json(parts)::text $$;
-
-CREATE AGGREGATE json_group_array(TEXT) (SFUNC = array_append, STYPE = TEXT[], INITCOND = '{}', FINALFUNC = json_array_of);
-
 -- A value of SQLite's type ANY.
 CREATE FUNCTION any_value(value TEXT) RETURNS JSONB LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT to_jsonb(value) $$;
 CREATE FUNCTION any_value(value BIGINT) RETURNS JSONB LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT to_jsonb(value) $$;

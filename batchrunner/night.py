@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -43,7 +42,9 @@ from .exits import (
     UsageError,
 )
 from .ledger import queries
+from .ledger.address import Address
 from .ledger.errors import LedgerUnusable, WriteFailed
+from .ledger.sql import Row
 from .ledger.store import Ledger
 from .planning import hold_to, promotion_of
 from .recording import names_of, record, to_resume
@@ -83,7 +84,7 @@ class RunOptions:
         crash: called with the name of every durable step; for tests.
     """
 
-    db: Path
+    db: Address
     manifests: list[Manifest] = field(default_factory=list)
     promotion: Promotion | None = None
     batches: Sequence[str] = ()
@@ -272,11 +273,16 @@ class Night:
     def _output_kind(self, model: str) -> str:
         return self._models[model].output  # `_check_models` was before
 
-    def _site(self, row: sqlite3.Row) -> Site:
+    def _site(self, row: Row) -> Site:
         root = Path(row["output_dir"])
         extension = EXTENSIONS[self._output_kind(row["model"])]
         target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
         return Site(row["id"], root, target, json.loads(row["task_ids"]))
+
+    @property
+    def _beside(self) -> Path:
+        """What is kept on this machine for the ledger is named after it."""
+        return self._options.db if isinstance(self._options.db, Path) else self._ledger.beside
 
     # --- The run itself ----------------------------------------------------------------------------------
 
@@ -337,7 +343,7 @@ class Night:
         from .remote.desk import Desk
         from .remote.server import Server
 
-        server = Server(self._options.db, Desk(runner, self._observe))
+        server = Server(self._beside, Desk(runner, self._observe))
         why_not = await server.open()
         if why_not is not None:
             self._tell("remote_closed", message=why_not)
@@ -415,7 +421,7 @@ class Night:
     async def _simulator(self) -> str:
         from .simulator import Simulator, SimulatorSettings, parse_faults
 
-        state = self._options.db.with_name(self._options.db.name + ".account")
+        state = self._beside.with_name(self._beside.name + ".account")
         settings = SimulatorSettings(
             state=state,
             faults=parse_faults(list(self._options.faults)),

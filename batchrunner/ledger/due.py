@@ -62,6 +62,7 @@ def pending(
     limit: int,
     now: float,
     without: Sequence[tuple[str, int | None]],
+    provider: str | None,
     connection: sqlite3.Connection,
 ) -> tuple[list[sqlite3.Row], float | None]:
     if not batches:
@@ -69,6 +70,8 @@ def pending(
     condition, values = where(selection)
     condition += " AND NOT (model = ? AND seconds IS ?)" * len(without)
     known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
+    if provider is not None:
+        condition, known = f"{condition} AND provider = ?", (*known, provider)
     due = f"batch_id IN ({marks(batches)}) AND state = 'pending' AND current = 1 AND {condition} AND NOT {UNMET}"
     rows = _rows(
         connection,

@@ -35,13 +35,13 @@ prices: {minimax/video-01-director: {per: output, usd: 0.5}}
 shots:
   - {id: turbo, model: kling-3-0-turbo, duration: 5}
   - {id: wan, model: wan2.7-video, duration: 5}
-  - {id: gpt, model: gpt-image-2, takes: 4}
+  - {id: gpt, model: gpt-image-2, takes: 8}
   - {id: still, model: z-image}
   - {id: flux, model: black-forest-labs/flux-schnell, num_outputs: 2}
-  - {id: more, model: black-forest-labs/flux-schnell, takes: 4}
+  - {id: more, model: black-forest-labs/flux-schnell, takes: 8}
   - {id: cam, model: minimax/video-01-director, first_frame: "${shots.still.output_url}"}
   - {id: schnell, model: fal-ai/flux/schnell}
-  - {id: fast, model: fal-ai/flux/schnell, takes: 4}
+  - {id: fast, model: fal-ai/flux/schnell, takes: 8}
   - {id: k25, model: fal-ai/kling-video/v2.5-turbo/pro/image-to-video, first_frame: "${shots.schnell.output_url}"}
   - {id: end, model: grok-imagine-1.0-video, first_frame: "${shots.flux.output_url}"}
 """

@@ -184,7 +184,8 @@ class Supply:
         """What the service says of the parent's task now. A network that is away is waited for, as polls are."""
         clock, since, failures = self._deps.clock, self._deps.clock.monotonic(), 0
         while True:
-            await clock.sleep(self._control.hold())
+            while (held := self._control.hold()) > 0.0:
+                await clock.sleep(held)
             answer = await self._deps.provider.poll(parent.task_id, parent.model)
             self._deps.crash("supply.polled")
             found = await self._heed(answer, parent, number)

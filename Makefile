@@ -24,8 +24,9 @@ setup: $(STAMP) ## make .venv and install batchrunner in it
 demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh manifests/demo.sh
 
-test: $(STAMP) ## every test of the gate; installs Chromium for the pages' tests where it can
+test: $(STAMP) ## every test of the gate; installs Chromium and PostgreSQL for its tests where it can
 	@if sh tests/browser/chromium.sh; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
+	if sh tests/postgres/postgresql.sh; then BATCHRUNNER_REQUIRE_POSTGRES=1; export BATCHRUNNER_REQUIRE_POSTGRES; fi; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP) ## ruff and the import contract

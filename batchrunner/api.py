@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from .exits import DEFAULT_DB, UsageError, simulated_name
+from .ledger.address import Address, is_url, parse
 
 if TYPE_CHECKING:
     from .catalogue import Model
@@ -180,10 +181,16 @@ def _nobody(event: Event) -> None:
     del event
 
 
-def _ledger(db: PathLike | None, *, simulate: bool = False) -> Path:
-    if db is not None:
-        return Path(os.path.abspath(db))
-    path = Path(os.path.abspath(os.environ.get("BATCHRUNNER_DB") or DEFAULT_DB))
+def _ledger(db: PathLike | None, *, simulate: bool = False) -> Address:
+    text = os.fspath(db if db is not None else os.environ.get("BATCHRUNNER_DB") or DEFAULT_DB)
+    simulate = simulate and db is None
+    if is_url(text):
+        try:
+            server = parse(text)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return server.simulated if simulate else server
+    path = Path(os.path.abspath(text))
     return path.with_name(simulated_name(path.name)) if simulate else path
 
 

@@ -6,7 +6,6 @@ import asyncio
 import datetime
 import os
 import signal
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
@@ -20,8 +19,10 @@ from .engine.clock import Clock, SystemClock, local_now
 from .engine.ports import Settings
 from .engine.spool import Spool
 from .exits import UsageError
+from .ledger.address import Address
 from .ledger.connection import open_reader
 from .ledger.errors import LedgerBusy, LedgerUnusable
+from .ledger.sql import Connection
 from .ledger.store import Ledger
 from .night import Night, RunOptions, RunResult, Watcher, exit_code
 
@@ -53,15 +54,15 @@ async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:
             options = replace(options, until=options.until - (clock.monotonic() - began))
         stack.push_async_callback(ledger.close)
         try:
-            spool = Spool(options.db)
+            spool = Spool(ledger.beside)
         except OSError as error:
-            raise LedgerUnusable(f"can't prepare {options.db}.spool: {error.strerror}") from None
+            raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
         stack.callback(spool.close)
         night = Night(options, watcher, clock, ledger, spool, stack)
         return await night.run()
 
 
-async def open_ledger(db: Path, clock: Clock, wait: float, looked: Callable[[], bool] | None = None) -> Ledger:
+async def open_ledger(db: Address, clock: Clock, wait: float, looked: Callable[[], bool] | None = None) -> Ledger:
     """The ledger, as its one writer.
 
     Args:
@@ -81,11 +82,11 @@ async def open_ledger(db: Path, clock: Clock, wait: float, looked: Callable[[], 
             await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
 
 
-def look_early(db: Path) -> AbstractContextManager[EarlyLook]:
+def look_early(db: Address) -> AbstractContextManager[EarlyLook]:
     """Look at the whole ledger in a thread, beside what is done in the block. Made before the run lock is taken."""
     from .ledger.early import EarlyLook
 
-    return EarlyLook(db)
+    return EarlyLook(db if isinstance(db, Path) else None)
 
 
 def seconds_left(until: datetime.time, since: datetime.time | None = None) -> float:
@@ -119,7 +120,7 @@ def cannot_tell(sinks: Sequence[Sink]) -> list[str]:
     return problems(sinks, os.environ)
 
 
-def read_ledger(db: Path) -> sqlite3.Connection | None:
+def read_ledger(db: Address) -> Connection | None:
     """A read-only connection for `queries`, None where there is no ledger. Raises LedgerUnusable."""
     return open_reader(db)
 

@@ -24,6 +24,8 @@ from .engine.outputs import ordered
 from .exits import UsageError
 from .ledger import media as kept_media
 from .ledger import naming
+from .ledger.address import Address
+from .ledger.connection import exists
 from .ledger.media import Finished
 from .providers import decoder, media
 
@@ -66,7 +68,7 @@ class _Looked:
 
 
 def check(
-    db: Path,
+    db: Address,
     names: Sequence[str],
     *,
     decode: bool = False,
@@ -86,13 +88,13 @@ def check(
     Raises:
         UsageError: there is no ledger. Unknown: a name means nothing. LedgerBusy: a run holds it.
     """
-    if not db.exists():
+    if not exists(db):
         raise UsageError(f"no ledger at {db}; name it with --db")
     return asyncio.run(_check(db, names, decode, wait, tell or (lambda _done, _of: None)))
 
 
 async def _check(
-    db: Path, names: Sequence[str], decode: bool, wait: float, tell: Callable[[int, int], None]
+    db: Address, names: Sequence[str], decode: bool, wait: float, tell: Callable[[int, int], None]
 ) -> Checked:
     ledger = await open_ledger(db, SystemClock(), wait)
     loop, checked = asyncio.get_running_loop(), Checked()

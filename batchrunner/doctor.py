@@ -25,9 +25,11 @@ from .engine.ports import Settings
 from .environment import THIS_MACHINE, access, connect, has_key, kind_of
 from .exits import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, UsageError
 from .ledger import audit, queries
-from .ledger.connection import MIN_SQLITE, open_reader
+from .ledger.address import Address, Server
+from .ledger.connection import MIN_SQLITE, beside, holder, open_reader
 from .ledger.errors import LedgerUnusable
 from .ledger.files import NETWORK_FILESYSTEMS, filesystem_type, runner
+from .ledger.sql import Connection
 from .providers.base import Balance, Unavailable
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def exit_code(checks: list[Check]) -> int:
     return EXIT_FAILED if any(c.level is Level.FAIL for c in checks) else EXIT_OK
 
 
-def examine(db: Path, *, offline: bool) -> Iterator[Check]:
+def examine(db: Address, *, offline: bool) -> Iterator[Check]:
     """Every check, as it is made.
 
     Args:
@@ -169,8 +171,40 @@ def open_files_check(limit: int | None) -> Check:
 # --- Ledger and disk -------------------------------------------------------------------------------------
 
 
-def ledger(db: Path) -> Iterator[Check]:
+def ledger(db: Address) -> Iterator[Check]:
     """The ledger, its folder, its lock, its spool, and the folders of its batches."""
+    yield from _database(db) if isinstance(db, Server) else _file(db)
+
+
+def _database(db: Server) -> Iterator[Check]:
+    """A ledger in PostgreSQL."""
+    try:
+        connection = open_reader(db)
+    except LedgerUnusable as unusable:
+        yield Check("ledger", Level.FAIL, str(unusable), "docs/cluster.md says what a ledger in PostgreSQL needs")
+        return
+    if connection is None:
+        yield Check("ledger", Level.OK, f"none at {db} yet; the first run makes it")
+        return
+    try:
+        damaged = audit.find_everywhere(connection)
+        if damaged is not None:
+            yield Check("ledger", Level.FAIL, f"{db} is damaged: {damaged}", "keep it, and restore a copy")
+            return
+        batches = len(queries.batch_names(connection))
+        yield Check("ledger", Level.OK, f"{db}: sound, {batches} batch{'es' if batches != 1 else ''}")
+        who = holder(db)
+        yield Check("lock", Level.OK, "free" if who is None else f"a run is alive ({who})")
+        there = beside(db)
+        if there is not None:
+            yield _folder(there)
+            yield from _spool(there)
+        yield from _outputs(connection)
+    finally:
+        connection.close()
+
+
+def _file(db: Path) -> Iterator[Check]:
     yield _folder(db)
     kind = filesystem_type(db.parent)
     if kind in NETWORK_FILESYSTEMS:
@@ -216,7 +250,7 @@ def _room(name: str, folder: Path) -> Check:
     return Check(name, Level.OK, text)
 
 
-def _contents(db: Path, connection: sqlite3.Connection) -> Check:
+def _contents(db: Path, connection: Connection) -> Check:
     damaged = audit.find_everywhere(connection)
     if damaged is not None:
         fix = "keep the file and restore a copy; `batchrunner export` may still read it"
@@ -251,7 +285,7 @@ def _spool(db: Path) -> Iterator[Check]:
             yield Check("spool", Level.WARN, text, fix)
 
 
-def _outputs(connection: sqlite3.Connection) -> Iterator[Check]:
+def _outputs(connection: Connection) -> Iterator[Check]:
     for folder in queries.output_folders(connection, FOLDERS):
         there = Path(folder)
         while not there.exists() and there != there.parent:
@@ -265,7 +299,7 @@ def _outputs(connection: sqlite3.Connection) -> Iterator[Check]:
 # --- The account -----------------------------------------------------------------------------------------
 
 
-def account(db: Path, *, offline: bool) -> Iterator[Check]:
+def account(db: Address, *, offline: bool) -> Iterator[Check]:
     """Of each provider: key, server, balance and clock. Without any key, that a paid run needs one."""
     with_key = False
     for name in plugins.names():
@@ -284,7 +318,7 @@ def account(db: Path, *, offline: bool) -> Iterator[Check]:
         yield Check("key", Level.WARN, "no API key is set", fix)
 
 
-def _account(db: Path, kind: ProviderKind, *, offline: bool) -> Iterator[Check]:
+def _account(db: Address, kind: ProviderKind, *, offline: bool) -> Iterator[Check]:
     name = next(variable for variable in kind.keys if os.environ.get(variable))
     try:
         how = access(kind)
@@ -309,7 +343,7 @@ def _base_alone(kind: ProviderKind) -> Iterator[Check]:
         yield Check("server", Level.OK, origin)
 
 
-def _server(db: Path, kind: ProviderKind, provider: Provider) -> Check:
+def _server(db: Address, kind: ProviderKind, provider: Provider) -> Check:
     """Whether the server is the one that the ledger belongs to."""
     origin = provider.origin
     mine = THIS_MACHINE if provider.loopback else origin

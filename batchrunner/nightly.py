@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from .core.notice import Command, Mail, Sink, Webhook
 from .exits import UsageError
+from .ledger.address import Address
+from .ledger.postgres.place import place
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -49,7 +51,7 @@ class Nightly:
 
     batch: str
     manifest: Path
-    ledger: Path
+    ledger: Address
     folder: Path
     outputs: tuple[Path, ...]
     program: tuple[str, ...]
@@ -63,6 +65,11 @@ class Nightly:
     @property
     def name(self) -> str:
         return f"batchrunner-{self.batch}"
+
+    @property
+    def _kept(self) -> Path:
+        """The folder in which a run keeps what it may not lose."""
+        return self.ledger.parent if isinstance(self.ledger, Path) else place("").parent
 
     @property
     def service_file(self) -> Path:
@@ -129,7 +136,7 @@ class Nightly:
             )
         if self.owner is None:
             return SANDBOX
-        roots = dict.fromkeys(map(_existing, (self.ledger.parent, *self.outputs)))
+        roots = dict.fromkeys(map(_existing, (self._kept, *self.outputs)))
         return SANDBOX + SYSTEM_SANDBOX.format(paths=" ".join(_word(str(root)) for root in roots))
 
     def timer(self) -> str:
@@ -159,7 +166,7 @@ def install(
     until: datetime.time,
     system: bool,
     to: Path | None,
-    ledger: Path,
+    ledger: Address,
 ) -> Nightly:
     """What runs a manifest every night, from the current folder.
 

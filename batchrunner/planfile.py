@@ -14,6 +14,7 @@ from .catalogue import Model, models, schema_folder
 from .core.frozen import FORMAT, VERSION, Arguments, Damaged, Frozen, FrozenBatch, FrozenJob, from_json, to_json
 from .core.text import visible
 from .exits import UsageError
+from .ledger.address import Address, is_url, parse
 from .planning import Plan
 
 LARGEST = 1 << 30
@@ -25,7 +26,7 @@ def freeze(
     arguments: Arguments,
     *,
     path: Path,
-    ledger: Path,
+    ledger: Address,
     made_at: str,
     known: Mapping[str, Model] | None = None,
 ) -> Frozen:
@@ -48,7 +49,7 @@ def freeze(
                 f"{plan.batch}: a price that nobody knows can't be frozen; give it in the manifest under prices:"
             )
     return Frozen(
-        made_at, _relative(ledger, path), arguments, tuple(_batch(plan, path, known or models()) for plan in plans)
+        made_at, _ledger(ledger, path), arguments, tuple(_batch(plan, path, known or models()) for plan in plans)
     )
 
 
@@ -65,6 +66,20 @@ def _batch(plan: Plan, path: Path, known: Mapping[str, Model]) -> FrozenBatch:
 
 def _relative(target: Path, path: Path) -> str:
     return os.path.relpath(target, os.path.dirname(os.path.abspath(path)))
+
+
+def _ledger(ledger: Address, path: Path) -> str:
+    return _relative(ledger, path) if isinstance(ledger, Path) else str(ledger)
+
+
+def ledger_of(path: Path, text: str) -> Address:
+    """The ledger that a plan at `path` means. Raises UsageError."""
+    if not is_url(text):
+        return place_of(path, text)
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def place_of(path: Path, relative: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -23,6 +22,8 @@ from .engine.clock import wall
 from .environment import THIS_MACHINE, access, connect, has_key, kind_of
 from .exits import UsageError
 from .ledger import pace, promotions, queries
+from .ledger.address import Address
+from .ledger.sql import Connection, Row
 
 if TYPE_CHECKING:
     from .manifest import Manifest, Promotion
@@ -67,7 +68,7 @@ class Plan:
         return (c.spec for c in self.changes if c.spec is not None)
 
 
-def make_plans(manifests: Sequence[Manifest], connection: sqlite3.Connection | None, chosen: Selection) -> list[Plan]:
+def make_plans(manifests: Sequence[Manifest], connection: Connection | None, chosen: Selection) -> list[Plan]:
     """The plan of every manifest.
 
     Args:
@@ -88,7 +89,7 @@ def make_plans(manifests: Sequence[Manifest], connection: sqlite3.Connection | N
     return plans
 
 
-def make_plan(manifest: Manifest, connection: sqlite3.Connection | None, chosen: Selection) -> Plan:
+def make_plan(manifest: Manifest, connection: Connection | None, chosen: Selection) -> Plan:
     """Compare a manifest with the ledger."""
     rows, committed = _known(connection, manifest.batch)
     found = Plan(manifest.batch, manifest.file, manifest.max_credits, committed)
@@ -120,7 +121,7 @@ def make_plan(manifest: Manifest, connection: sqlite3.Connection | None, chosen:
     return found
 
 
-def _known(connection: sqlite3.Connection | None, batch: str) -> tuple[Mapping[str, list[sqlite3.Row]], int]:
+def _known(connection: Connection | None, batch: str) -> tuple[Mapping[str, list[Row]], int]:
     """The batch's jobs in the ledger, and its credits that are spent, reserved or at risk."""
     if connection is None:
         return {}, 0
@@ -128,7 +129,7 @@ def _known(connection: sqlite3.Connection | None, batch: str) -> tuple[Mapping[s
     return (queries.known_jobs(connection, batch), committed) if committed is not None else ({}, 0)
 
 
-def _revisions(rows: Mapping[str, list[sqlite3.Row]]) -> dict[str, list[Known]]:
+def _revisions(rows: Mapping[str, list[Row]]) -> dict[str, list[Known]]:
     return {
         key: [
             Known(r["fingerprint"], r["revision"], State(r["state"]), bool(r["current"]), r["provider"], r["request"])
@@ -138,11 +139,11 @@ def _revisions(rows: Mapping[str, list[sqlite3.Row]]) -> dict[str, list[Known]]:
     }
 
 
-def _selects(chosen: Selection, row: sqlite3.Row) -> bool:
+def _selects(chosen: Selection, row: Row) -> bool:
     return not chosen or chosen.matches(row["key"], row["shot"], json.loads(row["tags"]))
 
 
-def plan_promotion(promotion: Promotion, connection: sqlite3.Connection) -> Plan:
+def plan_promotion(promotion: Promotion, connection: Connection) -> Plan:
     """What promoting the winners of a batch would do. A job that is new shows what the profile changes.
 
     Raises:
@@ -166,7 +167,7 @@ def plan_promotion(promotion: Promotion, connection: sqlite3.Connection) -> Plan
     return plan
 
 
-def winners_of(promotion: Promotion, connection: sqlite3.Connection) -> list[tuple[Winner, JobSpec]]:
+def winners_of(promotion: Promotion, connection: Connection) -> list[tuple[Winner, JobSpec]]:
     """Every approved job of the promotion's batch, and what it becomes.
 
     Raises:
@@ -202,7 +203,7 @@ def winners_of(promotion: Promotion, connection: sqlite3.Connection) -> list[tup
 
 
 def promotion_of(
-    promotion: Promotion, max_credits: int | None, who: str, connection: sqlite3.Connection
+    promotion: Promotion, max_credits: int | None, who: str, connection: Connection
 ) -> promotions.Promoted:
     """What the ledger records of a promotion. Budget, limits and retries are the manifest's of today, and the smaller
     of its budget and `--max-credits` holds; the batch's folder and profile stay as they were recorded.
@@ -226,7 +227,7 @@ def promotion_of(
 # --- How long --------------------------------------------------------------------------------------------
 
 
-def _forecast(plan: Plan, connection: sqlite3.Connection | None, manifest: Manifest | Promotion) -> Forecast:
+def _forecast(plan: Plan, connection: Connection | None, manifest: Manifest | Promotion) -> Forecast:
     """By what earlier runs of this ledger have learned, and the smaller of the manifest's limits and the learned."""
     latencies = Latencies()
     out: list[tuple[str, int | None, int]] = []
@@ -260,7 +261,7 @@ class Funds:
     why_not: str = ""
 
 
-def funds(db: Path, connection: sqlite3.Connection | None, providers: Collection[str]) -> Funds:
+def funds(db: Address, connection: Connection | None, providers: Collection[str]) -> Funds:
     """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key, where it has such a
     call, and of a ledger that is this service's (or nobody's yet). Of several services nobody is asked: their accounts
     have no common balance. Never raises for what a network does."""
@@ -269,7 +270,7 @@ def funds(db: Path, connection: sqlite3.Connection | None, providers: Collection
     (provider,) = providers
     try:
         kind = kind_of(provider)
-        if not has_key(kind) or not kind.capabilities.balance or db.stem.endswith(".sim"):
+        if not has_key(kind) or not kind.capabilities.balance or _is_simulated(db):
             return Funds()
         account = connect(kind, access(kind), wall)
     except UsageError as error:
@@ -278,6 +279,10 @@ def funds(db: Path, connection: sqlite3.Connection | None, providers: Collection
     if bound not in (None, THIS_MACHINE if account.loopback else account.origin):
         return Funds(None, f"this ledger belongs to {bound}, and the key to {account.origin}")
     return asyncio.run(_ask(account))
+
+
+def _is_simulated(db: Address) -> bool:
+    return db.stem.endswith(".sim") if isinstance(db, Path) else db == db.simulated
 
 
 async def _ask(provider: Provider) -> Funds:
@@ -299,9 +304,7 @@ async def _ask(provider: Provider) -> Funds:
 # --- Frozen ----------------------------------------------------------------------------------------------
 
 
-def hold_to(
-    frozen: Frozen, manifests: Sequence[Manifest], chosen: Selection, connection: sqlite3.Connection | None
-) -> None:
+def hold_to(frozen: Frozen, manifests: Sequence[Manifest], chosen: Selection, connection: Connection | None) -> None:
     """Refuse what would pay for anything that the frozen plan does not pay for.
 
     Args:

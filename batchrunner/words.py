@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .app import open_ledger
@@ -22,6 +21,8 @@ from .engine.spool import Spool
 from .engine.words import REFUNDED, Done, Skipped, speak
 from .environment import person
 from .exits import UsageError
+from .ledger.address import Address
+from .ledger.connection import exists
 from .ledger.errors import LedgerBusy, LedgerUnusable
 from .ledger.naming import Unknown
 from .remote.client import NoRun, ask
@@ -40,7 +41,7 @@ class Said(Done):
     run: dict[str, Any] | None = field(default=None)
 
 
-async def say(db: Path, word: Word, wait: float = 0.0, crash: Crash = no_crash) -> Said:
+async def say(db: Address, word: Word, wait: float = 0.0, crash: Crash = no_crash) -> Said:
     """Say a word.
 
     Args:
@@ -60,7 +61,7 @@ async def say(db: Path, word: Word, wait: float = 0.0, crash: Crash = no_crash) 
     return await _say(db, word, wait, crash)
 
 
-async def _say(db: Path, word: Word, wait: float, crash: Crash) -> Said:
+async def _say(db: Address, word: Word, wait: float, crash: Crash) -> Said:
     async with _books(db, wait, crash) as books:
         done = await speak(books, word, person())
         unrecorded = 0
@@ -80,7 +81,7 @@ def _answered(word: Word, answer: dict[str, Any]) -> Said:
 
 
 @asynccontextmanager
-async def _books(db: Path, wait: float, crash: Crash) -> AsyncIterator[Books]:
+async def _books(db: Address, wait: float, crash: Crash) -> AsyncIterator[Books]:
     """The ledger, open for writing and recovered.
 
     Raises:
@@ -91,9 +92,9 @@ async def _books(db: Path, wait: float, crash: Crash) -> AsyncIterator[Books]:
     ledger = await open_ledger(db, clock, wait)
     try:
         try:
-            spool = Spool(db)
+            spool = Spool(ledger.beside)
         except OSError as error:
-            raise LedgerUnusable(f"can't prepare {db}.spool: {error.strerror}") from None
+            raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
         try:
             books = Books(ledger=ledger, spool=spool, clock=clock, crash=crash)
             await recover(books, [b.id for b in await ledger.batches()])
@@ -104,9 +105,9 @@ async def _books(db: Path, wait: float, crash: Crash) -> AsyncIterator[Books]:
         await ledger.close()
 
 
-def _check_there(db: Path) -> None:
+def _check_there(db: Address) -> None:
     """A word never makes a ledger."""
-    if not db.exists():
+    if not exists(db):
         raise UsageError(f"no ledger at {db}; name it with --db")
 
 

@@ -46,7 +46,11 @@ def _contexts() -> Iterator[click.Context]:
     for verb in COMMANDS:
         command = cli.get_command(top, verb)
         if command is not None:
-            yield click.Context(command, info_name=verb, parent=top, terminal_width=WIDTH)
+            context = click.Context(command, info_name=verb, parent=top, terminal_width=WIDTH)
+            yield context
+            if isinstance(command, click.Group):
+                for name, inner in command.commands.items():
+                    yield click.Context(inner, info_name=f"{verb} {name}", parent=top, terminal_width=WIDTH)
 
 
 def commands() -> str:

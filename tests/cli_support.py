@@ -17,6 +17,7 @@ from unittest import mock
 from batchrunner.cli import errors
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, State
+from batchrunner.ledger.address import Address
 from batchrunner.manifest import load
 from tests.support import FakeClock, batch, drive, jobs_of, open_ledger, path_to
 
@@ -96,7 +97,7 @@ async def run_json(
 
 
 def make_ledger(
-    path: Path, jobs: Sequence[tuple[JobSpec, Sequence[e.Event]]], *, clock: FakeClock | None = None, **of_batch: Any
+    path: Address, jobs: Sequence[tuple[JobSpec, Sequence[e.Event]]], *, clock: FakeClock | None = None, **of_batch: Any
 ) -> None:
     """Record a batch in the ledger at `path`, and let events happen to its jobs. May be called again to record anew:
     events are for the revision that the spec asks for."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from batchrunner.ledger.address import Address
 from tests.double import Double
+from tests.postgres.server import Postgres, binaries, running
 
 # A test never asserts a wall-clock time, and neither does the tool that makes its inputs.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,3 +28,47 @@ def double() -> Iterator[Double]:
     """A provider double in a process of its own, one for each worker."""
     with Double.start() as running:
         yield running
+
+
+# --- Both stores -----------------------------------------------------------------------------------------
+
+STORES = ("sqlite", "postgres")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `path` asks it of a ledger in a file, and of one in PostgreSQL. One of them only where it is
+    marked so."""
+    if "path" in metafunc.fixturenames and metafunc.module.__dict__.get("BOTH_STORES"):
+        only = metafunc.definition.get_closest_marker("store")
+        metafunc.parametrize("path", only.args[0] if only else STORES, indirect=True)
+
+
+@pytest.fixture
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
+    """Where a ledger will be."""
+    if request.param == "sqlite":
+        return tmp_path / "l.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.ledger()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own, one for each worker that needs it.
+
+    `tests/postgres/postgresql.sh` (a step of `make test`) installs it where it can. Where there is none the tests skip
+    and say so; with BATCHRUNNER_REQUIRE_POSTGRES=1 that is a failure.
+    """
+    if binaries() is None:
+        say = pytest.fail if os.environ.get("BATCHRUNNER_REQUIRE_POSTGRES") == "1" else pytest.skip
+        say("no PostgreSQL server here: apt-get install --no-install-recommends postgresql")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a run keeps beside a ledger that is elsewhere stays out of the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield

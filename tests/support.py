@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, JobSpec, Output, Problem, RetryBudget, State
 from batchrunner.core.keys import fingerprint, job_key
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.record import BatchSpec
+from batchrunner.ledger.sql import TABLES, Connection
 from batchrunner.ledger.store import Ledger
 
 START = 1_800_000_000.0
@@ -96,7 +97,7 @@ def batch(
 
 
 @asynccontextmanager
-async def open_ledger(path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
+async def open_ledger(path: Address, clock: FakeClock) -> AsyncIterator[Ledger]:
     """A real ledger in its own thread, closed at the end whatever happens."""
     ledger = await Ledger.open(path, clock.wall)
     try:
@@ -141,9 +142,15 @@ def path_to(state: State, task_id: str = "task_1") -> tuple[e.Event, ...]:
     }[state]
 
 
-def dump(connection: sqlite3.Connection) -> list[str]:
-    """Everything in a database, as SQL."""
-    return list(connection.iterdump())
+def dump(connection: Connection) -> list[str]:
+    """Everything in a ledger: as SQL, or a line a row where it is no file."""
+    if isinstance(connection, sqlite3.Connection):
+        return list(connection.iterdump())
+    return [
+        f'INSERT INTO "{table}" {tuple(row)}'
+        for table in TABLES
+        for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")
+    ]
 
 
 async def money(ledger: Ledger, name: str = "night") -> tuple[int, int, int]:

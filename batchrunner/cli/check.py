@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
 from ..core.figures import counted, number
 from ..core.text import visible
 from ..exits import EXIT_FAILED, EXIT_OK
+from ..ledger.address import Address
 from .ledgers import complete_both
 from .options import Duration, db_option, json_option, ledger_path
 from .tables import note, print_json, say
@@ -32,7 +32,7 @@ job: `show`, `jobs --json` (media) and the report tell it too. Exit code 0: all 
 @click.option("--wait-lock", type=Duration(), default="0s", help="Wait this long for a run to end, such as 10m.")
 @json_option
 @db_option
-def check(names: tuple[str, ...], decode: bool, wait_lock: float, as_json: bool, db: Path | None) -> int:
+def check(names: tuple[str, ...], decode: bool, wait_lock: float, as_json: bool, db: Address | None) -> int:
     """Look at finished files again: whole, unchanged, and as ordered?"""
     from .. import checking
 

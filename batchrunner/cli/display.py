@@ -14,6 +14,7 @@ import click
 from ..app import RunResult, Watcher
 from ..core.job import Job, State
 from ..core.text import visible
+from ..ledger.address import Address
 from .tables import echo_bytes, json_text, left_text, money, number
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ REPORT_EVERY = 30.0
 class Display(Watcher):
     """A watcher that is opened before a run, and says at its end how it went."""
 
-    db: Path = Path()
+    db: Address = Path()
     """The ledger, for the commands that the summary suggests."""
 
     def __enter__(self) -> Display:
@@ -48,7 +49,7 @@ class Display(Watcher):
             click.echo(line)
 
 
-def summary_lines(result: RunResult, db: Path) -> list[str]:
+def summary_lines(result: RunResult, db: Address) -> list[str]:
     """The end of a run, for people: what there is, what it cost, where the files are, what to do next."""
     from .status import lines_of
 
@@ -219,7 +220,7 @@ def _code(error: dict[str, Any]) -> str:
     return f" ({visible(', '.join(parts), 120)})" if parts else ""
 
 
-def watcher_for(db: Path, *, as_json: bool, quiet: bool) -> Display:
+def watcher_for(db: Address, *, as_json: bool, quiet: bool) -> Display:
     """The display that fits where stdout goes."""
     display: Display
     if as_json:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ..core.text import visible
+from ..ledger.address import Address
 from .options import db_option, json_option, ledger_path
 from .tables import STATE_COLOURS, colours, print_json, say
 
@@ -25,7 +24,7 @@ reached.
 @click.option("--offline", is_flag=True, help="Ask the provider nothing.")
 @json_option
 @db_option
-def doctor(offline: bool, as_json: bool, db: Path | None) -> int:
+def doctor(offline: bool, as_json: bool, db: Address | None) -> int:
     """Check key, balance, disk, SQLite and clock.
 
     Changes nothing, and costs nothing. The key is never shown.

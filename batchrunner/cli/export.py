@@ -10,6 +10,7 @@ from ..core.figures import counted
 from ..core.job import State
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
 from .ledgers import complete_batches, reading_known
 from .options import absolute, db_option, ledger_path, selection, selection_options, states_option
 from .tables import Counter, print_pieces, say
@@ -48,7 +49,7 @@ def export(
     states: tuple[State, ...],
     only: tuple[str, ...],
     tags: tuple[str, ...],
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """Results as CSV, JSON or JSONL."""
     from ..ledger import queries

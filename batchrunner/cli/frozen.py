@@ -9,10 +9,11 @@ from pathlib import Path
 from .. import planfile
 from ..core.frozen import Arguments, Frozen
 from ..exits import UsageError
+from ..ledger.address import Address
 
 
 def thaw(
-    path: Path, ledger: Path, manifests: Sequence[str], given: Arguments
+    path: Path, ledger: Address, manifests: Sequence[str], given: Arguments
 ) -> tuple[Frozen, tuple[str, ...], Arguments]:
     """Read a plan, and hold what else was given against it.
 
@@ -41,8 +42,8 @@ def thaw(
                 f"{path} was made {f'with {name} {_text(wanted)}' if wanted else f'without {name}'}; "
                 f"leave out {name}, or make the plan again"
             )
-    meant = planfile.place_of(path, frozen.ledger)
-    if meant != ledger:
+    meant = planfile.ledger_of(path, frozen.ledger)
+    if str(meant) != str(ledger):
         raise UsageError(f"{path} was made for the ledger {meant}, and the run would use {ledger}; name it with --db")
     return frozen, tuple(manifests) or tuple(_short(planfile.place_of(path, b.manifest)) for b in frozen.batches), own
 

@@ -11,6 +11,7 @@ import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
 from .options import TimeOfDay, db_option, ledger_path
 from .tables import say
 
@@ -84,7 +85,7 @@ def init(
     until: datetime.time,
     system: bool,
     to: Path | None,
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """Write a commented manifest to start from.
 
@@ -112,7 +113,7 @@ def init(
 
 
 def _nightly(
-    manifest: str, *, since: datetime.time, until: datetime.time, system: bool, to: Path | None, db: Path | None
+    manifest: str, *, since: datetime.time, until: datetime.time, system: bool, to: Path | None, db: Address | None
 ) -> int:
     from ..nightly import install
     from .loading import load_all

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from ..core.promotion import Verdict
 from ..core.states import State
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
 from .ledgers import complete_batches, no_ledger, reading
 from .options import db_option, json_option, ledger_path, selection, selection_options, states_option
 from .tables import Counter, note, number, print_json_array, print_pieces, print_table, say
@@ -54,7 +54,7 @@ def jobs(
     tags: tuple[str, ...],
     as_json: bool,
     as_csv: bool,
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """List jobs.
 

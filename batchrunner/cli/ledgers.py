@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..core.text import visible
 from ..exits import DEFAULT_DB, UsageError
+from ..ledger.address import Address, Server, is_url, parse
 from ..ledger.connection import open_reader
+from ..ledger.sql import Connection
 from .options import ledger_path
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ OFFERED = 200
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+def reading(path: Address) -> Iterator[Connection | None]:
     """A read-only connection, None where there is no ledger.
 
     Raises:
@@ -37,7 +38,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 @contextmanager
-def reading_known(path: Path) -> Iterator[sqlite3.Connection]:
+def reading_known(path: Address) -> Iterator[Connection]:
     """A read-only connection to a ledger that has to be there.
 
     Raises:
@@ -49,8 +50,10 @@ def reading_known(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def no_ledger(path: Path) -> str:
+def no_ledger(path: Address) -> str:
     """What to say where there is no ledger, with the hint that most often helps."""
+    if isinstance(path, Server):
+        return f"no ledger at {path} yet; `batchrunner run MANIFEST` makes it, --db names another"
     beside = path.with_name(path.stem + ".sim" + (path.suffix or ".db"))
     if beside.is_file():
         import shlex
@@ -63,19 +66,19 @@ def _short(path: Path) -> str:
     return path.name if path.parent == Path.cwd() else str(path)
 
 
-def db_words(path: Path) -> str:
+def db_words(path: Address) -> str:
     """The `--db` that a suggested command needs in order to mean this ledger; empty for the default one."""
     if path == ledger_path(Path(DEFAULT_DB)):
         return ""
     import shlex
 
-    return f" --db {visible(shlex.quote(_short(path)))}"
+    return f" --db {visible(shlex.quote(_short(path) if isinstance(path, Path) else str(path)))}"
 
 
 # --- Completion in the shell -----------------------------------------------------------------------------
 
-_BATCHES = "SELECT name FROM batch WHERE name GLOB ? ORDER BY id DESC LIMIT ?"
-_JOBS = "SELECT DISTINCT key FROM job WHERE key GLOB ? ORDER BY key LIMIT ?"
+_BATCHES = "SELECT name FROM batch WHERE glob(?, name) ORDER BY id DESC LIMIT ?"
+_JOBS = "SELECT DISTINCT key FROM job WHERE glob(?, key) ORDER BY key LIMIT ?"
 
 
 def complete_batches(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -114,8 +117,10 @@ def _complete(
         return []
 
 
-def _completing_path(ctx: click.Context) -> Path:
+def _completing_path(ctx: click.Context) -> Address:
     import os
 
     given = ctx.params.get("db") or os.environ.get("BATCHRUNNER_DB")
-    return ledger_path(Path(given) if given else None)
+    if isinstance(given, str) and is_url(given):
+        given = parse(given)
+    return ledger_path(Path(given) if isinstance(given, str) else given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from ..core.text import visible
 from ..environment import secrets
 from ..exits import UsageError
+from ..ledger.sql import Connection
 from .errors import print_findings
 from .options import MODELS
 from .tables import note
@@ -66,7 +66,7 @@ def gather(
 
 
 def load_promotion(
-    connection: sqlite3.Connection, batch: str, profile: str, variables: Mapping[str, str], file: Path | None
+    connection: Connection, batch: str, profile: str, variables: Mapping[str, str], file: Path | None
 ) -> Promotion:
     """The profile that a batch is promoted to, from the manifest it was recorded from, or from `file`.
 

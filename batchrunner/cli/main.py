@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "schema": ("models", "Print the JSON Schema of manifests, or of one model's requests."),
     "init": ("init", "Write a commented manifest to start from."),
+    "ledger": ("ledger", "Copy a whole ledger, or bring its schema up to date."),
     "doctor": ("doctor", "Check key, balance, disk, SQLite and clock."),
 }
 """verb -> (module, one line for the list). A test holds the lines equal to the commands' own help."""

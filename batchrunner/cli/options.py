@@ -14,6 +14,7 @@ import click
 from ..core.selection import Selection
 from ..core.states import State
 from ..exits import DEFAULT_DB, simulated_name
+from ..ledger.address import Address, Server, is_url, parse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,14 +53,43 @@ class TimeOfDay(click.ParamType[datetime.time]):
         return found
 
 
+class Ledger(click.Path):
+    """A ledger: a file, or a database's URL, of which no message ever shows more than `address.Server` does."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, Server):
+            return value
+        if not is_url(str(value)):
+            return super().convert(value, param, ctx)
+        try:
+            return parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def db_option(function: F) -> F:
     """`--db PATH`, from BATCHRUNNER_DB, with the default in the current folder; the value is None where not given."""
     return click.option(
         "--db",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=Ledger(),
+        metavar="FILE|URL",
         envvar="BATCHRUNNER_DB",
         show_envvar=True,
-        help=f"The ledger (default: {DEFAULT_DB} in the current folder).",
+        help=f"The ledger: a file (default: {DEFAULT_DB} in the current folder), or postgresql://HOST/NAME.",
+    )(function)
+
+
+def any_db_option(function: F) -> F:
+    """`--db` where no ledger is needed: everything takes it, so that a script may give it to everything."""
+    return click.option(
+        "--db",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="BATCHRUNNER_DB",
+        expose_value=False,
+        help="The ledger, which is not needed here.",
     )(function)
 
 
@@ -195,14 +225,17 @@ def run_options(function: F) -> F:
     return function
 
 
-def ledger_path(db: Path | None, *, simulate: bool = False) -> Path:
+def ledger_path(db: Address | None, *, simulate: bool = False) -> Address:
     """Where the ledger is. Simulated work keeps its own, so that it never mixes with paid work: with `--simulate`,
     only a `--db` given on the command line names it as it stands."""
-    if not simulate:
-        return absolute(db or Path(DEFAULT_DB))
-    explicit = click.get_current_context().get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
     path = db or Path(DEFAULT_DB)
-    return absolute(path if explicit else path.with_name(simulated_name(path.name)))
+    if simulate:
+        given = click.get_current_context().get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
+        if not given and isinstance(path, Server):
+            return path.simulated
+        if not given and isinstance(path, Path):
+            return absolute(path.with_name(simulated_name(path.name)))
+    return absolute(path) if isinstance(path, Path) else path
 
 
 def absolute(path: Path) -> Path:

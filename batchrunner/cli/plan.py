@@ -19,6 +19,7 @@ from ..core.pricing import usd_text
 from ..core.text import visible
 from ..engine.clock import wall
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
 from ..planning import Funds, Plan, funds, make_plans
 from .ledgers import reading
 from .options import (
@@ -87,7 +88,7 @@ def plan(
     graph: str | None,
     no_balance: bool,
     as_json: bool,
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """Show what a run would do, what it would cost, and how long it would take.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK
+from ..ledger.address import Address
 from .ledgers import db_words
 from .options import db_option, json_option, ledger_path
 from .tables import number, print_json, say
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..remote.protocol import Request
 
 
-def _ask(path: Path, request: Request, *, as_json: bool) -> dict[str, Any]:
+def _ask(path: Address, request: Request, *, as_json: bool) -> dict[str, Any]:
     """The run's progress after it has done what is asked. Raises UsageError, exit code 2, where no run is alive."""
     from ..remote.client import ask
 
@@ -40,7 +40,7 @@ A paused run waits, whatever is left; a signal or its deadline ends it with the 
 )
 @json_option
 @db_option
-def pause(as_json: bool, db: Path | None) -> int:
+def pause(as_json: bool, db: Address | None) -> int:
     """Let the run that is alive submit nothing for now."""
     from ..remote.protocol import Pause
 
@@ -61,7 +61,7 @@ Examples:
 )
 @json_option
 @db_option
-def go_on(as_json: bool, db: Path | None) -> int:
+def go_on(as_json: bool, db: Address | None) -> int:
     """Let a paused run submit again."""
     from ..remote.protocol import Continue
 
@@ -97,7 +97,7 @@ the run goes on finding by itself what the service allows. The next run takes th
 )
 @json_option
 @db_option
-def limits(in_flight: int | None, submits_per_minute: float | None, as_json: bool, db: Path | None) -> int:
+def limits(in_flight: int | None, submits_per_minute: float | None, as_json: bool, db: Address | None) -> int:
     """Show or change the upper bounds of the run that is alive."""
     from ..remote.protocol import Limits
 

@@ -12,6 +12,7 @@ from ..core.job import State
 from ..core.text import visible
 from ..engine.clock import wall
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
 from .ledgers import complete_batches, reading_known
 from .options import absolute, db_option, ledger_path, selection, selection_options, states_option
 from .tables import note, on_terminal, say, warn
@@ -55,7 +56,7 @@ def report(
     states: tuple[State, ...],
     only: tuple[str, ...],
     tags: tuple[str, ...],
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """One self-contained HTML page: clips, costs, failures, the night.
 
@@ -67,7 +68,10 @@ def report(
     from ..report.make import Order, TooLarge, make
 
     path, now = ledger_path(db), wall()
-    order = Order(path, None if out is None else absolute(out), _options(states, only, tags), embed, not no_stills, now)
+    named = path if isinstance(path, Path) else str(path)
+    order = Order(
+        named, None if out is None else absolute(out), _options(states, only, tags), embed, not no_stills, now
+    )
     with reading_known(path) as connection:
         facts = morning(connection, batch, states, selection(only, tags), now)
     try:

@@ -20,6 +20,7 @@ from ..core.selection import Selection
 from ..core.text import visible
 from ..exits import EXIT_SIGTERM
 from ..ledger import queries
+from ..ledger.address import Address
 from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
@@ -65,7 +66,7 @@ def run(
     dry_run: bool,
     no_balance: bool,
     plan_file: Path | None,
-    db: Path | None,
+    db: Address | None,
     as_json: bool,
     simulate: bool,
     **rest: Any,
@@ -136,7 +137,7 @@ def resume(
     batches: tuple[str, ...],
     only: tuple[str, ...],
     tags: tuple[str, ...],
-    db: Path | None,
+    db: Address | None,
     as_json: bool,
     simulate: bool,
     **rest: Any,
@@ -182,7 +183,7 @@ def promote(
     manifest: Path | None,
     dry_run: bool,
     no_balance: bool,
-    db: Path | None,
+    db: Address | None,
     as_json: bool,
     simulate: bool,
     **rest: Any,
@@ -218,7 +219,7 @@ def promote(
 
 def _go(
     *,
-    db: Path,
+    db: Address,
     selection: Selection,
     as_json: bool,
     quiet: bool,
@@ -286,7 +287,7 @@ def _go(
     return result.exit_code
 
 
-def _metrics(path: Path | None, db: Path) -> AbstractContextManager[object]:
+def _metrics(path: Path | None, db: Address) -> AbstractContextManager[object]:
     """What keeps the metrics file, where one is asked for."""
     if path is None:
         return nullcontext()

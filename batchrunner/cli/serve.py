@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from pathlib import Path
 
 import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK
+from ..ledger.address import Address
 from .ledgers import complete_batches, db_words
 from .options import db_option, ledger_path
 from .tables import say
@@ -34,7 +34,7 @@ ssh -L 8765:127.0.0.1:8765 HOST
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option("--control", is_flag=True, help="Let the page pause, continue, limit and cancel; prints a token.")
 @db_option
-def serve(batch: str | None, port: int, host: str, control: bool, db: Path | None) -> int:
+def serve(batch: str | None, port: int, host: str, control: bool, db: Address | None) -> int:
     """A live page of the ledger's batches, for a browser on this machine.
 
     Serves until Ctrl-C.
@@ -46,7 +46,7 @@ def serve(batch: str | None, port: int, host: str, control: bool, db: Path | Non
     return EXIT_OK
 
 
-async def _serve(ledger: Path, batch: str | None, host: str, port: int, token: str | None) -> None:
+async def _serve(ledger: Address, batch: str | None, host: str, port: int, token: str | None) -> None:
     from ..live.server import LiveServer
 
     server = LiveServer(ledger, batch=batch, token=token, words=db_words(ledger))

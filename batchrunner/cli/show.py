@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +11,8 @@ import click
 from ..core.figures import media_words
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
+from ..ledger.sql import Connection
 from .ledgers import complete_jobs, db_words, reading_known
 from .options import db_option, json_option, ledger_path
 from .tables import counted, json_text, local_time, money, number, print_json, print_table, say
@@ -34,7 +34,7 @@ Examples:
 @click.option("--revision", type=click.IntRange(min=1), metavar="N", help="An older revision of the job.")
 @json_option
 @db_option
-def show(job: str, revision: int | None, as_json: bool, db: Path | None) -> int:
+def show(job: str, revision: int | None, as_json: bool, db: Address | None) -> int:
     """Everything about one job: request, history, attempts.
 
     JOB is the key, BATCH/KEY, or a pattern in quotes that means one job.
@@ -53,7 +53,7 @@ def show(job: str, revision: int | None, as_json: bool, db: Path | None) -> int:
     return EXIT_OK
 
 
-def _find(connection: sqlite3.Connection, name: str, revision: int | None) -> int:
+def _find(connection: Connection, name: str, revision: int | None) -> int:
     """The row id of the one job that is meant.
 
     Raises:

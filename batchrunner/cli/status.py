@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +10,8 @@ import click
 from ..core.text import visible
 from ..engine.clock import pause, wall
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
+from ..ledger.sql import Connection
 from .ledgers import complete_batches, db_words, no_ledger, reading
 from .options import db_option, json_option, ledger_path
 from .tables import (
@@ -52,7 +52,7 @@ service    the limits that runs have met; `limits` in the manifest are upper bou
 @click.option("--watch", is_flag=True, help="Refresh every second until the run ends, or Ctrl-C.")
 @json_option
 @db_option
-def status(batch: str | None, watch: bool, as_json: bool, db: Path | None) -> int:
+def status(batch: str | None, watch: bool, as_json: bool, db: Address | None) -> int:
     """Counts by state, and credits spent, reserved and at risk.
 
     Works beside a run, and shows its ETA while one is alive. Without BATCH: every batch of the ledger.
@@ -78,7 +78,7 @@ def status(batch: str | None, watch: bool, as_json: bool, db: Path | None) -> in
     return EXIT_OK
 
 
-def batches_of(connection: sqlite3.Connection, batch: str | None) -> list[dict[str, Any]]:
+def batches_of(connection: Connection, batch: str | None) -> list[dict[str, Any]]:
     """The status of one batch, or of all.
 
     Raises:
@@ -96,7 +96,7 @@ def batches_of(connection: sqlite3.Connection, batch: str | None) -> list[dict[s
 # --- For people ------------------------------------------------------------------------------------------
 
 
-def lines_of(found: list[dict[str, Any]], path: Path) -> list[str]:
+def lines_of(found: list[dict[str, Any]], path: Address) -> list[str]:
     """What `status` says of batches, a blank line between two."""
     if not found:
         return ["the ledger has no batch yet"]
@@ -116,7 +116,8 @@ def lines_of(found: list[dict[str, Any]], path: Path) -> list[str]:
 
 def _head(one: dict[str, Any]) -> list[str]:
     states, jobs = one["states"], one["jobs"]
-    done = f"{100 * states['succeeded'] // jobs} % done" if jobs else "no jobs"
+    wanted = jobs - states["cancelled"]
+    done = f"{100 * states['succeeded'] // wanted} % done" if wanted else "all cancelled" if jobs else "no jobs"
     counts = ", ".join(f"{number(n)} {_coloured(state)}" for state, n in states.items() if n)
     lines = [f"{visible(one['batch'])}: {number(jobs)} job{'s' if jobs != 1 else ''}, {done}"]
     if counts:
@@ -222,7 +223,7 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
 # --- Watching --------------------------------------------------------------------------------------------
 
 
-def _watch(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
+def _watch(look: Callable[[], list[dict[str, Any]]], path: Address) -> None:
     try:
         _watch_live(look, path) if on_terminal() else _watch_lines(look, path)
     except KeyboardInterrupt:
@@ -233,7 +234,7 @@ def _alive(found: list[dict[str, Any]]) -> bool:
     return any(one["run"] is not None and one["run"]["alive"] for one in found)
 
 
-def _watch_live(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
+def _watch_live(look: Callable[[], list[dict[str, Any]]], path: Address) -> None:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -250,7 +251,7 @@ def _watch_live(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
             live.update(render(found), refresh=True)
 
 
-def _watch_lines(look: Callable[[], list[dict[str, Any]]], path: Path) -> None:
+def _watch_lines(look: Callable[[], list[dict[str, Any]]], path: Address) -> None:
     """A line each time something has changed; at the end the whole."""
     before: list[str] = []
     while True:

@@ -28,6 +28,7 @@ from ..exits import (
     EXIT_USAGE,
     UsageError,
 )
+from ..ledger.address import Address
 from ..ledger.errors import LedgerBusy, LedgerError
 from .tables import money, number, warn
 
@@ -90,7 +91,7 @@ def tracing(watcher: app.Watcher) -> AbstractContextManager[app.Watcher]:
 class Teller:
     """Tells the sinks of the batches, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
 
-    def __init__(self, db: Path, *, simulated: bool) -> None:
+    def __init__(self, db: Address, *, simulated: bool) -> None:
         """
         Raises:
             ManifestError: that file is not valid.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ..core.promotion import Verdict
 from ..core.text import visible
 from ..core.words import Judge
 from ..exits import EXIT_OK
+from ..ledger.address import Address
 from .ledgers import complete_jobs, db_words
 from .options import db_option, json_option, ledger_path, wait_option
 from .tables import counted, number, print_json, say
@@ -36,7 +35,7 @@ Examples:
 @wait_option
 @json_option
 @db_option
-def approve(names: tuple[str, ...], note: str, wait_lock: float, as_json: bool, db: Path | None) -> int:
+def approve(names: tuple[str, ...], note: str, wait_lock: float, as_json: bool, db: Address | None) -> int:
     """Approve finished clips: `promote` makes the final from them.
 
     JOB is the key, BATCH/KEY, or a pattern in quotes, which takes the finished ones. The newest word on a job counts,
@@ -57,7 +56,7 @@ Examples:
 @wait_option
 @json_option
 @db_option
-def reject(names: tuple[str, ...], note: str, wait_lock: float, as_json: bool, db: Path | None) -> int:
+def reject(names: tuple[str, ...], note: str, wait_lock: float, as_json: bool, db: Address | None) -> int:
     """Reject finished clips: nothing is promoted from them.
 
     Takes an approval back too. What was promoted from it already stays if it was sent, and is not sent if it was not.
@@ -66,7 +65,9 @@ def reject(names: tuple[str, ...], note: str, wait_lock: float, as_json: bool, d
     return _judge(names, Verdict.REJECTED, note, wait_lock, as_json=as_json, db=db)
 
 
-def _judge(names: tuple[str, ...], verdict: Verdict, note: str, wait: float, *, as_json: bool, db: Path | None) -> int:
+def _judge(
+    names: tuple[str, ...], verdict: Verdict, note: str, wait: float, *, as_json: bool, db: Address | None
+) -> int:
     path = ledger_path(db)
     done = say_word(path, Judge(names, verdict, note), wait)
     if as_json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from ..core.job import FailureKind
 from ..core.text import visible
 from ..core.words import TASK_ID, Cancel, Resolve, Retry, Word
 from ..exits import EXIT_OK, UsageError
+from ..ledger.address import Address
 from .ledgers import complete_both, complete_jobs, db_words
 from .options import db_option, json_option, ledger_path, wait_option
 from .tables import counted, money, number, print_json, say, warn
@@ -50,7 +50,7 @@ Works beside a run that is alive too: the run submits them.
 @wait_option
 @json_option
 @db_option
-def retry(names: tuple[str, ...], kinds: tuple[str, ...], wait_lock: float, as_json: bool, db: Path | None) -> int:
+def retry(names: tuple[str, ...], kinds: tuple[str, ...], wait_lock: float, as_json: bool, db: Address | None) -> int:
     """Send failed jobs back to pending.
 
     Nothing is submitted yet: the run that is alive does that, or the next `run` or `resume`.
@@ -102,7 +102,7 @@ def resolve(
     revision: int | None,
     wait_lock: float,
     as_json: bool,
-    db: Path | None,
+    db: Address | None,
 ) -> int:
     """Say what became of an unconfirmed job.
 
@@ -147,7 +147,7 @@ Works beside a run that is alive too: the run withdraws them.
 @wait_option
 @json_option
 @db_option
-def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db: Path | None) -> int:
+def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db: Address | None) -> int:
     """Withdraw pending jobs.
 
     What was sent already is paid for, and is left alone: the service has no way to call it back.
@@ -166,7 +166,7 @@ def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db
     return EXIT_OK
 
 
-def say_word(path: Path, word: Word, wait: float) -> Said:
+def say_word(path: Address, word: Word, wait: float) -> Said:
     """Say it, and whether a run that is alive took it. Raises as `words.say`."""
     from .. import words
 
@@ -206,7 +206,7 @@ def _them(done: Said) -> str:
     return "it" if len(done.jobs) == 1 else "them"
 
 
-def _how_to_continue(done: Said, path: Path) -> None:
+def _how_to_continue(done: Said, path: Address) -> None:
     if done.run is None:
         say(f"now run the manifest again, or: batchrunner resume {_words(done.batches)}{db_words(path)}")
     elif done.run["stop"]:
@@ -214,7 +214,7 @@ def _how_to_continue(done: Said, path: Path) -> None:
     elif done.run["paused_by"]:
         say(f"the run that is alive is paused; `batchrunner continue{db_words(path)}` goes on")
     else:
-        say("the run that is alive goes on with what it was asked for; another run, with what it was not")
+        say(f"the run that is alive goes on with {_them(done)}, as far as it was asked to do that")
 
 
 def _words(batches: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ and listed as that.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -20,6 +19,7 @@ from ..ledger import naming
 from ..ledger.errors import Conflict, DuplicateTask
 from ..ledger.naming import Named
 from ..ledger.promotions import Judgement
+from ..ledger.sql import Row
 from .ports import Books
 
 TOGETHER = 128
@@ -55,10 +55,10 @@ class Done:
     skipped: list[Skipped] = field(default_factory=list)
     credits: int | None = 0
 
-    def skip(self, row: sqlite3.Row, why: str) -> None:
+    def skip(self, row: Row, why: str) -> None:
         self.skipped.append(Skipped(row["batch"], row["key"], row["state"], why))
 
-    def did(self, row: sqlite3.Row) -> None:
+    def did(self, row: Row) -> None:
         self.jobs.append((row["batch"], row["key"]))
         price = row["credits"]
         self.credits = None if price is None or self.credits is None else self.credits + price
@@ -163,11 +163,11 @@ class _Voice:
             self._done.did(row)
         return self._done
 
-    async def _named(self, names: Sequence[str]) -> list[tuple[sqlite3.Row, bool]]:
+    async def _named(self, names: Sequence[str]) -> list[tuple[Row, bool]]:
         return _once(await self._books.ledger.query(lambda c: [naming.find_named(c, name) for name in names]))
 
     async def _apply(
-        self, rows: Sequence[sqlite3.Row], state: State, event: e.Event, why_not: str = "has moved on meanwhile"
+        self, rows: Sequence[Row], state: State, event: e.Event, why_not: str = "has moved on meanwhile"
     ) -> None:
         """The same event for every row whose job is still what was seen."""
         for start in range(0, len(rows), TOGETHER):
@@ -190,16 +190,16 @@ class _Voice:
                     self._done.did(row)
 
 
-def _once(found: Sequence[Named]) -> list[tuple[sqlite3.Row, bool]]:
+def _once(found: Sequence[Named]) -> list[tuple[Row, bool]]:
     """Every named job once, and whether its exact key was given."""
-    rows: dict[int, tuple[sqlite3.Row, bool]] = {}
+    rows: dict[int, tuple[Row, bool]] = {}
     for named in found:
         for row in named.rows:
             rows[row["id"]] = (row, named.exact or (row["id"] in rows and rows[row["id"]][1]))
     return list(rows.values())
 
 
-def _why_not_retried(row: sqlite3.Row, kinds: Sequence[FailureKind], *, exact: bool) -> str | None:
+def _why_not_retried(row: Row, kinds: Sequence[FailureKind], *, exact: bool) -> str | None:
     """None to retry it, a reason not to, or an empty text for a job that the name only happens to cover."""
     if row["state"] != State.FAILED:
         return f"is {row['state']}, not failed" if exact else ""

@@ -14,11 +14,13 @@ from collections.abc import Iterable
 
 from ..core.keys import fingerprint_of
 from ..core.lifecycle import TABLE
+from .sql import Connection
 
 _ATTEMPTS = """
 SELECT j.key FROM job j LEFT JOIN attempt a ON a.job_id = j.id AND a.number = j.attempt
 WHERE (j.attempt > 0) <> (a.job_id IS NOT NULL)
-   OR (j.state IN ('running', 'downloading', 'succeeded', 'failed') AND a.task_id IS NOT j.task_id)
+   OR (j.state IN ('running', 'downloading', 'succeeded', 'failed')
+       AND coalesce(a.task_id, '') <> coalesce(j.task_id, ''))
    OR (j.state IN ('submitting', 'unconfirmed') AND a.task_id IS NOT NULL)
 LIMIT 1
 """
@@ -39,8 +41,10 @@ LIMIT 1
 
 _SUMS = """
 SELECT b.name FROM batch b LEFT JOIN (
-  SELECT batch_id, sum(credits * (money = 'reserved')) AS reserved, sum(credits * (money = 'spent')) AS spent,
-         sum(credits * (money = 'at_risk')) AS at_risk FROM attempt GROUP BY batch_id) s ON s.batch_id = b.id
+  SELECT batch_id, sum(CASE money WHEN 'reserved' THEN credits ELSE 0 END) AS reserved,
+         sum(CASE money WHEN 'spent' THEN credits ELSE 0 END) AS spent,
+         sum(CASE money WHEN 'at_risk' THEN credits ELSE 0 END) AS at_risk
+  FROM attempt GROUP BY batch_id) s ON s.batch_id = b.id
 WHERE b.reserved <> coalesce(s.reserved, 0) OR b.spent <> coalesce(s.spent, 0) OR b.at_risk <> coalesce(s.at_risk, 0)
 LIMIT 1
 """
@@ -58,6 +62,15 @@ _TALLY = "SELECT batch_id, current, state, count(*), sum(id) FROM job {index} WH
 _INDEXES = (("job_state", "1"), ("job_live", _LIVE), ("job_due", "state = 'pending' AND current = 1"))
 
 
+_CONTRADICTIONS = (
+    ("job {}: its row and its submissions disagree", _ATTEMPTS),
+    ("job {}: a submission is missing or one too many", _NUMBERS),
+    ("job {}: its row and its history disagree", _HISTORY.format(which=_LIVE)),
+    ("batch {}: its credits are not the sum of its submissions", _SUMS),
+)
+_ENDED = (("job {}: its row and its history disagree", _HISTORY.format(which="TRUE")),)
+
+
 def find(connection: sqlite3.Connection) -> str | None:
     """What is damaged, in words; None where nothing is, as far as a new run could be led astray by it.
 
@@ -66,26 +79,24 @@ def find(connection: sqlite3.Connection) -> str | None:
     for look in (_schema, _rules, _indexes):
         if (damaged := look(connection)) is not None:
             return damaged
-    return _first(
-        connection,
-        (
-            ("job {}: its row and its index disagree", _KNOWN),
-            ("job {}: its row and its submissions disagree", _ATTEMPTS),
-            ("job {}: a submission is missing or one too many", _NUMBERS),
-            ("job {}: its row and its history disagree", _HISTORY.format(which=_LIVE)),
-            ("batch {}: its credits are not the sum of its submissions", _SUMS),
-        ),
-    )
+    return _first(connection, (("job {}: its row and its index disagree", _KNOWN), *_CONTRADICTIONS))
 
 
-def find_everywhere(connection: sqlite3.Connection) -> str | None:
+def contradiction(connection: Connection) -> str | None:
+    """What of `find` is no business of SQLite's files: the rules, and facts that stand twice."""
+    return _rules(connection) or _first(connection, _CONTRADICTIONS)
+
+
+def find_everywhere(connection: Connection) -> str | None:
     """As `find`, and also what has ended, every index, and every request against its fingerprint.
 
     About 1 s for 100,000 jobs; memory does not grow with them. Works beside a run: it looks at one moment.
     """
     connection.execute("BEGIN")
     try:
-        return _find_everywhere(connection)
+        if isinstance(connection, sqlite3.Connection):
+            return _find_everywhere(connection)
+        return contradiction(connection) or _first(connection, _ENDED) or _requests(connection)
     finally:
         connection.execute("ROLLBACK")
 
@@ -94,11 +105,10 @@ def _find_everywhere(connection: sqlite3.Connection) -> str | None:
     result = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if result != "ok":
         return result
-    damaged = find(connection)
-    if damaged is None:
-        damaged = _first(connection, (("job {}: its row and its history disagree", _HISTORY.format(which="1")),))
-    if damaged is not None:
-        return damaged
+    return find(connection) or _first(connection, _ENDED) or _requests(connection)
+
+
+def _requests(connection: Connection) -> str | None:
     for key, *facts in connection.execute("SELECT key, provider, model, request, fingerprint FROM job"):
         if not genuine(*facts):
             return f"job {key}: its request is not what was recorded"
@@ -110,7 +120,7 @@ def genuine(provider: str, model: str, request: str, fingerprint: str) -> bool:
     return fingerprint_of(provider, model, request) == fingerprint
 
 
-def _first(connection: sqlite3.Connection, questions: Iterable[tuple[str, str]]) -> str | None:
+def _first(connection: Connection, questions: Iterable[tuple[str, str]]) -> str | None:
     for words, sql in questions:
         row = connection.execute(sql).fetchone()
         if row is not None:
@@ -138,7 +148,7 @@ def _tally(connection: sqlite3.Connection, index: str, which: str) -> set[tuple[
     return {tuple(row) for row in connection.execute(_TALLY.format(index=index, which=which))}
 
 
-def _rules(connection: sqlite3.Connection) -> str | None:
+def _rules(connection: Connection) -> str | None:
     """The legal moves."""
     moves = {(before.value, after.value) for (before, _), ends in TABLE.items() for after in ends}
     if {tuple(row) for row in connection.execute("SELECT from_state, to_state FROM legal")} != moves:

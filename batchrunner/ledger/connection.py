@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import overload
 from urllib.parse import quote
 
+from .address import Address, Server
 from .errors import LedgerUnusable
 from .files import check_file, create_private, runner
+from .sql import Connection
 
 APPLICATION_ID = 0x62726E72
 """`brnr`, in the header of every ledger."""
@@ -139,12 +143,81 @@ _NOTHING_NEEDED = "CREATE TEMP TABLE need (job_id INTEGER PRIMARY KEY, parent, f
 """The same for migration 6."""
 
 
-def open_reader(path: Path) -> sqlite3.Connection | None:
+@contextmanager
+def postgres() -> Iterator[None]:
+    """Around the imports of what a ledger in PostgreSQL needs, which an installation may not have."""
+    try:
+        yield
+    except ImportError as missing:
+        if (missing.name or "").partition(".")[0] not in {"psycopg", "psycopg_binary", "psycopg_c"} and (
+            "libpq" not in str(missing)
+        ):
+            raise
+        raise LedgerUnusable(
+            "a ledger in PostgreSQL needs psycopg: pip install 'batchrunner[cluster]' (or name a file with --db)"
+        ) from None
+
+
+def beside(ledger: Address) -> Path | None:
+    """What things of a ledger on this machine are named after, such as its run's socket; None where there is no ledger
+    in a database yet. Raises LedgerUnusable."""
+    if isinstance(ledger, Path):
+        return ledger
+    with postgres():
+        from .postgres import opening, place
+    link = opening.open_reader(ledger)
+    if link is None:
+        return None
+    try:
+        return place.place(opening.identity(link))
+    finally:
+        link.close()
+
+
+def exists(ledger: Address) -> bool:
+    """Whether there is a ledger. Raises LedgerUnusable."""
+    return ledger.exists() if isinstance(ledger, Path) else beside(ledger) is not None
+
+
+def holder(ledger: Address) -> str | None:
+    """Who holds the run lock, in words: None where nobody does, empty where that can't be known. Raises
+    LedgerUnusable."""
+    if isinstance(ledger, Path):
+        found = runner(ledger)
+        return f"process {found}" if found else found
+    with postgres():
+        from .postgres import opening
+    link = opening.open_reader(ledger)
+    if link is None:
+        return None
+    try:
+        return opening.holder(link, ledger)
+    finally:
+        link.close()
+
+
+@overload
+def open_reader(path: Path) -> sqlite3.Connection | None: ...
+
+
+@overload
+def open_reader(path: Address) -> Connection | None: ...
+
+
+def open_reader(path: Address) -> Connection | None:
     """A read-only connection, beside a run or not; None where there is no ledger yet.
 
     Raises:
         LedgerUnusable: not a ledger, newer than this program, or damaged.
     """
+    if isinstance(path, Server):
+        with postgres():
+            from .postgres import opening
+        return opening.open_reader(path)
+    return _open_file(path)
+
+
+def _open_file(path: Path) -> sqlite3.Connection | None:
     if not check_file(path) or path.stat().st_size == 0:
         return None
     if runner(path) is None:  # after a dead run SQLite is about to go through its log; beside a live one it is not

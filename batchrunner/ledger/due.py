@@ -13,6 +13,7 @@ from ..core.selection import Selection
 from .needs import UNMET
 from .rows import JOB_COLUMNS
 from .selecting import where
+from .sql import Connection, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,13 @@ def marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[sqlite3.Row]:
+def _rows(connection: Connection, sql: str, values: Sequence[object]) -> list[Row]:
     cursor = connection.cursor()
     cursor.row_factory = sqlite3.Row
     return cursor.execute(sql, values).fetchall()
 
 
-def batches(names: tuple[str, ...], connection: sqlite3.Connection) -> list[Batch]:
+def batches(names: tuple[str, ...], connection: Connection) -> list[Batch]:
     condition = f"WHERE name IN ({marks(names)})" if names else ""
     rows = _rows(connection, f"SELECT * FROM batch {condition} ORDER BY id", names)
     return [
@@ -62,13 +63,16 @@ def pending(
     limit: int,
     now: float,
     without: Sequence[tuple[str, int | None]],
-    connection: sqlite3.Connection,
-) -> tuple[list[sqlite3.Row], float | None]:
+    provider: str | None,
+    connection: Connection,
+) -> tuple[list[Row], float | None]:
     if not batches:
         return [], None
     condition, values = where(selection)
-    condition += " AND NOT (model = ? AND seconds IS ?)" * len(without)
+    condition += " AND NOT (model = ? AND coalesce(seconds, -1) = coalesce(?, -1))" * len(without)
     known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
+    if provider is not None:
+        condition, known = f"{condition} AND provider = ?", (*known, provider)
     due = f"batch_id IN ({marks(batches)}) AND state = 'pending' AND current = 1 AND {condition} AND NOT {UNMET}"
     rows = _rows(
         connection,
@@ -85,24 +89,22 @@ def pending(
     return rows, next_at
 
 
-def in_state(batches: tuple[int, ...], state: State, connection: sqlite3.Connection) -> list[sqlite3.Row]:
+def in_state(batches: tuple[int, ...], state: State, connection: Connection) -> list[Row]:
     """The states stand in the text so that SQLite sees that the index `job_live` holds them all."""
     return _rows(
         connection,
         f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job "
         "WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state = ? "
-        f"AND batch_id IN ({marks(batches)}) ORDER BY next_poll_at, id",
+        f"AND batch_id IN ({marks(batches)}) ORDER BY next_poll_at NULLS FIRST, id",
         (state.value, *batches),
     )
 
 
-def by_id(ids: tuple[int, ...], connection: sqlite3.Connection) -> list[sqlite3.Row]:
+def by_id(ids: tuple[int, ...], connection: Connection) -> list[Row]:
     return _rows(connection, f"SELECT {JOB_COLUMNS} FROM job WHERE id IN ({marks(ids)}) ORDER BY id", ids)
 
 
-def selected(
-    batches: tuple[int, ...], selection: Selection, state: State, connection: sqlite3.Connection
-) -> list[sqlite3.Row]:
+def selected(batches: tuple[int, ...], selection: Selection, state: State, connection: Connection) -> list[Row]:
     condition, values = where(selection)
     return _rows(
         connection,

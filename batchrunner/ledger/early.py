@@ -26,14 +26,17 @@ SOON = 0.02
 class EarlyLook:
     """A look that begins now. Use it as a context: what is not needed any more is broken off at its end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
+        """`path` is None for a ledger that is no file: nothing is looked at early, and nothing is known of it."""
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._over = threading.Event()
         self._asked: SimpleQueue[bool] = SimpleQueue()
         self._sound = False
         self._thread: threading.Thread | None = None
-        if path.exists() and runner(path) is None:  # a ledger that another one writes will have to be looked at again
+        if path is None or not path.exists():
+            return
+        if runner(path) is None:  # a ledger that another one writes will have to be looked at again
             self._thread = threading.Thread(target=self._look, name="early look", daemon=True)
             self._thread.start()
 
@@ -69,7 +72,7 @@ class EarlyLook:
     def _look(self) -> None:
         """In the thread: nothing that goes wrong here matters, as it goes wrong again for whoever opens the ledger."""
         try:
-            connection = open_reader(self._path)
+            connection = None if self._path is None else open_reader(self._path)
         except (LedgerUnusable, OSError):
             return
         if connection is None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import LedgerUnusable
+from .sql import Connection, has_table
 
 if TYPE_CHECKING:  # and imported where they are used: `status` asks for a number only, and for nothing else here
     from ..core.job import Output
     from ..core.media import Kept
 
 _SAVE = (
-    "INSERT OR REPLACE INTO media (job_id, attempt, number, kind, url, file, sha256, bytes, facts, warnings, "
-    "checked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO media (job_id, attempt, number, kind, url, file, sha256, bytes, facts, warnings, checked_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, attempt, number) DO UPDATE SET "
+    "kind = excluded.kind, url = excluded.url, file = excluded.file, sha256 = excluded.sha256, "
+    "bytes = excluded.bytes, facts = excluded.facts, warnings = excluded.warnings, checked_at = excluded.checked_at"
 )
 _OF = (
     "SELECT number, kind, url, file, sha256, bytes, facts, warnings FROM media "
@@ -35,7 +37,7 @@ _NAMED = (
 )
 
 
-def save(connection: sqlite3.Connection, job_id: int, attempt: int, kept: Iterable[Kept], now: float) -> None:
+def save(connection: Connection, job_id: int, attempt: int, kept: Iterable[Kept], now: float) -> None:
     """Write what an attempt gave, in the caller's transaction; what was known of the same files is replaced."""
     connection.executemany(_SAVE, [(job_id, attempt, *_values(one), now) for one in kept])
 
@@ -46,17 +48,17 @@ def _values(one: Kept) -> tuple[Any, ...]:
     return one.number, one.kind, one.url, *file, facts, warnings
 
 
-def exists(connection: sqlite3.Connection) -> bool:
+def exists(connection: Connection) -> bool:
     """Whether the ledger is new enough."""
-    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'media'").fetchone() is not None
+    return has_table(connection, "media")
 
 
-def reader(connection: sqlite3.Connection) -> Callable[[int, int], list[Kept]]:
+def reader(connection: Connection) -> Callable[[int, int], list[Kept]]:
     """How to ask for what attempts gave: see `of`."""
     return partial(of, connection) if exists(connection) else lambda _job_id, _attempt: []
 
 
-def of(connection: sqlite3.Connection, job_id: int, attempt: int) -> list[Kept]:
+def of(connection: Connection, job_id: int, attempt: int) -> list[Kept]:
     """What an attempt gave: its outputs in order, the last frame at the end.
 
     Raises:
@@ -119,7 +121,7 @@ class Finished:
     kept: tuple[Kept, ...]
 
 
-def finished(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Finished]:
+def finished(connection: Connection, ids: Sequence[int]) -> list[Finished]:
     """Jobs that have succeeded, by row id, in the order of the ids."""
     from ..core.job import Output
 
@@ -162,14 +164,14 @@ def _output(one: Kept) -> dict[str, Any]:
     return {**found, "media": {**one.facts.words(), "warnings": list(one.warnings)}}
 
 
-def warned(connection: sqlite3.Connection, batch_id: int) -> int:
+def warned(connection: Connection, batch_id: int) -> int:
     """How many current jobs of a batch have succeeded with a warning."""
     if not exists(connection):
         return 0
     return int(connection.execute(_WARNED, (batch_id,)).fetchone()[0])
 
 
-def taken(job_id: int, names: Sequence[str], connection: sqlite3.Connection) -> set[str]:
+def taken(job_id: int, names: Sequence[str], connection: Connection) -> set[str]:
     """Of these names, relative to the output folder, the ones that another job has planned. A name without extension
     stands for every file of it."""
     sql = _NAMED.format(marks=", ".join("?" * len(names)))

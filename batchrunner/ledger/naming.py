@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 from .needs import NEEDS
+from .sql import Connection, Row
 
 JOBS = f"""
 SELECT job.*, batch.name AS batch,
@@ -20,7 +20,7 @@ LEFT JOIN promotion ON promotion.job_id = job.id LEFT JOIN job AS source ON sour
 beginning of a statement."""
 
 
-def batch_names(connection: sqlite3.Connection) -> list[str]:
+def batch_names(connection: Connection) -> list[str]:
     """Every batch, oldest first."""
     return [row["name"] for row in connection.execute("SELECT name FROM batch ORDER BY id")]
 
@@ -29,7 +29,7 @@ class Unknown(Exception):
     """No job or batch of that name. The message says what is there."""
 
 
-def find_jobs(connection: sqlite3.Connection, name: str, *, any_revision: bool = False) -> list[sqlite3.Row]:
+def find_jobs(connection: Connection, name: str, *, any_revision: bool = False) -> list[Row]:
     """The rows of `job` that a JOB on a command line names: a key, `BATCH/KEY`, or a glob of either.
 
     A plain key names the current revision, or the newest where none is current; a glob names current jobs only, unless
@@ -40,10 +40,10 @@ def find_jobs(connection: sqlite3.Connection, name: str, *, any_revision: bool =
     """
     batch, _, key = name.rpartition("/")
     pattern = is_glob(name)
-    condition = "job.key GLOB ?" if pattern else "job.key = ?"
+    condition = "glob(?, job.key)" if pattern else "job.key = ?"
     values: list[Any] = [key]
     if batch:
-        condition += " AND batch.name GLOB ?" if pattern else " AND batch.name = ?"
+        condition += " AND glob(?, batch.name)" if pattern else " AND batch.name = ?"
         values.append(batch)
     if pattern and not any_revision:
         condition += " AND job.current = 1"
@@ -64,11 +64,11 @@ class Named:
     """What a BATCH or JOB on a command line means: rows of `job` (with `batch`, its name), and whether the name was one
     job's exact key."""
 
-    rows: list[sqlite3.Row]
+    rows: list[Row]
     exact: bool
 
 
-def find_named(connection: sqlite3.Connection, name: str) -> Named:
+def find_named(connection: Connection, name: str) -> Named:
     """The current jobs of a batch, or what `find_jobs` finds.
 
     Raises:
@@ -98,17 +98,17 @@ def is_glob(name: str) -> bool:
     return any(c in name for c in "*?[")
 
 
-def find_unconfirmed(connection: sqlite3.Connection, name: str, revision: int | None = None) -> list[sqlite3.Row]:
+def find_unconfirmed(connection: Connection, name: str, revision: int | None = None) -> list[Row]:
     """The unconfirmed jobs that a JOB on a command line names, old revisions too: one for a key, any number for a glob.
 
     Raises:
         Unknown: nothing matches, nothing of it is unconfirmed, or several revisions of a plain key are.
     """
     batch, _, key = name.rpartition("/")
-    operator = "GLOB" if is_glob(name) else "="
-    condition, parameters = f"job.key {operator} ?", [key]
+    pattern = is_glob(name)
+    condition, parameters = "glob(?, job.key)" if pattern else "job.key = ?", [key]
     if batch:
-        condition += f" AND batch.name {operator} ?"
+        condition += " AND glob(?, batch.name)" if pattern else " AND batch.name = ?"
         parameters.append(batch)
     rows = [
         row
@@ -120,9 +120,9 @@ def find_unconfirmed(connection: sqlite3.Connection, name: str, revision: int | 
     ]
     if not rows:
         found = find_jobs(connection, name, any_revision=True)
-        state = f"is {found[0]['state']}, not unconfirmed" if operator == "=" else "names no unconfirmed job"
+        state = f"is {found[0]['state']}, not unconfirmed" if not pattern else "names no unconfirmed job"
         raise Unknown(f"{name} {state}; `batchrunner jobs --state unconfirmed` lists the ones that are")
-    if len(rows) > 1 and operator == "=":
+    if len(rows) > 1 and not pattern:
         if len({row["batch_id"] for row in rows}) > 1:
             places = ", ".join(dict.fromkeys(f"{row['batch']}/{key}" for row in rows))
             raise Unknown(f"{key} stands in several batches; say which: {places}")
@@ -131,14 +131,14 @@ def find_unconfirmed(connection: sqlite3.Connection, name: str, revision: int | 
     return rows
 
 
-def _near_batch(connection: sqlite3.Connection, name: str) -> str:
+def _near_batch(connection: Connection, name: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, batch_names(connection), 1)
     return f"; did you mean the batch {near[0]}?" if near else ""
 
 
-def _near_job(connection: sqlite3.Connection, key: str) -> str:
+def _near_job(connection: Connection, key: str) -> str:
     import difflib
 
     keys = [row["key"] for row in connection.execute("SELECT DISTINCT key FROM job ORDER BY key LIMIT 20000")]
@@ -146,7 +146,7 @@ def _near_job(connection: sqlite3.Connection, key: str) -> str:
     return f"; did you mean {near[0]}?" if near else "; `batchrunner jobs` lists them"
 
 
-def find_batch(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
+def find_batch(connection: Connection, name: str) -> Row:
     """The row of a batch.
 
     Raises:
@@ -160,5 +160,5 @@ def find_batch(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
         near = difflib.get_close_matches(name, names, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names[:10])}" if names else ""
         raise Unknown(f"no batch {name}{hint}")
-    found: sqlite3.Row = row
+    found: Row = row
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..core.chain import needs
 from .errors import LedgerUnusable
+from .sql import Connection
 
 UNMET = """EXISTS (SELECT 1 FROM need LEFT JOIN job parent ON parent.batch_id = job.batch_id
   AND parent.key = need.parent AND parent.fingerprint = need.fingerprint
@@ -51,21 +51,21 @@ class Parent:
     url: str | None
 
 
-def save(connection: sqlite3.Connection, after: int) -> None:
+def save(connection: Connection, after: int) -> None:
     """Write what jobs with row ids above `after` need, by their requests, in the transaction that writes them."""
     for job_id, request in connection.execute(_NEW, (after,)).fetchall():
         parents = dict.fromkeys((need.job, need.of) for need in needs(json.loads(request)))
         connection.executemany(_SAVE, [(job_id, *parent) for parent in parents])
 
 
-def any_in(connection: sqlite3.Connection, batches: Sequence[int]) -> bool:
+def any_in(connection: Connection, batches: Sequence[int]) -> bool:
     """Whether a job of the batches needs another one."""
     marks = ", ".join("?" * len(batches))
     sql = f"SELECT 1 FROM need JOIN job ON job.id = job_id WHERE batch_id IN ({marks}) LIMIT 1"
     return connection.execute(sql, tuple(batches)).fetchone() is not None
 
 
-def parent(connection: sqlite3.Connection, batch_id: int, key: str, fingerprint: str, number: int) -> Parent | None:
+def parent(connection: Connection, batch_id: int, key: str, fingerprint: str, number: int) -> Parent | None:
     """A job that has succeeded, by what a reference says of it; None where there is none.
 
     Args:
@@ -84,7 +84,7 @@ def parent(connection: sqlite3.Connection, batch_id: int, key: str, fingerprint:
     return Parent(job_id, task_id, model, None if file is None else Path(file), ended_at or 0.0, url)
 
 
-def hold(connection: sqlite3.Connection, job_id: int, key: str, problem: str) -> None:
+def hold(connection: Connection, job_id: int, key: str, problem: str) -> None:
     """Note why what a job needs can't be had: it is not due any more.
 
     Raises:
@@ -95,7 +95,7 @@ def hold(connection: sqlite3.Connection, job_id: int, key: str, problem: str) ->
         raise LedgerUnusable(f"what job {job_id} needs is damaged in the ledger; restore a copy")
 
 
-def forget(connection: sqlite3.Connection, batches: Sequence[int]) -> None:
+def forget(connection: Connection, batches: Sequence[int]) -> None:
     """A new run asks anew for what could not be had."""
     marks = ", ".join("?" * len(batches))
     ours = f"job_id IN (SELECT id FROM job WHERE batch_id IN ({marks}))"
@@ -105,8 +105,8 @@ def forget(connection: sqlite3.Connection, batches: Sequence[int]) -> None:
 # --- For people and scripts ------------------------------------------------------------------------------
 
 
-NEEDS = """(SELECT json_group_array(need.parent || '|' || coalesce(parent.state, '') || '|' ||
-  coalesce(parent.error_kind, '') || '|' || need.problem) FROM need
+NEEDS = """(SELECT json_group_array(need.parent || '|' || CASE WHEN parent.state IS NULL THEN '' ELSE parent.state END
+  || '|' || CASE WHEN parent.error_kind IS NULL THEN '' ELSE parent.error_kind END || '|' || need.problem) FROM need
   LEFT JOIN job parent ON parent.batch_id = job.batch_id AND parent.key = need.parent
   AND parent.fingerprint = need.fingerprint WHERE need.job_id = job.id)"""
 """What a row of `job` needs: JSON, for `words`. Only what is last may have any character in it."""
@@ -119,7 +119,7 @@ def words(found: str | None, state: str) -> dict[str, Any]:
         found: see `NEEDS`.
         state: the job's.
     """
-    rows = [text.split("|", 3) for text in json.loads(found or "[]")]
+    rows = sorted((text.split("|", 3) for text in json.loads(found or "[]")), key=lambda row: row[0])
     waits = [_why(*row) for row in rows if row[1] != "succeeded" or row[3]] if state == "pending" else []
     return {
         "needs": [
@@ -137,7 +137,7 @@ def _why(key: str, state: str, kind: str, problem: str) -> str:
     return f"{key}, which is {state}" + (f" ({kind})" if state == "failed" else "")
 
 
-def stuck(connection: sqlite3.Connection, batches: Sequence[int], which: str = "1", values: Sequence[Any] = ()) -> int:
+def stuck(connection: Connection, batches: Sequence[int], which: str = "TRUE", values: Sequence[Any] = ()) -> int:
     """How many current pending jobs of the batches, of those that a condition selects, wait for what they need."""
     marks = ", ".join("?" * len(batches))
     due = f"batch_id IN ({marks}) AND current = 1 AND state = 'pending'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from ..core.selection import Selection
 from . import media, queries, runs
 from .naming import find_batch
 from .selecting import where
+from .sql import Connection
 
 _TIMES = """
 SELECT h.job_id, h.attempt, h.event, min(h.at) AS at FROM history h JOIN job ON job.id = h.job_id
@@ -32,7 +32,7 @@ _REVISED = "SELECT key FROM job WHERE batch_id = ? GROUP BY key HAVING count(*) 
 
 
 def morning(
-    connection: sqlite3.Connection,
+    connection: Connection,
     batch: str,
     states: Sequence[str],
     selection: Selection,
@@ -73,7 +73,7 @@ def morning(
 
 
 @contextmanager
-def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+def _one_moment(connection: Connection) -> Iterator[None]:
     """Everything inside is read from one snapshot (sqlite.org/isolation.html)."""
     connection.execute("BEGIN")
     try:
@@ -82,7 +82,7 @@ def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def _attempts(connection: sqlite3.Connection, batch_id: int) -> dict[int, list[Attempt]]:
+def _attempts(connection: Connection, batch_id: int) -> dict[int, list[Attempt]]:
     times: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     for row in connection.execute(_TIMES, (batch_id,)):
         times[row["job_id"], row["attempt"]][row["event"]] = row["at"]
@@ -107,9 +107,7 @@ def _attempts(connection: sqlite3.Connection, batch_id: int) -> dict[int, list[A
     return found
 
 
-def _steps(
-    connection: sqlite3.Connection, batch_id: int, states: Sequence[str], selection: Selection
-) -> Iterator[Step]:
+def _steps(connection: Connection, batch_id: int, states: Sequence[str], selection: Selection) -> Iterator[Step]:
     condition, values = where(selection)
     parameters: list[Any] = [batch_id, *values, *states]
     if states:

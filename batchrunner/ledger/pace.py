@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Any
+
+from .sql import Connection, has_table
 
 if TYPE_CHECKING:
     from ..core.adaptive import Learned
@@ -24,7 +25,7 @@ def row(provider: str, learned: Learned, now: float) -> tuple[Any, ...]:
     return provider, _minute(learned.submits), learned.in_flight, _minute(learned.calls), now
 
 
-def read(provider: str, connection: sqlite3.Connection) -> Learned:
+def read(provider: str, connection: Connection) -> Learned:
     from ..core.adaptive import Learned  # a reader that only shows the limits need not pay for how they are found
 
     found = connection.execute(
@@ -35,9 +36,9 @@ def read(provider: str, connection: sqlite3.Connection) -> Learned:
     return Learned(_second(found[0]), found[1], _second(found[2]))
 
 
-def known(connection: sqlite3.Connection, provider: str) -> dict[str, Any] | None:
+def known(connection: Connection, provider: str) -> dict[str, Any] | None:
     """The limits that were met, as `status --json` prints them; None where none was, or the ledger is older."""
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'pace'").fetchone() is None:
+    if not has_table(connection, "pace"):
         return None
     found = connection.execute(
         "SELECT submits_per_minute, in_flight, calls_per_minute, learned_at FROM pace WHERE provider = ?", (provider,)
@@ -47,15 +48,15 @@ def known(connection: sqlite3.Connection, provider: str) -> dict[str, Any] | Non
     return dict(zip(("submits_per_minute", "in_flight", "calls_per_minute", "learned_at"), found, strict=True))
 
 
-def latencies(connection: sqlite3.Connection) -> list[tuple[str, int | None, float]]:
+def latencies(connection: Connection) -> list[tuple[str, int | None, float]]:
     """(model, seconds asked for, seconds taken), oldest first."""
     rows = connection.execute("SELECT model, seconds, took FROM latency ORDER BY id").fetchall()
     return [(model, seconds, took) for model, seconds, took in rows]
 
 
-def claims(since: float, connection: sqlite3.Connection) -> list[float]:
+def claims(since: float, connection: Connection) -> list[float]:
     rows = connection.execute(
-        "SELECT at FROM (SELECT id, at, to_state FROM history ORDER BY id DESC LIMIT ?) "
+        "SELECT at FROM (SELECT id, at, to_state FROM history ORDER BY id DESC LIMIT ?) AS newest "
         "WHERE to_state = 'submitting' AND at >= ? ORDER BY id",
         (LATEST_CLAIMS, since),
     ).fetchall()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from ..core.keys import canonical_json
 from ..core.promotion import Verdict, Winner
 from . import needs
 from .record import free_name, taken
+from .sql import Connection
 
 _NEWEST = "(SELECT verdict FROM verdict WHERE job_id = job.id ORDER BY id DESC LIMIT 1)"
 
@@ -63,7 +63,7 @@ class Judgement:
     who: str
 
 
-def judge(connection: sqlite3.Connection, judgement: Judgement, now: float) -> None:
+def judge(connection: Connection, judgement: Judgement, now: float) -> None:
     """Record a verdict; the same one again, without a new note, changes nothing. What was promoted from a rejected job,
     in any revision of it, and not sent yet will not be sent."""
     for job_id in judgement.jobs:
@@ -81,7 +81,7 @@ def judge(connection: sqlite3.Connection, judgement: Judgement, now: float) -> N
             )
 
 
-def winners(connection: sqlite3.Connection, batch_id: int) -> list[Winner]:
+def winners(connection: Connection, batch_id: int) -> list[Winner]:
     """The approved jobs of a batch's manifest, by what a JOB names: the current revision, or the newest where none is.
     An approved revision that another took the place of is no winner, and a promoted job is promoted no further."""
     return [
@@ -125,7 +125,7 @@ class Promoted:
     who: str
 
 
-def promote(connection: sqlite3.Connection, asked: Promoted, now: float) -> None:
+def promote(connection: Connection, asked: Promoted, now: float) -> None:
     """Write the promotions of a batch to one profile.
 
     Same key and fingerprint: the same job. Same key, new fingerprint: a new revision, as in `record`. Those of an
@@ -144,9 +144,7 @@ def promote(connection: sqlite3.Connection, asked: Promoted, now: float) -> None
     connection.executemany("UPDATE job SET current = 0 WHERE id = ?", [(job_id,) for job_id in sorted(gone)])
 
 
-def _put(
-    connection: sqlite3.Connection, batch_id: int, winner: Winner, spec: JobSpec, asked: Promoted, now: float
-) -> int:
+def _put(connection: Connection, batch_id: int, winner: Winner, spec: JobSpec, asked: Promoted, now: float) -> int:
     """The row id of a promoted job, which is current from now on."""
     connection.execute(
         "UPDATE job SET current = 0 WHERE batch_id = ? AND key = ? AND current = 1 AND fingerprint <> ?",
@@ -195,7 +193,7 @@ def _put(
 # --- What is there ---------------------------------------------------------------------------------------
 
 
-def promoted_specs(connection: sqlite3.Connection, batch: str) -> Iterator[JobSpec]:
+def promoted_specs(connection: Connection, batch: str) -> Iterator[JobSpec]:
     """The current promotions of a batch, as if a manifest asked for them."""
     for row in connection.execute(
         "SELECT job.* FROM job JOIN promotion ON promotion.job_id = job.id "
@@ -219,7 +217,7 @@ def promoted_specs(connection: sqlite3.Connection, batch: str) -> Iterator[JobSp
         )
 
 
-def lineage(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
+def lineage(connection: Connection, job_id: int) -> dict[str, Any]:
     """A job's verdicts, oldest first, and what was promoted from it, as `show --json` prints them."""
     verdicts = connection.execute("SELECT at, verdict, note, who FROM verdict WHERE job_id = ? ORDER BY id", (job_id,))
     promotions = connection.execute(

@@ -1,9 +1,8 @@
-"""Questions to the ledger that change nothing. Every function takes a connection whose rows are `sqlite3.Row`."""
+"""Questions to the ledger that change nothing. Every function takes a connection whose rows are `Row`."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from . import media, needs, pace
 from .errors import LedgerUnusable
 from .naming import JOBS, Unknown, batch_names, find_batch
 from .selecting import where
+from .sql import Connection, Cursor, Row, has_column
 
 if TYPE_CHECKING:
     from ..core.media import Kept
@@ -46,7 +46,7 @@ _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND c
 TO_BE_CALLED = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
 
-def unfinished_models(connection: sqlite3.Connection, batches: Sequence[int]) -> list[str]:
+def unfinished_models(connection: Connection, batches: Sequence[int]) -> list[str]:
     """The models of the batches' jobs that have not ended, sorted."""
     rows = connection.execute(
         f"SELECT DISTINCT model FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
@@ -56,10 +56,10 @@ def unfinished_models(connection: sqlite3.Connection, batches: Sequence[int]) ->
     return [row["model"] for row in rows]
 
 
-def sinks(connection: sqlite3.Connection, names: Sequence[str]) -> list[tuple[str, str]]:
+def sinks(connection: Connection, names: Sequence[str]) -> list[tuple[str, str]]:
     """(batch, whom to tell, see `core.notice.kept`) of the named batches; of all that are unfinished where none is
     named. A ledger that is older knows of nobody."""
-    if connection.execute("SELECT 1 FROM pragma_table_info('batch') WHERE name = 'notify'").fetchone() is None:
+    if not has_column(connection, "batch", "notify"):
         return []
     condition, values = f"name IN ({', '.join('?' * len(names))})", tuple(names)
     if not names:
@@ -72,7 +72,7 @@ def sinks(connection: sqlite3.Connection, names: Sequence[str]) -> list[tuple[st
     return [(row["name"], row["notify"]) for row in rows]
 
 
-def unfinished_providers(connection: sqlite3.Connection, batches: Sequence[int]) -> list[str]:
+def unfinished_providers(connection: Connection, batches: Sequence[int]) -> list[str]:
     """The providers that have to be called for the batches' jobs, sorted: something is to be sent, or to come home."""
     rows = connection.execute(
         f"SELECT DISTINCT provider FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
@@ -82,7 +82,7 @@ def unfinished_providers(connection: sqlite3.Connection, batches: Sequence[int])
     return [row["provider"] for row in rows]
 
 
-def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
+def status(connection: Connection, batch: str, now: float) -> dict[str, Any] | None:
     """The counts of one batch, as `status --json` prints them; None where there is no such batch.
 
     `states` counts the current jobs. Old revisions and jobs no longer in the manifest stand in `old`, where there are
@@ -119,7 +119,7 @@ def status(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, 
     return found
 
 
-def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str, Any] | None:
+def last_run(connection: Connection, batch: str, now: float) -> dict[str, Any] | None:
     """The newest run that worked on a batch: whether it is alive, its progress and ETA, how it ended."""
     row = connection.execute(
         "SELECT * FROM run WHERE EXISTS (SELECT 1 FROM json_each(batches) WHERE value = ?) ORDER BY id DESC LIMIT 1",
@@ -142,7 +142,7 @@ def last_run(connection: sqlite3.Connection, batch: str, now: float) -> dict[str
 
 
 def jobs(
-    connection: sqlite3.Connection,
+    connection: Connection,
     batch: str | None = None,
     states: Sequence[str] = (),
     selection: Selection = EVERYTHING,
@@ -155,12 +155,12 @@ def jobs(
 
 
 def job_rows(
-    connection: sqlite3.Connection,
+    connection: Connection,
     batch: str | None,
     states: Sequence[str],
     selection: Selection,
     verdicts: Sequence[str] = (),
-) -> sqlite3.Cursor:
+) -> Cursor:
     """The rows of `job` behind `jobs`, each with what `JOBS` says."""
     condition, values = where(selection)
     parts, parameters = [condition], list(values)
@@ -180,7 +180,7 @@ def job_rows(
     )
 
 
-def job_dict(row: sqlite3.Row, kept: Callable[[int, int], Sequence[Kept]]) -> dict[str, Any]:
+def job_dict(row: Row, kept: Callable[[int, int], Sequence[Kept]]) -> dict[str, Any]:
     """One job, as scripts read it; `kept` as `media.reader` gives it."""
     done = row["state"] == State.SUCCEEDED.value
     return {
@@ -213,23 +213,23 @@ def job_dict(row: sqlite3.Row, kept: Callable[[int, int], Sequence[Kept]]) -> di
     }
 
 
-def _file(row: sqlite3.Row) -> tuple[Any, ...]:
+def _file(row: Row) -> tuple[Any, ...]:
     return row["file"], row["sha256"], row["bytes"]
 
 
-def _decoded(row: sqlite3.Row, column: str) -> Any:
+def _decoded(row: Row, column: str) -> Any:
     try:
         return json.loads(row[column])
     except (ValueError, TypeError) as error:
         raise LedgerUnusable(f"job {row['id']} in the ledger is damaged ({error}); restore a copy") from None
 
 
-def _request(row: sqlite3.Row) -> Any:
+def _request(row: Row) -> Any:
     found = _decoded(row, "request")
     return spoken(found) if isinstance(found, dict) else found
 
 
-def _error(row: sqlite3.Row) -> dict[str, Any] | None:
+def _error(row: Row) -> dict[str, Any] | None:
     if row["error_kind"] is None:
         return None
     return {
@@ -240,7 +240,7 @@ def _error(row: sqlite3.Row) -> dict[str, Any] | None:
     }
 
 
-def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
+def show(connection: Connection, job_id: int) -> dict[str, Any]:
     """Everything about one job: what `jobs` says, its attempts and its history."""
     from .promotions import lineage  # which knows a job's every fact: `status` need not
 
@@ -275,14 +275,14 @@ def show(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     return found
 
 
-def _attempt(row: sqlite3.Row) -> dict[str, Any]:
+def _attempt(row: Row) -> dict[str, Any]:
     """A submission; `request` is what was sent, where that was not the job's own."""
     found = {k: row[k] for k in row.keys() if k not in {"job_id", "batch_id", "request"}}  # noqa: SIM118  a Row iterates over values
     sent = row["request"] if "request" in row.keys() else None  # noqa: SIM118
     return found if sent is None else {**found, "request": _decoded(row, "request")}
 
 
-def revision_of(connection: sqlite3.Connection, job_id: int, revision: int) -> int | None:
+def revision_of(connection: Connection, job_id: int, revision: int) -> int | None:
     """The row id of another revision of a job; None where there is none."""
     row = connection.execute(
         "SELECT o.id FROM job JOIN job o ON o.batch_id = job.batch_id AND o.key = job.key "
@@ -293,7 +293,7 @@ def revision_of(connection: sqlite3.Connection, job_id: int, revision: int) -> i
 
 
 def selected_states(
-    connection: sqlite3.Connection, batches: Sequence[int], selection: Selection
+    connection: Connection, batches: Sequence[int], selection: Selection
 ) -> tuple[dict[State, int], dict[State, int]]:
     """Counts by state that the exit code speaks of: the current selected jobs, and old revisions still live."""
     condition, values = where(selection)
@@ -311,7 +311,7 @@ def selected_states(
     return {State(s): n for s, n in current}, {State(s): n for s, n in old}
 
 
-def waiting_words(connection: sqlite3.Connection, batches: Sequence[int], selection: Selection) -> str:
+def waiting_words(connection: Connection, batches: Sequence[int], selection: Selection) -> str:
     """Which selected jobs wait for what they need, in words; empty where none does."""
     condition, values = where(selection)
     count = needs.stuck(connection, batches, condition, values)
@@ -329,8 +329,8 @@ def waiting_words(connection: sqlite3.Connection, batches: Sequence[int], select
 
 
 def unsent_outputs(
-    connection: sqlite3.Connection, batches: Sequence[int], selection: Selection, after: int, limit: int
-) -> list[sqlite3.Row]:
+    connection: Connection, batches: Sequence[int], selection: Selection, after: int, limit: int
+) -> list[Row]:
     """Current selected jobs that may be sent, with row ids above `after`: row id, planned output, whether it is a full
     name, model, folder, and every task id that its key has had (JSON)."""
     condition, values = where(selection)
@@ -346,16 +346,16 @@ def unsent_outputs(
     ).fetchall()
 
 
-def output_folders(connection: sqlite3.Connection, limit: int) -> list[str]:
+def output_folders(connection: Connection, limit: int) -> list[str]:
     """Output folders of the batches, newest batch first."""
     sql = "SELECT output_dir FROM batch GROUP BY output_dir ORDER BY max(id) DESC LIMIT ?"
     return [row["output_dir"] for row in connection.execute(sql, (limit,))]
 
 
-def known_jobs(connection: sqlite3.Connection, batch: str) -> dict[str, list[sqlite3.Row]]:
+def known_jobs(connection: Connection, batch: str) -> dict[str, list[Row]]:
     """key -> its revisions, oldest first (fingerprint, state, current, provider, request, shot, tags), for the diff
     of `plan`."""
-    found: dict[str, list[sqlite3.Row]] = {}
+    found: dict[str, list[Row]] = {}
     for row in connection.execute(
         "SELECT job.key, job.fingerprint, job.state, job.current, job.provider, job.request, job.credits, "
         "job.revision, job.shot, job.tags FROM job "
@@ -366,13 +366,13 @@ def known_jobs(connection: sqlite3.Connection, batch: str) -> dict[str, list[sql
     return found
 
 
-def committed(connection: sqlite3.Connection, batch: str) -> int | None:
+def committed(connection: Connection, batch: str) -> int | None:
     """Credits of a batch that are spent, reserved or at risk; None where there is no such batch."""
     row = connection.execute("SELECT spent + reserved + at_risk FROM batch WHERE name = ?", (batch,)).fetchone()
     return None if row is None else int(row[0])
 
 
-def tasks_out(connection: sqlite3.Connection, batch: str) -> list[tuple[str, int | None, int]]:
+def tasks_out(connection: Connection, batch: str) -> list[tuple[str, int | None, int]]:
     """(model, seconds asked for, how many) of the batch's tasks that the service works on."""
     rows = connection.execute(
         "SELECT model, seconds, count(*) FROM job WHERE batch_id = (SELECT id FROM batch WHERE name = ?) "
@@ -382,7 +382,7 @@ def tasks_out(connection: sqlite3.Connection, batch: str) -> list[tuple[str, int
     return [(model, seconds, count) for model, seconds, count in rows]
 
 
-def bound_origin(connection: sqlite3.Connection, provider: str) -> str | None:
+def bound_origin(connection: Connection, provider: str) -> str | None:
     """The origin that the ledger belongs to; None where it was never used with one."""
     row = connection.execute("SELECT origin FROM account WHERE provider = ?", (provider,)).fetchone()
     return None if row is None else str(row["origin"])

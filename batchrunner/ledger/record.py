@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,6 +12,7 @@ from ..core.job import JobSpec, RetryBudget
 from ..core.keys import canonical_json
 from . import needs
 from .errors import LedgerError
+from .sql import Connection, has_grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ UPDATE job SET current = 1, position = i.position, tags = i.tags, credits = i.cr
   named  = CASE WHEN job.state IN ('pending', 'failed') THEN i.named  ELSE job.named  END
 FROM incoming i
 WHERE job.batch_id = ? AND job.key = i.key AND job.fingerprint = i.fingerprint AND (
-  job.current = 0 OR job.position <> i.position OR job.tags <> i.tags OR job.credits IS NOT i.credits
+  job.current = 0 OR job.position <> i.position OR job.tags <> i.tags
+  OR coalesce(job.credits, -1) <> coalesce(i.credits, -1)
   OR (job.state IN ('pending', 'failed') AND (job.output <> i.output OR job.named <> i.named)))
 """
 
@@ -101,7 +102,7 @@ WHERE j.batch_id = ? AND j.current = 1 AND j.state IN ('pending', 'failed')
   AND (o.state IN ('submitting', 'unconfirmed', 'running', 'downloading', 'succeeded')
        OR (o.batch_id <> j.batch_id AND o.current = 1 AND o.state <> 'cancelled')
        OR EXISTS (SELECT 1 FROM promotion WHERE job_id = o.id))
-GROUP BY j.id
+ORDER BY j.id, o.batch_id = j.batch_id
 """
 
 _APPEND = """
@@ -117,7 +118,7 @@ WHERE job.output = ? AND batch.output_dir = (SELECT output_dir FROM batch WHERE 
 """
 
 
-def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobSpec], now: float) -> int:
+def record(connection: Connection, batch: BatchSpec, jobs: Iterable[JobSpec], now: float) -> int:
     """Write a manifest into the ledger, inside the caller's transaction.
 
     Same key and fingerprint: the same job. Same key, new fingerprint: a new revision; the old one keeps its history
@@ -130,10 +131,11 @@ def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobS
         OutputClash: another batch of this ledger writes one of the files.
     """
     batch_id = _upsert(connection, batch, now)
-    connection.execute("DROP TABLE IF EXISTS temp.incoming")
+    connection.execute("DROP TABLE IF EXISTS incoming")
     connection.execute(_INCOMING)
     marks = ", ".join("?" * 14)
     connection.executemany(f"INSERT INTO incoming VALUES ({marks})", _incoming_rows(jobs))
+    has_grown(connection, "incoming")
     newest = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
     connection.execute(_RETIRE, (batch_id,))
     connection.execute(_REFRESH, (batch_id,))
@@ -141,18 +143,18 @@ def record(connection: sqlite3.Connection, batch: BatchSpec, jobs: Iterable[JobS
     connection.execute(_BORN, (batch_id, now, newest))
     needs.save(connection, newest)
     _separate_outputs(connection, batch_id)
-    connection.execute("DROP TABLE temp.incoming")
+    connection.execute("DROP TABLE incoming")
     return batch_id
 
 
-def streams(connection: sqlite3.Connection, batch: BatchSpec) -> bool:
+def streams(connection: Connection, batch: BatchSpec) -> bool:
     """Whether a batch may be recorded in parts: nothing in the ledger can contradict it, as it is new, and no other
     batch writes into its folder."""
     sql = "SELECT 1 FROM batch WHERE name = ? OR output_dir = ?"
     return connection.execute(sql, (batch.name, batch.output_dir)).fetchone() is None
 
 
-def begin(connection: sqlite3.Connection, batch: BatchSpec, first: Iterable[JobSpec], left: int, now: float) -> int:
+def begin(connection: Connection, batch: BatchSpec, first: Iterable[JobSpec], left: int, now: float) -> int:
     """Write the first jobs of a batch that `streams`, and how many are left for `append`, inside the caller's
     transaction. Returns the batch's row id."""
     batch_id = record(connection, batch, first, now)
@@ -160,7 +162,7 @@ def begin(connection: sqlite3.Connection, batch: BatchSpec, first: Iterable[JobS
     return batch_id
 
 
-def append(connection: sqlite3.Connection, batch_id: int, jobs: Sequence[JobSpec], position: int, now: float) -> None:
+def append(connection: Connection, batch_id: int, jobs: Sequence[JobSpec], position: int, now: float) -> None:
     """Write the next jobs of a batch that was begun, inside the caller's transaction.
 
     Args:
@@ -178,7 +180,7 @@ def append(connection: sqlite3.Connection, batch_id: int, jobs: Sequence[JobSpec
     connection.execute("UPDATE batch SET unrecorded = unrecorded - ? WHERE id = ?", (len(rows), batch_id))
 
 
-def _upsert(connection: sqlite3.Connection, batch: BatchSpec, now: float) -> int:
+def _upsert(connection: Connection, batch: BatchSpec, now: float) -> int:
     row = connection.execute(
         _UPSERT_BATCH,
         (
@@ -226,26 +228,28 @@ def _incoming_rows(jobs: Iterable[JobSpec], first: int = 0) -> Iterator[tuple[ob
         )
 
 
-def _separate_outputs(connection: sqlite3.Connection, batch_id: int) -> None:
+def _separate_outputs(connection: Connection, batch_id: int) -> None:
     """Give a new revision a file name of its own (`name.r2.mp4`) where an older one has, or may get, the plain name:
     a finished file is never overwritten."""
+    moved: set[int] = set()
     for job_id, output, named, other_batch, other_name in connection.execute(_CLASHES, (batch_id,)).fetchall():
         if other_batch != batch_id:
             raise OutputClash(
                 f"batch {other_name} of this ledger writes {output} into the same folder; "
                 "change output.dir or output.name of one of them"
             )
-        connection.execute(
-            "UPDATE job SET output = ? WHERE id = ?", (free_name(connection, batch_id, output, bool(named)), job_id)
-        )
+        if job_id not in moved:
+            moved.add(job_id)
+            name = free_name(connection, batch_id, output, bool(named))
+            connection.execute("UPDATE job SET output = ? WHERE id = ?", (name, job_id))
 
 
-def taken(connection: sqlite3.Connection, batch_id: int, output: str) -> bool:
+def taken(connection: Connection, batch_id: int, output: str) -> bool:
     """Whether any job of any batch has planned a file of that name in the batch's folder."""
     return connection.execute(_TAKEN, (output, batch_id)).fetchone() is not None
 
 
-def free_name(connection: sqlite3.Connection, batch_id: int, output: str, named: bool) -> str:
+def free_name(connection: Connection, batch_id: int, output: str, named: bool) -> str:
     """The first of `name.r2.mp4`, `name.r3.mp4`, ... that is not taken."""
     path = PurePosixPath(output)
     stem, suffix = (str(path.with_suffix("")), path.suffix) if named else (output, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any
 
 from ..core.job import (
@@ -23,6 +22,7 @@ from ..core.job import (
     Succeeded,
     Unconfirmed,
 )
+from .sql import Row
 
 AMBIGUOUS = "ambiguous"
 """`error.kind` of an unconfirmed job."""
@@ -77,7 +77,7 @@ def fact_values(fact: Fact) -> tuple[Any, ...]:
     return (fact.state.value, fact.attempt, not_before, task_id, urls, renewals, kind, *error, *file)
 
 
-def fact_of(row: sqlite3.Row) -> Fact:
+def fact_of(row: Row) -> Fact:
     """The fact that a row of `job` states."""
     attempt: int = row["attempt"]
     task_id: str = row["task_id"]
@@ -113,11 +113,11 @@ def _downloading(attempt: int, task_id: str, links: Any, renewals: int) -> Downl
     return Downloading(attempt, task_id, tuple(links["urls"]), renewals, tuple(links["kinds"]), links["last_frame"])
 
 
-def problem_of(row: sqlite3.Row) -> Problem:
+def problem_of(row: Row) -> Problem:
     return Problem(row["error_message"] or "", row["error_code"], row["error_status"], row["error_request_id"])
 
 
-def job_of(row: sqlite3.Row, retry: RetryBudget) -> Job:
+def job_of(row: Row, retry: RetryBudget) -> Job:
     """The job that a row (`JOB_COLUMNS`) holds; `retry` comes from its batch."""
     return Job(
         id=row["id"],

@@ -6,11 +6,11 @@ from ..core.selection import Selection
 
 
 def where(selection: Selection, table: str = "job") -> tuple[str, list[str]]:
-    """An SQL condition (`1` for everything) and its parameters."""
+    """An SQL condition (`TRUE` for everything) and its parameters."""
     parts: list[str] = []
     values: list[str] = []
     if selection.only:
-        one = f"({table}.key GLOB ? OR {table}.shot GLOB ?)"
+        one = f"(glob(?, {table}.key) OR glob(?, {table}.shot))"
         parts.append("(" + " OR ".join([one] * len(selection.only)) + ")")
         for pattern in selection.only:
             values += [pattern, pattern]
@@ -18,4 +18,4 @@ def where(selection: Selection, table: str = "job") -> tuple[str, list[str]]:
         marks = ", ".join("?" * len(selection.tags))
         parts.append(f"EXISTS (SELECT 1 FROM json_each({table}.tags) WHERE value IN ({marks}))")
         values += selection.tags
-    return " AND ".join(parts) or "1", values
+    return " AND ".join(parts) or "TRUE", values

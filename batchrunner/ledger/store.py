@@ -15,21 +15,23 @@ from typing import Any
 from ..core import events as e
 from ..core.adaptive import Learned
 from ..core.chain import Need
-from ..core.job import Job, JobSpec, RetryBudget, State
+from ..core.job import Fact, Job, JobSpec, RetryBudget, State
 from ..core.lifecycle import advance
 from ..core.media import Kept
 from ..core.retry import count
 from ..core.selection import Selection
 from . import due, media, needs, pace, promotions, runs
+from .address import Address, Server
 from .audit import genuine
-from .connection import open_writer
+from .connection import open_writer, postgres
 from .due import Batch
-from .errors import LedgerUnusable
+from .errors import Conflict, LedgerUnusable, WriteFailed
 from .files import RunLock
 from .record import BatchSpec, append, begin, record, streams
 from .rows import job_of
+from .sql import Connection, Row
 from .transitions import Change
-from .writer import Database, ThreadDatabase, Writer
+from .writer import Database, Gone, ThreadDatabase, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,30 @@ class Schedule:
 class Ledger:
     """The one writer. Made by `Ledger.open`, which takes the run lock."""
 
-    def __init__(self, database: Database, now: Callable[[], float], lock: RunLock | None = None) -> None:
-        self._writer = Writer(database)
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], float],
+        lock: RunLock | None = None,
+        *,
+        writer: type[Writer] = Writer,
+        beside: Path = Path(),
+    ) -> None:
+        self._writer = writer(database)
+        self.beside = beside
+        """What is kept on this machine for the ledger is named after this path: its spool, its socket."""
         self._now = now
         self._lock = lock
         self._retry: dict[int, RetryBudget] = {}
+        self._unsure: set[int] = set()
         self._run: int | None = None
 
     @classmethod
-    async def open(cls, path: Path, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
+    async def open(cls, path: Address, now: Callable[[], float], looked: Callable[[], bool] | None = None) -> Ledger:
         """Lock and open the ledger at `path`, making or migrating it where needed.
 
         Args:
-            path: the database file.
+            path: where it is.
             now: the wall clock, unix seconds.
             looked: see `open_writer`.
 
@@ -80,6 +93,8 @@ class Ledger:
             LedgerBusy: another runner holds it.
             LedgerUnusable: it can't be used; the message says why and how to mend it.
         """
+        if isinstance(path, Server):
+            return await cls._open_server(path, now)
         lock = RunLock(path)
         lock.acquire()
         try:
@@ -87,7 +102,20 @@ class Ledger:
         except BaseException:
             lock.release()
             raise
-        return cls(database, now, lock)
+        return cls(database, now, lock, beside=path)
+
+    @classmethod
+    async def _open_server(cls, server: Server, now: Callable[[], float]) -> Ledger:
+        with postgres():
+            from .postgres.database import ServerDatabase, ServerWriter
+            from .postgres.place import place
+        database = await ServerDatabase.open(server)
+        try:
+            beside = place(database.identity)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, now, writer=ServerWriter, beside=beside)
 
     async def close(self) -> None:
         """Commit what is queued, close the database, let the lock go."""
@@ -112,8 +140,24 @@ class Ledger:
             used = count(used, event)
         elif isinstance(event, e.Retried):
             used = RetryBudget()
-        await self._writer.put(Change(job, event, after, used, self._now()))
+        try:
+            await self._writer.put(Change(job, event, after, used, self._now()))
+        except WriteFailed as failed:
+            if isinstance(failed.__cause__, Gone):
+                self._unsure.add(job.id)
+            raise
+        except Conflict:
+            if not await self._was_written(job, event, after):
+                raise
         return replace(job, fact=after, retries_used=used)
+
+    async def _was_written(self, job: Job, event: e.Event, after: Fact) -> bool:
+        """Whether a transition is a repetition of one whose commit was cut off with the server, and was durable after
+        all. A claim never is: where another has claimed the job meanwhile, it looks the same."""
+        if job.id not in self._unsure or isinstance(event, e.Claimed):
+            return False
+        [now] = await self.jobs([job.id])
+        return now.fact == after
 
     async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
         """Write a manifest; see `record.record`. Returns the batch's id."""
@@ -142,7 +186,7 @@ class Ledger:
 
     async def cap(self, names: Sequence[str], max_credits: int) -> None:
         """Lower the cap of batches to `max_credits`; a lower one stays."""
-        sql = "UPDATE batch SET max_credits = min(coalesce(max_credits, ?1), ?1) WHERE name = ?2"
+        sql = "UPDATE batch SET max_credits = ?1 WHERE name = ?2 AND (max_credits IS NULL OR max_credits > ?1)"
         await self._writer.put(lambda c: c.executemany(sql, [(max_credits, name) for name in names]))
 
     async def rename_outputs(self, outputs: Sequence[tuple[int, str]]) -> None:
@@ -165,11 +209,12 @@ class Ledger:
         limit: int,
         now: float,
         without: Sequence[tuple[str, int | None]] = (),
+        provider: str | None = None,
     ) -> tuple[list[Job], float | None]:
         """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
         may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
-        since, and counts as over. `without`: kinds (model, length) to pass over."""
-        ask = partial(due.pending, tuple(batches), selection, limit, now, without)
+        since, and counts as over. `without`: kinds (model, length) to pass over; `provider`: whose, None for any."""
+        ask = partial(due.pending, tuple(batches), selection, limit, now, without, provider)
         rows, next_at = await self._writer.read(ask)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
@@ -247,11 +292,11 @@ class Ledger:
         row = await self._writer.glance(lambda c: c.execute(sql, tuple(batches)).fetchone())
         return dict(zip(("spent", "reserved", "at_risk"), row, strict=True))
 
-    async def query(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def query(self, function: Callable[[Any], Any]) -> Any:
         """Run a read-only query of `queries.py` on the writing connection."""
         return await self._writer.read(partial(_with_rows, function))
 
-    def _job(self, row: sqlite3.Row) -> Job:
+    def _job(self, row: Row) -> Job:
         try:
             return job_of(row, self._retry.get(row["batch_id"], RetryBudget()))
         except (ValueError, TypeError) as error:
@@ -295,7 +340,7 @@ class Ledger:
     def save_throttled(self, at: float, polls: int) -> None:
         """Note how many polls of this run were answered with 429 since `at` (unix seconds); written behind."""
         if self._run is not None:
-            self._behind(runs.THROTTLED, [(self._run, at, polls)])
+            self._behind(runs.THROTTLED, [(self._run, int(at // 60), at, polls)])
 
     async def claims(self, since: float) -> list[float]:
         """When (unix seconds, oldest first) submissions were last begun, none before `since`."""
@@ -335,7 +380,7 @@ def _forget(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _with_rows(function: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
+def _with_rows(function: Callable[[Any], Any], connection: Connection) -> Any:
     before = connection.row_factory
     connection.row_factory = sqlite3.Row
     try:
@@ -344,5 +389,5 @@ def _with_rows(function: Callable[[sqlite3.Connection], Any], connection: sqlite
         connection.row_factory = before
 
 
-def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: sqlite3.Connection) -> int:
+def _record(batch: BatchSpec, jobs: Iterable[JobSpec], now: float, connection: Connection) -> int:
     return record(connection, batch, jobs, now)

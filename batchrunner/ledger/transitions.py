@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from ..core import events as e
@@ -12,6 +11,7 @@ from ..core.lifecycle import Money, money_after
 from . import media
 from .errors import BudgetExhausted, Conflict, DuplicateTask
 from .rows import FACT_COLUMNS, fact_values
+from .sql import Connection
 
 _UPDATE_JOB = (
     f"UPDATE job SET {', '.join(f'{c} = ?' for c in FACT_COLUMNS)}, "
@@ -40,7 +40,7 @@ class Change:
     retries_used: RetryBudget
     now: float
 
-    def __call__(self, connection: sqlite3.Connection) -> None:
+    def __call__(self, connection: Connection) -> None:
         """Write it.
 
         Raises:
@@ -79,7 +79,7 @@ class Change:
         job = self.job
         return Conflict(f"job {job.key} is no longer {job.fact.state.value} in attempt {job.fact.attempt}")
 
-    def _claim(self, connection: sqlite3.Connection, event: e.Claimed) -> None:
+    def _claim(self, connection: Connection, event: e.Claimed) -> None:
         job = self.job
         if connection.execute(_UNMOVED, self._guard).fetchone() is None:
             raise self._conflict()  # before the attempt's own rules refuse it as if the disk had failed
@@ -89,7 +89,7 @@ class Change:
         sent = None if event.request is None else canonical_json(event.request).decode()
         connection.execute(_INSERT_ATTEMPT, (job.id, self.after.attempt, job.batch_id, job.credits, self.now, sent))
 
-    def _settle(self, connection: sqlite3.Connection) -> None:
+    def _settle(self, connection: Connection) -> None:
         job, event = self.job, self.event
         if isinstance(event, e.Resubmitted | e.Retried):
             connection.execute(_CONSENT, (f"{event.who}: {event.why}", job.id))
@@ -125,7 +125,7 @@ class Change:
             (*values, job.id, job.fact.attempt),
         )
 
-    def _check_task(self, connection: sqlite3.Connection, task_id: str) -> None:
+    def _check_task(self, connection: Connection, task_id: str) -> None:
         taken = connection.execute(
             "SELECT job.key FROM attempt JOIN job ON job.id = attempt.job_id WHERE attempt.task_id = ? "
             "AND NOT (attempt.job_id = ? AND attempt.number = ?)",

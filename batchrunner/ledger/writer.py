@@ -21,23 +21,32 @@ from typing import Any, Protocol, TypeVar
 import aiosqlite
 
 from .errors import LedgerUnusable, WriteFailed
+from .sql import Connection
 
 T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
-"""Statements inside the writer's transaction. May run twice: once in a group, and alone if the group fails."""
+Operation = Callable[[Any], T]
+"""Statements inside the writer's transaction, on its `sql.Connection`. May run twice: once in a group, and alone if the
+group fails."""
+
+Commit = Callable[[list[Operation[Any]], "Database"], Coroutine[Any, Any, list[Any]]]
+"""Runs operations in one transaction."""
 
 MAX_GROUP = 128
 """Most operations in one transaction: bounds how long the first of them waits, and how long the loop is busy."""
+
+
+class Gone(sqlite3.OperationalError):
+    """The database can't be reached: no use in trying each operation alone."""
 
 
 class Database(Protocol):
     """The writing connection, and a thread of its own."""
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """For short statements on the event loop, while `run` runs nothing."""
 
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, function: Callable[[Any], T]) -> T:
         """Run a function with the connection off the event loop, one at a time, in order."""
 
     async def close(self) -> None: ...
@@ -86,22 +95,29 @@ class InlineDatabase:
         self.connection.close()
 
 
-async def commit_group(operations: list[Operation[Any]], database: Database) -> list[Any]:
+async def commit_group(operations: list[Operation[Any]], database: Database, commit: Commit | None = None) -> list[Any]:
     """Run the operations in one transaction and commit it. If anything fails, nothing of it stays, and each is run and
     committed alone: one bad statement, or a bug in one operation, must not fail its neighbours.
 
+    Args:
+        operations: what to run.
+        database: what with.
+        commit: runs operations in one transaction; None for SQLite's.
+
     Returns:
-        for each operation its result, or the exception that it alone raised.
+        for each operation its result, or the exception that it alone raised. If the database itself is gone, all of
+        them have that error.
     """
+    commit = commit or _commit
     try:
-        return await _commit(operations, database)
+        return await commit(operations, database)
     except Exception as error:  # noqa: BLE001  handed to the caller whose operation it was
-        if len(operations) == 1:
-            return [error]
+        if len(operations) == 1 or isinstance(error, Gone):
+            return [error] * len(operations)
     results: list[Any] = []
     for operation in operations:
         try:
-            results += await _commit([operation], database)
+            results += await commit([operation], database)
         except Exception as error:  # noqa: BLE001
             results.append(error)
     return results
@@ -120,11 +136,11 @@ async def _commit(operations: list[Operation[Any]], database: Database) -> list[
     return results
 
 
-def _end(connection: sqlite3.Connection) -> None:
+def _end(connection: Connection) -> None:
     connection.execute("COMMIT")
 
 
-def _whole(operation: Operation[T], connection: sqlite3.Connection) -> T:
+def _whole(operation: Operation[T], connection: Connection) -> T:
     """A transaction of its own."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -139,6 +155,8 @@ def _whole(operation: Operation[T], connection: sqlite3.Connection) -> T:
 
 class Writer:
     """Queues operations and commits them in groups."""
+
+    group = staticmethod(commit_group)
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -218,7 +236,7 @@ class Writer:
                 group, self._queue = self._queue[:MAX_GROUP], self._queue[MAX_GROUP:]
                 operations = [operation for operation, _ in group]
                 try:
-                    results = await self._alone(partial(commit_group, operations, self._database))
+                    results = await self._alone(partial(self.group, operations, self._database))
                 except Exception as error:  # noqa: BLE001  the database itself is gone: everybody in the group hears it
                     results = [error] * len(group)
                 for (_, future), result in zip(group, results, strict=True):

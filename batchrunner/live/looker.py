@@ -13,8 +13,10 @@ from typing import Any, BinaryIO, TypeVar
 
 from ..engine.clock import wall
 from ..ledger import gallery, queries
+from ..ledger.address import Address, Server
 from ..ledger.connection import open_reader
 from ..ledger.errors import LedgerUnusable
+from ..ledger.sql import Connection
 
 T = TypeVar("T")
 
@@ -48,14 +50,14 @@ KINDS = {
 class Looker:
     """Answers from one ledger, which may not be there yet, and may be made anew under our eyes."""
 
-    def __init__(self, ledger: Path, batch: str | None = None) -> None:
+    def __init__(self, ledger: Address, batch: str | None = None) -> None:
         self._path = ledger
         self._batch = batch
         self._thread = ThreadPoolExecutor(1, "looker")
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
 
-    async def ask(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+    async def ask(self, question: Callable[[Connection], T], nothing: T) -> T:
         """The answer to a question; `nothing` where there is no ledger.
 
         Raises:
@@ -68,7 +70,7 @@ class Looker:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
         self._thread.shutdown()
 
-    def _ask(self, question: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+    def _ask(self, question: Callable[[Connection], T], nothing: T) -> T:
         try:
             connection = self._open()
             return nothing if connection is None else question(connection)
@@ -76,7 +78,11 @@ class Looker:
             self._drop()
             raise LedgerUnusable(f"the ledger can't be read ({error})") from error
 
-    def _open(self) -> sqlite3.Connection | None:
+    def _open(self) -> Connection | None:
+        if isinstance(self._path, Server):
+            if self._connection is None:
+                self._connection = open_reader(self._path)
+            return self._connection
         try:
             found = os.stat(self._path, follow_symlinks=False)
         except OSError:
@@ -119,12 +125,12 @@ class Looker:
         return await self.ask(lambda c: self._output(c, job_id), None)
 
     @staticmethod
-    def _with_trouble(connection: sqlite3.Connection, one: dict[str, Any]) -> dict[str, Any]:
+    def _with_trouble(connection: Connection, one: dict[str, Any]) -> dict[str, Any]:
         bad = gallery.trouble(connection, one["batch"], TROUBLES)
         return {**one, "trouble": [{key: job[key] for key in ("job", "state", "error")} for job in bad]}
 
     @staticmethod
-    def _output(connection: sqlite3.Connection, job_id: int) -> tuple[BinaryIO, str] | None:
+    def _output(connection: Connection, job_id: int) -> tuple[BinaryIO, str] | None:
         found = gallery.output(connection, job_id)
         if found is None:
             return None
@@ -136,7 +142,7 @@ class Looker:
         return None if opened is None else (opened, kind)
 
 
-def statuses(connection: sqlite3.Connection, batch: str | None = None) -> list[dict[str, Any]]:
+def statuses(connection: Connection, batch: str | None = None) -> list[dict[str, Any]]:
     """`status` of one batch, or of the newest ones, the newest first."""
     names = queries.batch_names(connection)
     wanted = [n for n in names if n == batch] if batch else names[: -BATCHES - 1 : -1]

@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from importlib import resources
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from aiohttp import web
@@ -17,6 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from ..core.hosts import is_loopback_host
 from ..engine.clock import Clock, SystemClock
 from ..exits import UsageError
+from ..ledger.address import Address
 from ..ledger.errors import LedgerUnusable
 from ..remote.client import NoRun, ask
 from ..remote.protocol import BadRequest, Request, parse
@@ -123,7 +123,7 @@ class LiveServer:
 
     def __init__(
         self,
-        ledger: Path,
+        ledger: Address,
         *,
         batch: str | None = None,
         token: str | None = None,

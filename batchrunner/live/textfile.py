@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..exits import UsageError
+from ..ledger.address import Address
 from ..ledger.connection import open_reader
 from ..ledger.errors import LedgerUnusable
 from .looker import statuses
@@ -27,7 +28,7 @@ class MetricsFile:
     costs the metrics, never the run; that is told once.
     """
 
-    def __init__(self, path: Path, ledger: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, ledger: Address, tell: Callable[[str], None]) -> None:
         self._path = path
         self._ledger = ledger
         self._tell = tell

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..exits import UsageError
-from ..ledger.files import runner
+from ..ledger.address import Address
+from ..ledger.connection import beside, exists, holder
 from .place import Unsafe, peer_of, place_of
 from .protocol import MAX_ANSWER, BadRequest, Request, encode, patience
 
@@ -21,7 +22,7 @@ class NoRun(UsageError):
     """Nobody listens beside the ledger."""
 
 
-def ask(ledger: Path, request: Request) -> dict[str, Any]:
+def ask(ledger: Address, request: Request) -> dict[str, Any]:
     """Send a request to the run that is alive on a ledger, and return its answer.
 
     Raises:
@@ -51,8 +52,11 @@ def ask(ledger: Path, request: Request) -> dict[str, Any]:
     return answer
 
 
-def _exchange(ledger: Path, line: bytes, wait: float) -> dict[str, Any]:
-    with place_of(ledger) as place, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+def _exchange(ledger: Address, line: bytes, wait: float) -> dict[str, Any]:
+    there = beside(ledger)
+    if there is None:
+        raise FileNotFoundError
+    with place_of(there) as place, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         if place.look() is None:
             raise FileNotFoundError
         connection.settimeout(CONNECT_PATIENCE)
@@ -77,13 +81,18 @@ def _read(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def _nobody(ledger: Path) -> str:
-    if not os.path.lexists(ledger):
+def _nobody(ledger: Address) -> str:
+    if not (os.path.lexists(ledger) if isinstance(ledger, Path) else exists(ledger)):
         return f"no ledger at {ledger}; name it with --db"
-    holder = runner(ledger)
-    if holder:
+    who = holder(ledger)
+    if who and isinstance(ledger, Path):
         return (
-            f"process {holder} holds {ledger} and takes no requests: it is starting or ending, or is not a run; "
+            f"{who} holds {ledger} and takes no requests: it is starting or ending, or is not a run; "
             "try again in a moment"
+        )
+    if who:
+        return (
+            f"{who} holds {ledger} and takes no requests here: it runs on another machine or as another user, is "
+            "starting or ending, or is not a run"
         )
     return f"no run is alive on {ledger}; `batchrunner run MANIFEST` starts one"

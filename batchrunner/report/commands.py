@@ -12,9 +12,9 @@ from ..core.text import visible
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """Commands for one ledger; `path` is absolute."""
+    """Commands for one ledger; `path` is absolute, or a URL."""
 
-    path: Path
+    path: Path | str
 
     @property
     def db(self) -> str:

@@ -31,7 +31,7 @@ class Order:
     """What is asked for.
 
     Attributes:
-        ledger: absolute path of the ledger, for the commands in the page.
+        ledger: absolute path of the ledger, or its URL, for the commands in the page.
         out: where the page goes, absolute; None for `NAME` beside the outputs.
         chosen: the options by which the jobs were chosen, as they were given; for the page to say so.
         embed: whether the clips go in.
@@ -39,7 +39,7 @@ class Order:
         now: unix seconds.
     """
 
-    ledger: Path
+    ledger: Path | str
     out: Path | None = None
     chosen: tuple[str, ...] = ()
     embed: bool = False

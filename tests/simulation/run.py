@@ -565,6 +565,7 @@ class Simulation:
     ) -> RunResult:
         """As `app._run`."""
         async with AsyncExitStack() as stack:
+            assert isinstance(options.db, Path)
             lock = RunLock(options.db)
             lock.acquire()
             locks.append(lock)

@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from batchrunner import exits
+from batchrunner.cli.ledger import ledger
 from batchrunner.cli.main import COMMANDS
 from batchrunner.core.job import State
 from batchrunner.core.lifecycle import TABLE
@@ -52,7 +53,7 @@ def test_the_man_page_has_no_line_that_troff_would_take_for_a_request_of_its_own
     requests = {line.split()[0] for line in make_reference.man().splitlines() if line.startswith((".", "'"))}
     assert requests <= known
     verbs = [line for line in make_reference.man().splitlines() if line.startswith(".SS ")]
-    assert len(verbs) == len(COMMANDS)
+    assert len(verbs) == len(COMMANDS) + len(ledger.commands)
 
 
 def test_the_site_draws_every_state_and_every_arrow() -> None:

@@ -7,7 +7,6 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +17,14 @@ from batchrunner.core.job import Job, Problem, State
 from batchrunner.core.pacing import MAX_RETRY_AFTER
 from batchrunner.core.selection import Selection
 from batchrunner.ledger import queries
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.errors import LedgerUnusable
 from batchrunner.ledger.runs import LATENCIES_KEPT
+from batchrunner.ledger.sql import Connection
 from batchrunner.ledger.store import Ledger, Schedule
 from tests.support import START, FakeClock, drive, money, open_ledger, path_to, spec, with_jobs
+
+BOTH_STORES = True
 
 ALL = Selection()
 SEEN = Problem("busy")
@@ -33,12 +36,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "l.db"
-
-
-@pytest.fixture
-async def ledger(path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
+async def ledger(path: Address, clock: FakeClock) -> AsyncIterator[Ledger]:
     async with open_ledger(path, clock) as opened:
         yield opened
 
@@ -78,8 +76,11 @@ async def test_a_damaged_request_is_not_sent(ledger: Ledger) -> None:
     """A bit that flipped in the file is seen by its fingerprint: no money for a film that nobody ordered."""
     await with_jobs(ledger, [spec("a"), spec("b")])
 
-    def flip(connection: sqlite3.Connection) -> None:
-        connection.execute("DROP TRIGGER job_is_what_it_was")
+    def flip(connection: Connection) -> None:
+        without = (
+            "DROP TRIGGER {}" if isinstance(connection, sqlite3.Connection) else "ALTER TABLE job DISABLE TRIGGER {}"
+        )
+        connection.execute(without.format("job_is_what_it_was"))
         connection.execute("UPDATE job SET request = replace(request, 'a b', 'a c') WHERE key = 'b-1'")
 
     await ledger.query(flip)
@@ -239,7 +240,7 @@ async def test_latencies_are_trimmed_by_model_newest_kept(ledger: Ledger) -> Non
     assert found == [*(("kling-3-0-turbo", 5, float(n)) for n in range(7, LATENCIES_KEPT + 7)), ("veo", None, 1.5)]
 
 
-async def test_the_account(ledger: Ledger, path: Path) -> None:
+async def test_the_account(ledger: Ledger, path: Address) -> None:
     assert await ledger.hold_until("reapi") == 0.0
     ledger.save_hold("reapi", START + 9)
     await written_behind(ledger)

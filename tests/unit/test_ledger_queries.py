@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,26 +13,24 @@ from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State
 from batchrunner.core.selection import Selection
 from batchrunner.ledger import naming, queries
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.connection import open_reader
 from batchrunner.ledger.store import Ledger
 from tests.support import START, FakeClock, drive, open_ledger, path_to, spec, with_jobs
+
+BOTH_STORES = True
 
 SEEN = Problem("reset", "reset", 502, "req_7")
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "l.db"
-
-
-@pytest.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
+async def ledger(path: Address) -> AsyncIterator[Ledger]:
     async with open_ledger(path, FakeClock()) as opened:
         yield opened
 
 
 @pytest.fixture
-def ask(path: Path, ledger: Ledger) -> Callable[..., Any]:
+def ask(path: Address, ledger: Ledger) -> Callable[..., Any]:
     """Put a question on a read-only connection beside the writer, as the commands do."""
 
     def question(function: Callable[..., Any], *args: Any, **more: Any) -> Any:

@@ -13,10 +13,13 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, JobSpec, RetryBudget, State
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.errors import WriteFailed
 from batchrunner.ledger.record import OutputClash
 from batchrunner.ledger.store import Ledger
 from tests.support import START, FakeClock, batch, drive, dump, jobs_of, open_ledger, path_to, spec, with_jobs
+
+BOTH_STORES = True
 
 
 @pytest.fixture
@@ -25,8 +28,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
-    async with open_ledger(tmp_path / "l.db", clock) as opened:
+async def ledger(path: Address, clock: FakeClock) -> AsyncIterator[Ledger]:
+    async with open_ledger(path, clock) as opened:
         yield opened
 
 

@@ -15,9 +15,14 @@ from batchrunner.core.job import FailureKind, State
 from batchrunner.core.lifecycle import TABLE, Money
 from batchrunner.ledger import audit, pace, queries
 from batchrunner.ledger import connection as opening
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.connection import LATEST, migrations, open_reader, open_writer
 from batchrunner.ledger.errors import LedgerUnusable
 from batchrunner.ledger.rows import AMBIGUOUS
+from batchrunner.ledger.sql import Connection
+from tests.support import dump
+
+BOTH_STORES = True
 
 MOVES = {(start, to) for (start, _), targets in TABLE.items() for to in targets}
 S = State
@@ -72,7 +77,7 @@ def _attempt(number: int = 1, *, job: int = 1, credits: int = 400, money: str = 
     )
 
 
-def _begin(connection: sqlite3.Connection) -> None:
+def _begin(connection: Connection) -> None:
     """A batch with a job."""
     connection.execute(
         "INSERT INTO batch (id, name, provider, manifest, output_dir, max_credits, submits_per_minute, in_flight, "
@@ -90,14 +95,23 @@ def _schema_anew() -> Iterator[None]:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    connection = open_writer(tmp_path / "l.db")
+def db(path: Address) -> Iterator[Connection]:
+    connection: Connection
+    if isinstance(path, Path):
+        connection = open_writer(path)
+    else:
+        from batchrunner.ledger.postgres import opening as server
+
+        connection = server.open_writer(path)
     _begin(connection)
     yield connection
     connection.close()
 
 
-def _move(db: sqlite3.Connection, to: State) -> None:
+FILE_ONLY = pytest.mark.store(["sqlite"])
+
+
+def _move(db: Connection, to: State) -> None:
     """Everything that the move needs, apart from being legal."""
     attempt = db.execute("SELECT attempt FROM job WHERE id = 1").fetchone()[0]
     if to is S.SUBMITTING:
@@ -108,23 +122,23 @@ def _move(db: sqlite3.Connection, to: State) -> None:
     db.execute(f"UPDATE job SET {clean}, {FACTS[to]}, state = '{to.value}', attempt = {attempt} WHERE id = 1")
 
 
-def _into(db: sqlite3.Connection, state: State) -> None:
+def _into(db: Connection, state: State) -> None:
     for step in WAY[state]:
         _move(db, step)
     assert db.execute("SELECT state FROM job WHERE id = 1").fetchone()[0] == state.value
 
 
-def refuses(db: sqlite3.Connection, sql: str, message: str) -> None:
-    before = list(db.iterdump())
+def refuses(db: Connection, sql: str, message: str) -> None:
+    before = dump(db)
     with pytest.raises(sqlite3.IntegrityError, match=message):
         db.execute(sql)
-    assert list(db.iterdump()) == before
+    assert dump(db) == before
 
 
 # --- The same as the code --------------------------------------------------------------------------------
 
 
-def test_legal_moves_are_the_table_without_events(db: sqlite3.Connection) -> None:
+def test_legal_moves_are_the_table_without_events(db: Connection) -> None:
     assert {(State(a), State(b)) for a, b in db.execute("SELECT from_state, to_state FROM legal")} == MOVES
 
 
@@ -134,6 +148,7 @@ def _words_after(sql: str, start: str) -> set[str]:
     return set(re.findall(r"'([a-z_]+)'", found[1]))
 
 
+@FILE_ONLY
 def test_lists_in_checks_are_the_enums(db: sqlite3.Connection) -> None:
     job, attempt = (
         db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (n,)).fetchone()[0] for n in ("job", "attempt")
@@ -149,7 +164,7 @@ def test_lists_in_checks_are_the_enums(db: sqlite3.Connection) -> None:
 
 @pytest.mark.parametrize("to", State)
 @pytest.mark.parametrize("start", State)
-def test_every_move(db: sqlite3.Connection, start: State, to: State) -> None:
+def test_every_move(db: Connection, start: State, to: State) -> None:
     _into(db, start)
     if (start, to) in MOVES:
         _move(db, to)
@@ -161,7 +176,7 @@ def test_every_move(db: sqlite3.Connection, start: State, to: State) -> None:
 
 
 @pytest.mark.parametrize("state", [s for s in State if s is not S.PENDING])
-def test_born_pending(db: sqlite3.Connection, state: State) -> None:
+def test_born_pending(db: Connection, state: State) -> None:
     facts = dict(pair.split(" = ") for pair in FACTS[state].split(", "))
     facts.pop("not_before", None)
     more = "".join(f", {name}" for name in ("state", *facts))
@@ -169,14 +184,14 @@ def test_born_pending(db: sqlite3.Connection, state: State) -> None:
     refuses(db, _job(2, "k2", more=more, values=values), "^a job is born pending$")
 
 
-def test_born_without_attempts(db: sqlite3.Connection) -> None:
+def test_born_without_attempts(db: Connection) -> None:
     refuses(db, _job(2, "k2", more=", attempt", values=", 1"), "^a job is born pending$")
 
 
 COUNTS = "^the attempt number moves with a submission only$"
 
 
-def test_attempt_number(db: sqlite3.Connection) -> None:
+def test_attempt_number(db: Connection) -> None:
     refuses(db, "UPDATE job SET attempt = 1", COUNTS)
     refuses(db, "UPDATE job SET attempt = 1, state = 'cancelled'", COUNTS)
     db.execute(_attempt())
@@ -199,11 +214,11 @@ def test_attempt_number(db: sqlite3.Connection) -> None:
         "provider = 'x'",
     ],
 )
-def test_what_a_job_asks_for_never_changes(db: sqlite3.Connection, change: str) -> None:
+def test_what_a_job_asks_for_never_changes(db: Connection, change: str) -> None:
     refuses(db, f"UPDATE job SET {change}", "^what a job asks for never changes; a change is a new revision$")
 
 
-def test_nothing_is_deleted(db: sqlite3.Connection) -> None:
+def test_nothing_is_deleted(db: Connection) -> None:
     db.execute(_attempt())
     db.execute("INSERT INTO history (job_id, at, attempt, to_state, event) VALUES (1, 0, 0, 'pending', 'recorded')")
     refuses(db, "DELETE FROM job", "^jobs are never deleted$")
@@ -214,7 +229,7 @@ def test_nothing_is_deleted(db: sqlite3.Connection) -> None:
     refuses(db, "DELETE FROM batch", "FOREIGN KEY constraint failed")
 
 
-def test_no_submission_without_a_reserved_attempt(db: sqlite3.Connection) -> None:
+def test_no_submission_without_a_reserved_attempt(db: Connection) -> None:
     message = "^no submission without a reserved attempt$"
     submit = "UPDATE job SET state = 'submitting', attempt = attempt + 1 WHERE id = 1"
     refuses(db, submit, message)
@@ -231,7 +246,7 @@ def test_no_submission_without_a_reserved_attempt(db: sqlite3.Connection) -> Non
 
 
 @pytest.mark.parametrize("money", [m for m in Money if m is not Money.NONE])
-def test_another_submission_needs_consent(db: sqlite3.Connection, money: Money) -> None:
+def test_another_submission_needs_consent(db: Connection, money: Money) -> None:
     db.execute(_attempt(1, credits=0))
     db.execute("UPDATE attempt SET money = ?", (money.value,))
     refuses(db, _attempt(2, credits=0), "^another submission needs consent$")
@@ -240,13 +255,13 @@ def test_another_submission_needs_consent(db: sqlite3.Connection, money: Money) 
     refuses(db, _attempt(3, credits=0), "^another submission needs consent$")  # one word, one submission
 
 
-def test_a_refunded_attempt_needs_no_consent(db: sqlite3.Connection) -> None:
+def test_a_refunded_attempt_needs_no_consent(db: Connection) -> None:
     for number in (1, 2, 3):
         db.execute(_attempt(number))
         db.execute("UPDATE attempt SET money = 'none' WHERE number = ?", (number,))
 
 
-def test_budget_to_the_credit(db: sqlite3.Connection) -> None:
+def test_budget_to_the_credit(db: Connection) -> None:
     db.execute(_job(2, "k2"))
     db.execute(_job(3, "k3"))
     db.execute(_attempt(1, job=1, credits=400))
@@ -260,17 +275,17 @@ def test_budget_to_the_credit(db: sqlite3.Connection) -> None:
     refuses(db, _attempt(2, job=3, credits=1), "^budget$|consent")
 
 
-def test_no_cap_no_budget(db: sqlite3.Connection) -> None:
+def test_no_cap_no_budget(db: Connection) -> None:
     db.execute("UPDATE batch SET max_credits = NULL")
     db.execute(_attempt(1, credits=10**15))
 
 
 @pytest.mark.parametrize("money", ["at_risk", "spent", "none"])
-def test_an_attempt_is_born_reserved(db: sqlite3.Connection, money: str) -> None:
+def test_an_attempt_is_born_reserved(db: Connection, money: str) -> None:
     refuses(db, _attempt(money=money), "^an attempt is born reserved$")
 
 
-def test_sums_follow_every_change(db: sqlite3.Connection) -> None:
+def test_sums_follow_every_change(db: Connection) -> None:
     db.execute(_attempt(credits=400))
 
     def sums() -> tuple[int, int, int]:
@@ -320,7 +335,7 @@ def test_sums_follow_every_change(db: sqlite3.Connection) -> None:
         (S.PENDING, "credits = -1"),
     ],
 )
-def test_checks_of_a_job(db: sqlite3.Connection, start: State, change: str) -> None:
+def test_checks_of_a_job(db: Connection, start: State, change: str) -> None:
     _into(db, start)
     refuses(db, f"UPDATE job SET {change}", "CHECK constraint failed|illegal transition")
 
@@ -332,7 +347,7 @@ def test_checks_of_a_job(db: sqlite3.Connection, start: State, change: str) -> N
         *("reserved = -1", "spent = -1", "at_risk = -1"),
     ],
 )
-def test_checks_of_a_batch(db: sqlite3.Connection, change: str) -> None:
+def test_checks_of_a_batch(db: Connection, change: str) -> None:
     refuses(db, f"UPDATE batch SET {change}", "CHECK constraint failed")
 
 
@@ -346,12 +361,13 @@ def test_checks_of_a_batch(db: sqlite3.Connection, change: str) -> None:
         _job(2, "k2", revision=0),
     ],
 )
-def test_other_checks(db: sqlite3.Connection, sql: str) -> None:
+def test_other_checks(db: Connection, sql: str) -> None:
     if sql.startswith("UPDATE attempt"):
         db.execute(_attempt())
     refuses(db, sql, "CHECK constraint failed|an attempt is born reserved")
 
 
+@FILE_ONLY
 def test_tables_are_strict(db: sqlite3.Connection) -> None:
     refuses(db, "UPDATE batch SET max_credits = 'much'", "cannot store TEXT value in INTEGER column")
     refuses(db, "UPDATE job SET tags = x'00'", "cannot store BLOB value in TEXT column")
@@ -359,7 +375,7 @@ def test_tables_are_strict(db: sqlite3.Connection) -> None:
     assert all("STRICT" in sql.rpartition(")")[2] for _, sql in tables)
 
 
-def test_uniqueness(db: sqlite3.Connection) -> None:
+def test_uniqueness(db: Connection) -> None:
     refuses(db, _job(2, revision=2, fingerprint="g"), "UNIQUE constraint failed: job.batch_id, job.key")
     db.execute("UPDATE job SET current = 0")
     refuses(db, _job(2, revision=1, fingerprint="g"), "UNIQUE .*revision")
@@ -369,7 +385,7 @@ def test_uniqueness(db: sqlite3.Connection) -> None:
     refuses(db, _attempt(job=2, task="'t'"), "UNIQUE constraint failed: attempt.task_id")
 
 
-def test_strangers(db: sqlite3.Connection) -> None:
+def test_strangers(db: Connection) -> None:
     refuses(db, _attempt(job=99), "FOREIGN KEY constraint failed")
     refuses(
         db,
@@ -429,6 +445,7 @@ def columns(connection: sqlite3.Connection, table: str) -> str:
     return " ".join(f"{r[1]}:{r[2]}{'!' * r[3]}{'' if r[4] is None else '=' + r[4]}" for r in rows)
 
 
+@FILE_ONLY
 def test_all_migrations_make_the_schema(db: sqlite3.Connection) -> None:
     """A changed migration breaks ledgers that are out there: add a new one, and this list's new state."""
     tables = [r[0] for r in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
@@ -512,7 +529,7 @@ def test_a_ledger_of_version_1_is_upgraded_and_loses_nothing(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("values", ["0, 1, 1", "1, 0, 1", "1, 1, 0"])
-def test_a_learned_limit_is_more_than_nothing(db: sqlite3.Connection, values: str) -> None:
+def test_a_learned_limit_is_more_than_nothing(db: Connection, values: str) -> None:
     db.execute("INSERT INTO account (provider, origin) VALUES ('reapi', 'https://x')")
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         db.execute(f"INSERT INTO pace VALUES ('reapi', {values}, 0)")
@@ -535,12 +552,12 @@ _PROMOTION = "INSERT INTO promotion (job_id, from_job, profile, at, who) VALUES 
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - {State.SUCCEEDED}))
-def test_only_a_finished_clip_is_judged(db: sqlite3.Connection, state: State) -> None:
+def test_only_a_finished_clip_is_judged(db: Connection, state: State) -> None:
     _into(db, state)
     refuses(db, _VERDICT.format("approved"), "only a finished clip")
 
 
-def test_verdicts_and_lineage_are_kept_as_they_are(db: sqlite3.Connection) -> None:
+def test_verdicts_and_lineage_are_kept_as_they_are(db: Connection) -> None:
     _into(db, State.SUCCEEDED)
     db.execute(_job(2, "k@final"))
     for verdict in ("", "rejected", "approved"):

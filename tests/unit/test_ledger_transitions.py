@@ -13,6 +13,7 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.job import Failed, FailureKind, Job, Output, Pending, Problem, RetryBudget, Running, State
 from batchrunner.core.lifecycle import IllegalTransition
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.connection import open_writer
 from batchrunner.ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
 from batchrunner.ledger.store import Ledger
@@ -20,17 +21,14 @@ from batchrunner.ledger.transitions import reason_of
 from batchrunner.ledger.writer import InlineDatabase
 from tests.support import START, FakeClock, drive, dump, money, open_ledger, path_to, spec, with_jobs
 
+BOTH_STORES = True
+
 SEEN = Problem("reset", "reset", 502, "req_7")
 
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "l.db"
 
 
 async def everything(ledger: Ledger) -> list[str]:
@@ -51,7 +49,7 @@ async def stored(ledger: Ledger, job: Job) -> Job:
 
 
 @pytest.mark.parametrize("state", State)
-async def test_what_is_known_survives_a_restart(path: Path, clock: FakeClock, state: State) -> None:
+async def test_what_is_known_survives_a_restart(path: Address, clock: FakeClock, state: State) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()], retry=RetryBudget(2, 1))
         job = await drive(ledger, job, *path_to(state))
@@ -62,7 +60,7 @@ async def test_what_is_known_survives_a_restart(path: Path, clock: FakeClock, st
         assert await stored(again, job) == job
 
 
-async def test_the_whole_way(path: Path, clock: FakeClock) -> None:
+async def test_the_whole_way(path: Address, clock: FakeClock) -> None:
     """Job, attempt and history, each with its time."""
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
@@ -98,6 +96,7 @@ async def test_the_whole_way(path: Path, clock: FakeClock) -> None:
         assert (await rows(ledger, "SELECT updated_at FROM job"))[0]["updated_at"] == START + 40
 
 
+@pytest.mark.store(["sqlite"])
 async def test_one_transition_is_one_transaction(path: Path, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
@@ -113,6 +112,7 @@ async def test_one_transition_is_one_transaction(path: Path, clock: FakeClock) -
         assert any(w[:2] == ["UPDATE", "job"] for w in written)
 
 
+@pytest.mark.store(["sqlite"])
 async def test_many_transitions_share_few_commits(path: Path, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         jobs = await with_jobs(ledger, [spec(f"s{n}") for n in range(200)])
@@ -129,7 +129,7 @@ async def test_many_transitions_share_few_commits(path: Path, clock: FakeClock) 
 # --- What is refused -------------------------------------------------------------------------------------
 
 
-async def test_an_illegal_event_writes_nothing(path: Path, clock: FakeClock) -> None:
+async def test_an_illegal_event_writes_nothing(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         before = await everything(ledger)
@@ -139,7 +139,7 @@ async def test_an_illegal_event_writes_nothing(path: Path, clock: FakeClock) -> 
 
 
 @pytest.mark.parametrize("state", [s for s in State if s not in {State.SUCCEEDED, State.CANCELLED}])
-async def test_a_stale_copy_is_a_conflict(path: Path, clock: FakeClock, state: State) -> None:
+async def test_a_stale_copy_is_a_conflict(path: Address, clock: FakeClock, state: State) -> None:
     """Whoever holds an old copy of a job can't move it again, whatever the event."""
     events: dict[State, e.Event] = {
         State.PENDING: e.Claimed(),
@@ -159,7 +159,7 @@ async def test_a_stale_copy_is_a_conflict(path: Path, clock: FakeClock, state: S
         assert await everything(ledger) == before
 
 
-async def test_two_claims_at_once_are_one_submission(path: Path, clock: FakeClock) -> None:
+async def test_two_claims_at_once_are_one_submission(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         results = await asyncio.gather(*(ledger.advance(job, e.Claimed()) for _ in range(5)), return_exceptions=True)
@@ -167,7 +167,7 @@ async def test_two_claims_at_once_are_one_submission(path: Path, clock: FakeCloc
         assert await money(ledger) == (0, 630, 0)
 
 
-async def test_an_old_attempt_is_a_conflict(path: Path, clock: FakeClock) -> None:
+async def test_an_old_attempt_is_a_conflict(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         first = await ledger.advance(job, e.Claimed())
@@ -177,7 +177,7 @@ async def test_an_old_attempt_is_a_conflict(path: Path, clock: FakeClock) -> Non
             await ledger.advance(first, e.Accepted("t"))
 
 
-async def test_a_task_belongs_to_one_submission(path: Path, clock: FakeClock) -> None:
+async def test_a_task_belongs_to_one_submission(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         one, two = await with_jobs(ledger, [spec("a"), spec("b")])
         await drive(ledger, one, e.Claimed(), e.Accepted("task_1"))
@@ -193,7 +193,7 @@ async def test_a_task_belongs_to_one_submission(path: Path, clock: FakeClock) ->
         assert len(await everything(ledger)) > len(before)
 
 
-async def test_a_task_of_an_earlier_attempt_of_the_same_job(path: Path, clock: FakeClock) -> None:
+async def test_a_task_of_an_earlier_attempt_of_the_same_job(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, e.Claimed(), e.Accepted("t1"), e.TaskFailed(SEEN, again=True), e.Claimed())
@@ -204,7 +204,7 @@ async def test_a_task_of_an_earlier_attempt_of_the_same_job(path: Path, clock: F
 # --- Budget ----------------------------------------------------------------------------------------------
 
 
-async def test_budget_exactly_at_the_boundary(path: Path, clock: FakeClock) -> None:
+async def test_budget_exactly_at_the_boundary(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         a, b, c = await with_jobs(ledger, [spec("a"), spec("b"), spec("c", credits=1)], max_credits=1260)
         await ledger.advance(a, e.Claimed())
@@ -216,14 +216,14 @@ async def test_budget_exactly_at_the_boundary(path: Path, clock: FakeClock) -> N
         assert await money(ledger) == (0, 1260, 0)
 
 
-async def test_one_credit_short(path: Path, clock: FakeClock) -> None:
+async def test_one_credit_short(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()], max_credits=629)
         with pytest.raises(BudgetExhausted, match="needs 630 credits and 629 of 629 are left"):
             await ledger.advance(job, e.Claimed())
 
 
-async def test_a_crowd_never_goes_beyond_the_budget(path: Path, clock: FakeClock) -> None:
+async def test_a_crowd_never_goes_beyond_the_budget(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         jobs = await with_jobs(ledger, [spec(f"s{n}", credits=100) for n in range(50)], max_credits=1050)
         results = await asyncio.gather(*(ledger.advance(j, e.Claimed()) for j in jobs), return_exceptions=True)
@@ -253,7 +253,7 @@ async def test_a_crowd_never_goes_beyond_the_budget(path: Path, clock: FakeClock
     ids=lambda v: type(v[-1]).__name__.lower() if isinstance(v, tuple) else str(v),
 )
 async def test_a_refund_gives_budget_back_and_a_doubt_does_not(
-    path: Path, clock: FakeClock, events: tuple[e.Event, ...], left: int
+    path: Address, clock: FakeClock, events: tuple[e.Event, ...], left: int
 ) -> None:
     async with open_ledger(path, clock) as ledger:
         one, two = await with_jobs(ledger, [spec("a"), spec("b", credits=left + 1)], max_credits=630)
@@ -266,7 +266,7 @@ async def test_a_refund_gives_budget_back_and_a_doubt_does_not(
         await ledger.advance(replace(two, credits=left), e.Claimed())
 
 
-async def test_money_at_risk_stays_and_the_new_submission_counts_as_well(path: Path, clock: FakeClock) -> None:
+async def test_money_at_risk_stays_and_the_new_submission_counts_as_well(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, e.Claimed(), e.Ambiguous(SEEN), e.Resubmitted("me", "go on"))
@@ -277,21 +277,21 @@ async def test_money_at_risk_stays_and_the_new_submission_counts_as_well(path: P
         assert await money(ledger) == (630, 0, 630)
 
 
-async def test_identified_money_is_reserved_again(path: Path, clock: FakeClock) -> None:
+async def test_identified_money_is_reserved_again(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         await drive(ledger, job, e.Claimed(), e.Ambiguous(SEEN), e.Identified("t", "me"))
         assert await money(ledger) == (0, 630, 0)
 
 
-async def test_an_unknown_price_reserves_nothing(path: Path, clock: FakeClock) -> None:
+async def test_an_unknown_price_reserves_nothing(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec(credits=None)])
         await drive(ledger, job, e.Claimed(), e.Accepted("t"), e.Completed((), credits=55))
         assert await money(ledger) == (55, 0, 0)
 
 
-async def test_the_cap_can_be_lowered_only(path: Path, clock: FakeClock) -> None:
+async def test_the_cap_can_be_lowered_only(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         await with_jobs(ledger, [spec()], max_credits=1000)
         for cap, expected in ((2000, 1000), (700, 700), (900, 700)):
@@ -302,7 +302,7 @@ async def test_the_cap_can_be_lowered_only(path: Path, clock: FakeClock) -> None
         assert (await rows(ledger, "SELECT max_credits FROM batch WHERE name = 'free'"))[0]["max_credits"] == 50
 
 
-async def test_money_of_several_batches(path: Path, clock: FakeClock) -> None:
+async def test_money_of_several_batches(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (one,) = await with_jobs(ledger, [spec("a")])
         (two,) = await with_jobs(ledger, [spec("b", credits=5)], name="other", output_dir="/o")
@@ -336,7 +336,9 @@ async def test_money_of_several_batches(path: Path, clock: FakeClock) -> None:
     ],
     ids=["resubmitted", "abandoned", "lost", "expired"],
 )
-async def test_a_second_payment_has_a_recorded_word(path: Path, clock: FakeClock, events: tuple[e.Event, ...]) -> None:
+async def test_a_second_payment_has_a_recorded_word(
+    path: Address, clock: FakeClock, events: tuple[e.Event, ...]
+) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, *events)
@@ -350,7 +352,7 @@ async def test_a_second_payment_has_a_recorded_word(path: Path, clock: FakeClock
         ]
 
 
-async def test_a_refunded_attempt_gets_no_consent(path: Path, clock: FakeClock) -> None:
+async def test_a_refunded_attempt_gets_no_consent(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, *path_to(State.FAILED), e.Retried("me"))
@@ -361,7 +363,7 @@ async def test_a_refunded_attempt_gets_no_consent(path: Path, clock: FakeClock) 
         await ledger.advance(job, e.Claimed())
 
 
-async def test_a_withdrawn_job_leaves_its_last_attempt_as_it_was(path: Path, clock: FakeClock) -> None:
+async def test_a_withdrawn_job_leaves_its_last_attempt_as_it_was(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         await drive(ledger, job, e.Claimed(), e.NotSent(SEEN), e.Withdrawn("me", "enough"))
@@ -369,7 +371,7 @@ async def test_a_withdrawn_job_leaves_its_last_attempt_as_it_was(path: Path, clo
         assert attempt == {"outcome": "notsent", "money": "none"}
 
 
-async def test_retries_are_counted_by_kind_and_forgiven_by_a_person(path: Path, clock: FakeClock) -> None:
+async def test_retries_are_counted_by_kind_and_forgiven_by_a_person(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, e.Claimed(), e.Accepted("t1"), e.TaskFailed(SEEN, again=True, retry_at=5.0))
@@ -389,6 +391,7 @@ async def test_retries_are_counted_by_kind_and_forgiven_by_a_person(path: Path, 
 # --- Disasters -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.store(["sqlite"])
 async def test_a_full_disk_stops_a_transition_and_nothing_of_it_stays(path: Path, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
@@ -405,7 +408,7 @@ async def test_a_full_disk_stops_a_transition_and_nothing_of_it_stays(path: Path
         assert await stored(ledger, job) == job
 
 
-async def test_a_cancelled_caller_does_not_take_its_transition_back(path: Path, clock: FakeClock) -> None:
+async def test_a_cancelled_caller_does_not_take_its_transition_back(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await ledger.advance(job, e.Claimed())
@@ -418,7 +421,7 @@ async def test_a_cancelled_caller_does_not_take_its_transition_back(path: Path, 
         assert (await stored(again, job)).fact == Running(1, "task_1")
 
 
-async def test_close_writes_what_nobody_waits_for(path: Path, clock: FakeClock) -> None:
+async def test_close_writes_what_nobody_waits_for(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         ledger.save_latency(job, 12.5)
@@ -426,7 +429,7 @@ async def test_close_writes_what_nobody_waits_for(path: Path, clock: FakeClock) 
         assert await again.latencies() == [("kling-3-0-turbo", 5, 12.5)]
 
 
-async def test_a_failure_that_nobody_waits_for_is_silent(path: Path, clock: FakeClock) -> None:
+async def test_a_failure_that_nobody_waits_for_is_silent(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         ledger.save_latency(job, -1.0)
@@ -435,6 +438,7 @@ async def test_a_failure_that_nobody_waits_for_is_silent(path: Path, clock: Fake
         assert await ledger.latencies() == [("kling-3-0-turbo", 5, 3.0)]
 
 
+@pytest.mark.store(["sqlite"])
 async def test_a_ledger_without_a_thread_or_a_lock(path: Path, clock: FakeClock) -> None:
     """As tests on virtual time use it."""
     ledger = Ledger(InlineDatabase(open_writer(path)), clock.wall)
@@ -470,7 +474,7 @@ def test_reasons(event: e.Event, reason: str) -> None:
 
 
 @pytest.mark.parametrize("code", [80006, "timeout", None, "80006"])
-async def test_a_code_keeps_its_type(path: Path, clock: FakeClock, code: int | str | None) -> None:
+async def test_a_code_keeps_its_type(path: Address, clock: FakeClock, code: int | str | None) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
         job = await drive(ledger, job, e.Claimed(), e.Rejected(Problem("no", code, 400, "r")))

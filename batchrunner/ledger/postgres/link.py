@@ -1,0 +1,364 @@
+"""One connection to PostgreSQL, with the interface that the ledger's functions know (`ledger/sql.py`).
+
+Two things are PostgreSQL's own:
+
+- **A connection can be lost.** Between transactions it is opened again. In the middle of one, nothing of it stays, and
+  whoever began it may begin again (`Lost`). In its COMMIT nobody can tell from here; so the transaction's number is
+  known beforehand, the session that may still be working on it is ended, and PostgreSQL is asked what became of the
+  number (`pg_xact_status`). Nothing is guessed, and nothing is written twice.
+- **An error ends a transaction.** A COMMIT then answers ROLLBACK and no error; here it is one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.adapt import Loader
+from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import Int8Dumper
+from psycopg.types.string import StrDumper
+
+from ...core.secret import hide
+from ..writer import Gone
+from .dialect import translate
+
+PATIENCE = 60.0
+"""Seconds that a lost server is waited for: a restart takes a few, a fail-over less than a minute."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between two attempts to connect again; each is twice the one before."""
+
+SETTLING = 10.0
+"""Seconds in which a session that was told to end has ended."""
+
+
+class Lost(Gone):
+    """The connection is gone, and nothing of the transaction stays: it may be begun again."""
+
+
+class Unreachable(Gone):
+    """The server could not be reached again in time. What was being committed may be committed or not."""
+
+
+class Again(sqlite3.OperationalError):
+    """PostgreSQL could not let two transactions through at once (a deadlock): this one is undone, and may be begun
+    again."""
+
+
+class _Text(StrDumper):
+    """Text is always text to PostgreSQL, and it knows no NUL, which a hostile answer can have: its picture is kept."""
+
+    def dump(self, obj: str) -> Any:
+        return super().dump(obj.replace("\0", "\u2400") if "\0" in obj else obj)
+
+
+class _Flag(Int8Dumper):
+    """The ledger's booleans are 0 and 1."""
+
+    def dump(self, obj: Any) -> bytes:
+        return b"1" if obj else b"0"
+
+
+class _Whole(Loader):
+    """A sum of whole numbers is `numeric` to PostgreSQL."""
+
+    def load(self, data: Any) -> int | float:
+        text = bytes(data)
+        return int(text) if b"." not in text else float(text)
+
+
+class _Json(Loader):
+    """A value of SQLite's type ANY."""
+
+    def load(self, data: Any) -> Any:
+        import json
+
+        return json.loads(bytes(data))
+
+
+class Named:
+    """A row by name and by position, as `sqlite3.Row` is."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: dict[str, int], values: tuple[Any, ...]) -> None:
+        self._names = names
+        self._values = values
+
+    def keys(self) -> list[str]:
+        return list(self._names)
+
+    def __getitem__(self, key: Any, /) -> Any:
+        return self._values[self._names[key] if isinstance(key, str) else key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return self._values == (other._values if isinstance(other, Named) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+    def __repr__(self) -> str:
+        return f"Named({dict(zip(self._names, self._values, strict=False))})"
+
+
+def named(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Named]:
+    """psycopg's row factory. Of two columns with one name the first is meant, as in SQLite."""
+    names: dict[str, int] = {}
+    for number, column in enumerate(cursor.description or ()):
+        names.setdefault(column.name, number)
+    return lambda values: Named(names, tuple(values))
+
+
+def connect(url: str, **settings: Any) -> psycopg.Connection[Named]:
+    """A psycopg connection whose values are the ledger's. Raises psycopg.Error."""
+    defaults = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}
+    given = psycopg.conninfo.conninfo_to_dict(url)
+    more = {name: value for name, value in {"connect_timeout": 10, **defaults}.items() if name not in given}
+    connection: psycopg.Connection[Named] = psycopg.Connection.connect(
+        url,
+        autocommit=True,
+        cursor_factory=psycopg.RawCursor,
+        row_factory=named,
+        client_encoding="UTF8",
+        **more,  # type: ignore[arg-type]
+        **settings,
+    )
+    connection.prepared_max = 200
+    adapters = connection.adapters
+    adapters.register_dumper(str, _Text)
+    adapters.register_dumper(int, Int8Dumper)
+    adapters.register_dumper(bool, _Flag)
+    adapters.register_loader("numeric", _Whole)
+    adapters.register_loader("jsonb", _Json)
+    return connection
+
+
+class Rows:
+    """A cursor."""
+
+    __slots__ = ("_cursor", "_link", "row_factory")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._cursor: psycopg.Cursor[Named] | None = None
+        self.row_factory: Any = None
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Rows:
+        self._cursor = self._link.run(sql, parameters)
+        return self
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
+        self._cursor = self._link.run_many(sql, parameters)
+        return self
+
+    @property
+    def rowcount(self) -> int:
+        return -1 if self._cursor is None else self._cursor.rowcount
+
+    def fetchone(self) -> Any:
+        return None if self._cursor is None or self._cursor.description is None else self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        return [] if self._cursor is None or self._cursor.description is None else self._cursor.fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+
+class Link:
+    """A connection to a ledger's server, opened again where it is lost.
+
+    Args:
+        opener: makes the connection and everything that the session needs, the run lock too; told the session that was
+            lost, (backend's process, its start), which it ends, and None the first time.
+        secrets: what must not stand in an error.
+        patience: seconds that a lost server is waited for; 0 for a reader, who opens another link.
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[tuple[int, Any] | None], psycopg.Connection[Named]],
+        secrets: Sequence[str] = (),
+        patience: float = PATIENCE,
+    ) -> None:
+        self.row_factory: Any = None
+        self._opener = opener
+        self._secrets = secrets
+        self._patience = patience
+        self._over = threading.Event()
+        self._number: str | None = None
+        self._connection = opener(None)
+        self._session = self._who()
+        self._lost_for_good = False
+
+    # --- sqlite3's interface -----------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.info.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
+
+    def cursor(self) -> Rows:
+        return Rows(self)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Rows:
+        return Rows(self).execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
+        return Rows(self).executemany(sql, parameters)
+
+    def close(self) -> None:
+        self._over.set()
+        if not self._connection.closed:
+            with suppress(psycopg.Error):  # the server ends the session in its own time: its lock is let go now
+                self._connection.execute("SELECT pg_advisory_unlock_all()")
+        self._connection.close()
+
+    # --- Statements --------------------------------------------------------------------------------------
+
+    def run(self, sql: str, parameters: Any = ()) -> psycopg.Cursor[Named]:
+        """One statement.
+
+        Raises:
+            Lost, Again, Unreachable, sqlite3.IntegrityError, sqlite3.OperationalError.
+        """
+        if sql == "COMMIT":
+            return self._commit()
+        if sql == "BEGIN IMMEDIATE":
+            return self._begin()
+        try:
+            return self._connection.execute(translate(sql), parameters or None)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+
+    def run_many(self, sql: str, parameters: Iterable[Sequence[Any]]) -> psycopg.Cursor[Named]:
+        """One statement for each of the parameters. Raises as `run`."""
+        cursor = self._connection.cursor()
+        try:
+            cursor.executemany(translate(sql), parameters)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        return cursor
+
+    def _begin(self) -> psycopg.Cursor[Named]:
+        """A transaction, and its number; one round trip."""
+        if self._connection.closed:
+            self.reopen()
+        try:
+            cursor = self._connection.execute("BEGIN; SELECT pg_current_xact_id()::text")
+            cursor.nextset()
+            self._number = cursor.fetchone()[0]  # type: ignore[index]
+        except psycopg.Error as error:
+            raise self._told(error) from error
+        return cursor
+
+    def _commit(self) -> psycopg.Cursor[Named]:
+        try:
+            cursor = self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            told = self._told(error)
+            if not isinstance(told, Lost):
+                raise told from error
+            self._settle(told)
+            return self._connection.cursor()
+        if cursor.statusmessage != "COMMIT":
+            raise sqlite3.OperationalError("the transaction had failed before its end")
+        return cursor
+
+    def _settle(self, lost: Lost) -> None:
+        """What became of a COMMIT whose answer was lost: returns where it is durable.
+
+        Raises:
+            Lost: it is undone. Unreachable: nobody can tell.
+        """
+        number = self._number
+        self.reopen()
+        try:
+            row = self._connection.execute("SELECT pg_xact_status($1::text::xid8)", (number,)).fetchone()
+        except psycopg.Error as error:
+            raise Unreachable(self._words(error)) from error
+        status = None if row is None else row[0]
+        if status == "committed":
+            return
+        if status == "aborted":
+            raise lost
+        raise Unreachable(f"a commit was cut off, and the server can't tell what became of it ({status})")
+
+    def reopen(self) -> None:
+        """Connect again, as the same writer.
+
+        Raises:
+            Unreachable: not in time, or somebody else has taken the ledger meanwhile.
+        """
+        waited, pause = 0.0, FIRST_PAUSE
+        patience = 0.0 if self._lost_for_good else self._patience
+        while True:
+            try:
+                self._connection.close()
+                self._connection = self._opener(self._session)
+                self._session = self._who()
+            except psycopg.OperationalError as error:
+                if waited >= patience or self._over.is_set():
+                    self._lost_for_good = True
+                    raise Unreachable(self._words(error)) from error
+            except Exception as error:
+                self._lost_for_good = True
+                raise Unreachable(str(error)) from error
+            else:
+                self._lost_for_good = False
+                return
+            self._over.wait(pause)
+            waited, pause = waited + pause, min(2 * pause, LONGEST_PAUSE)
+
+    def _who(self) -> tuple[int, Any]:
+        sql = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        row = self._connection.execute(sql).fetchone()
+        assert row is not None  # noqa: S101  one's own session is always there
+        return row[0], row[1]
+
+    def _told(self, error: psycopg.Error) -> sqlite3.Error:
+        """The same error as sqlite3's."""
+        words = self._words(error)
+        if self._connection.closed:
+            return Lost(words)
+        if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+            return Again(words)
+        if isinstance(error, psycopg.IntegrityError):
+            return sqlite3.IntegrityError(_refusal(error) or words)
+        return sqlite3.OperationalError(words)
+
+    def _words(self, error: psycopg.Error) -> str:
+        return hide(words_of(error), self._secrets)
+
+
+def _refusal(error: psycopg.IntegrityError) -> str | None:
+    """What was refused, in SQLite's words; None for a rule of ours, which has its own."""
+    said = error.diag
+    match error:
+        case psycopg.errors.UniqueViolation():
+            columns = (said.message_detail or "").partition("(")[2].partition(")")[0].split(", ")
+            return f"UNIQUE constraint failed: {', '.join(f'{said.table_name}.{column}' for column in columns)}"
+        case psycopg.errors.CheckViolation():
+            return f"CHECK constraint failed: {said.constraint_name}"
+        case psycopg.errors.ForeignKeyViolation():
+            return "FOREIGN KEY constraint failed"
+        case psycopg.errors.NotNullViolation():
+            return f"NOT NULL constraint failed: {said.table_name}.{said.column_name}"
+        case _:
+            return None
+
+
+def words_of(error: psycopg.Error) -> str:
+    """What PostgreSQL says, in one line."""
+    return error.diag.message_primary or " ".join(str(error).split()).removeprefix("connection failed: ")

@@ -61,7 +61,7 @@ def models(model: str | None, as_json: bool) -> int:
     if as_json:
         print_json([_model_json(m) for m in every])
         return EXIT_OK
-    print_table(("model", "makes", "price", "for example"), map(_row, every))
+    print_table(("model", "provider", "makes", "price", "for example"), map(_row, every))
     say()
     say("`batchrunner models MODEL` explains its fields; prices: in a manifest overrides a price")
     return EXIT_OK
@@ -78,13 +78,13 @@ Examples:
 @models_option
 def schema(model: str | None) -> int:
     """Print the JSON Schema of manifests, or of one model's requests."""
-    from ..catalogue import schema_folder
+    from ..catalogue import file_name, schema_folder
 
     folder = schema_folder()
     file: Traversable = folder / "manifest.schema.json"
     if model is not None:
         found = _find(model)
-        file = Path(found.file) if found.file else folder / "models" / f"{found.name}.schema.json"
+        file = Path(found.file) if found.file else folder / "models" / file_name(found.name)
     click.echo(file.read_bytes(), nl=False)
     return EXIT_OK
 
@@ -176,7 +176,7 @@ def _row(model: Model) -> tuple[str, ...]:
     if model.price is not None and len(rates) > 1:
         low, high = min(r.usd for r in rates), max(r.usd for r in rates)
         text = f"${low} to ${high} {'a second' if model.price.per == 'second' else 'each'}"
-    return model.name, model.output, text, example
+    return model.name, model.provider, model.output, text, example
 
 
 def _request(model: Model, request: dict[str, Any]) -> str:

@@ -131,6 +131,8 @@ async def _serve(settings: SimulatorSettings, host: str, port: int) -> None:
         say(url)
         say(f"export REAPI_BASE_URL={url}")
         say("export REAPI_API_KEY=rk_simulated")
+        say(f"export FAL_BASE_URL={url} FAL_KEY=rk_simulated")
+        say(f"export REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=rk_simulated")
         say(f"# its books: {url}/_simulator/account   Ctrl-C ends it")
         await over.wait()
     finally:

@@ -178,6 +178,15 @@ async def test_a_url_of_an_earlier_night_is_renewed_by_a_free_poll(place: Place)
     assert account["polls"] > polls
 
 
+async def test_a_service_that_is_away_for_a_while_is_waited_for(place: Place) -> None:
+    async with place.service():
+        assert (await place.run("still")).exit_code == 0
+    async with place.service("poll500=next:2", "poll_throttle=next:1:0") as simulator:
+        assert (await place.run()).exit_code == 0
+        assert ("held", "run-1") not in place.told.events
+        assert simulator.account()["accepted"] == 3
+
+
 async def test_an_output_that_can_not_be_had_holds_its_child_and_costs_nothing(place: Place) -> None:
     async with place.service(url_ttl=0.3):
         assert (await place.run("still")).exit_code == 0

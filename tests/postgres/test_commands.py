@@ -64,6 +64,12 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "init": [["--nightly", "night.yaml", "--to", "units"]],
     "doctor": [],  # its words about a file are a file's
     "ledger migrate": [[]],
+    # These look at no ledger; they take --db as everything does.
+    "validate": [["night.yaml"]],
+    "models": [[]],
+    "providers": [["--json"]],
+    "schema": [["kling-3-0-turbo"]],
+    "simulate": [],  # would serve for ever
 }
 """Every command that takes --db, and what it is asked."""
 

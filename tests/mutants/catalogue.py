@@ -342,6 +342,14 @@ SENT_AGAIN = (
         MOVES,
     ),
     _mutant(
+        "unwanted_is_claimed",
+        "A job that nobody asks for any more is submitted all the same.",
+        TRANSITIONS,
+        " AND attempt = ? AND current = 1",
+        " AND attempt = ?",
+        MOVES,
+    ),
+    _mutant(
         "no_row_changed_is_fine",
         "A transition that changed no row counts as made.",
         TRANSITIONS,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .catalogue import Model, models
 from .core.frozen import Frozen
 from .core.job import Job, State
+from .core.limits import Bounds, tightest
 from .core.pacing import clamp_retry_after
 from .core.polling import Latencies
 from .core.selection import Selection
@@ -44,6 +45,7 @@ from .exits import (
 )
 from .ledger import queries
 from .ledger.address import Address
+from .ledger.due import Batch
 from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.sql import Row
 from .ledger.store import Ledger
@@ -314,7 +316,7 @@ class Night:
             fetchers={one.name: its for one, its in joined},
             simulated=options.simulate,
         )
-        shares = [await self._share(replace(deps, provider=one, fetcher=its)) for one, its in joined]
+        shares = [await self._share(replace(deps, provider=one, fetcher=its), work.batches) for one, its in joined]
         control = Control(self._clock, dice, self._stopped, shares[0].hold)
         settings = replace(
             options.settings,
@@ -340,11 +342,12 @@ class Night:
         async with self._remote(runner):
             return await runner.run()
 
-    async def _share(self, deps: Deps) -> Share:
+    async def _share(self, deps: Deps, batches: Sequence[Batch]) -> Share:
         """An account as the ledger knows it."""
         name = deps.provider.name
         hold = clamp_retry_after(await self._ledger.hold_until(name) - self._clock.wall(), 0.0)
-        return Share(deps, await self._ledger.pace(name), hold)
+        bounds = tightest(batch.limits for batch in batches)
+        return Share(deps, await self._ledger.pace(name), hold, bounds.providers.get(name, Bounds()), bounds.models)
 
     @asynccontextmanager
     async def _remote(self, runner: Runner) -> AsyncIterator[None]:

@@ -120,4 +120,5 @@ def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
         in_flight=manifest.in_flight,
         retry=manifest.retry,
         notify=kept(manifest.notify),
+        limits=manifest.limits.packed(),
     )

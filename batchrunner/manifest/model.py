@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ..core.job import JobSpec, RetryBudget
+from ..core.limits import Limits
 from ..core.notice import Sink
 
 DEFAULT_SUBMITS_PER_MINUTE = 300.0
@@ -75,6 +76,7 @@ class Manifest:
         warnings: what the user should know; the run may go on.
         notify: who is told how a run ended.
         providers: of the models that the jobs use.
+        limits: further bounds, for single providers and models.
         chained: whether a job needs another one's output.
     """
 
@@ -91,4 +93,5 @@ class Manifest:
     warnings: tuple[Finding, ...]
     notify: tuple[Sink, ...] = ()
     providers: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
     chained: bool = False

@@ -17,13 +17,13 @@ from .core.frozen import Frozen
 from .core.job import Job, State
 from .core.limits import Bounds, tightest
 from .core.pacing import clamp_retry_after
+from .core.places import place_of
 from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.account import Share
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.feed import Feed
-from .engine.files import target_path
 from .engine.ground import Site, clear
 from .engine.offer import offerer
 from .engine.outputs import EXTENSIONS, ordered
@@ -32,6 +32,7 @@ from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
 from .engine.signals import on_signals
 from .engine.spool import Spool
+from .engine.stores import Stores
 from .environment import THIS_MACHINE, access, connect, kind_of, person
 from .exits import (
     EXIT_FAILED,
@@ -50,6 +51,8 @@ from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.sql import Row
 from .ledger.store import Ledger
 from .planning import hold_to, promotion_of
+from .providers.fetch import Transient
+from .providers.objects import StoreUnusable
 from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
@@ -163,6 +166,8 @@ class Night:
         self._ledger = ledger
         self._spool = spool
         self._stack = stack
+        self._stores = Stores(Path(f"{ledger.beside}.parts"))
+        stack.callback(self._stores.tidy)
         self._runner: Runner | None = None
         self._feed: Feed | None = None
         self._to_come: set[str] = set()
@@ -266,7 +271,10 @@ class Night:
                 simulate=self._options.simulate,
                 rename=lambda job_id, output: renamed.append((job_id, output)),
             )
-            taken += await asyncio.get_running_loop().run_in_executor(None, look)
+            try:
+                taken += await asyncio.get_running_loop().run_in_executor(None, look)
+            except (StoreUnusable, Transient) as failed:
+                raise UsageError(f"{failed}; nothing was sent") from None
         if taken:
             more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
             raise UsageError(
@@ -280,10 +288,9 @@ class Night:
         return self._models[model].output  # `_check_models` was before
 
     def _site(self, row: Row) -> Site:
-        root = Path(row["output_dir"])
-        extension = EXTENSIONS[self._output_kind(row["model"])]
-        target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
-        return Site(row["id"], root, target, json.loads(row["task_ids"]))
+        store = self._stores.of(place_of(row["output_dir"]))
+        extension = "" if row["named"] else EXTENSIONS[self._output_kind(row["model"])]
+        return Site(row["id"], store, row["output"] + extension, json.loads(row["task_ids"]))
 
     @property
     def _beside(self) -> Path:
@@ -314,6 +321,7 @@ class Night:
             offer=self._offerer(),
             provider_of=lambda model: by_name.get(self._models[model].provider),
             fetchers={one.name: its for one, its in joined},
+            stores=self._stores,
             simulated=options.simulate,
         )
         shares = [await self._share(replace(deps, provider=one, fetcher=its), work.batches) for one, its in joined]

@@ -306,7 +306,7 @@ class Submitter:
             self._disk_checked = now
             self._disk_full = ""
             for batch in self._work.batches:
-                self._disk_full = self._disk_full or self._no_room(batch.output_dir)
+                self._disk_full = self._disk_full or self._no_room(self._deps.stores.of(batch.output_dir).parts)
         return self._disk_full
 
     def _no_room(self, folder: Path) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..core.job import RetryBudget, State
 from ..core.limits import Limits, unpacked
 from ..core.pacing import MAX_RETRY_AFTER
+from ..core.places import Place, place_of
 from ..core.selection import Selection
 from .needs import UNMET
 from .rows import JOB_COLUMNS
@@ -23,7 +23,7 @@ class Batch:
 
     id: int
     name: str
-    output_dir: Path
+    output_dir: Place
     submits_per_minute: float
     in_flight: int
     retry: RetryBudget
@@ -50,7 +50,7 @@ def batches(names: tuple[str, ...], connection: Connection) -> list[Batch]:
         Batch(
             r["id"],
             r["name"],
-            Path(r["output_dir"]),
+            place_of(r["output_dir"]),
             r["submits_per_minute"],
             r["in_flight"],
             RetryBudget(r["retry_provider"], r["retry_moderated"]),

@@ -13,6 +13,7 @@ from .. import catalogue, plugins
 from ..catalogue import Model
 from ..core.job import RetryBudget
 from ..core.limits import Limits, parse_limits
+from ..core.places import Place, Remote, is_url
 from ..core.pricing import Price, parse_price
 from ..core.text import visible
 from .checks import Checker
@@ -129,7 +130,7 @@ class _Loader:
         return Manifest(
             profile=self.profile,
             **self._bounds(root, settings),
-            output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
+            output_dir=self._place(output),
             jobs=expansion,
             providers=used,
             limits=limits,
@@ -297,6 +298,11 @@ class _Loader:
         except TemplateError as error:
             self.report.error(node.at("dir"), str(error))
             return "."
+
+    def _place(self, output: str) -> Place:
+        if is_url(output):
+            return Remote(output)
+        return Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output)))
 
     def _name(self, root: Node) -> NameTemplate | None:
         node = _section(root, "output")

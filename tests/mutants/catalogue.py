@@ -869,8 +869,8 @@ OUTPUTS = (
         "stored_before_it_is",
         "A job counts as succeeded before its file stands under its final name.",
         DOWNLOAD,
-        "placed = put(target, sidecar=sidecar)",
-        'placed = Placed(target.name, sidecar["sha256"], sidecar["bytes"])',
+        "placed = put(name, sidecar=sidecar)",
+        'placed = Placed(name, sidecar["sha256"], sidecar["bytes"])',
         f"{SIGNALS}::test_a_dead_link_is_renewed_once",
     ),
 )

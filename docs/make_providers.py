@@ -47,6 +47,9 @@ MEANING = """\
 - **lost answer**: what becomes of a submission whose answer was not read. *held* means that nothing can be looked up:
   the job is `unconfirmed`, and waits for your word (`batchrunner resolve`). None of these services documents an
   idempotency key or a lookup that would be certain.
+- **cancel**: `batchrunner cancel` asks the service for running jobs too. A job stays `running` until a poll says how
+  its task ended: `failed`, or done all the same where the wish came too late. It works beside a run and without one,
+  and records nothing. What has run may be charged (below).
 - **over the limit**: *429* refuses, and nothing is created; *queued* accepts, and the task waits there.
 - **outputs kept**: how long a file can be fetched. A run fetches at once; what ended while no run was there may be
   gone at a service that keeps it for an hour.
@@ -127,8 +130,8 @@ def page() -> str:
     kinds: list[ProviderKind] = [plugins.load(name) for name in plugins.SHIPPED]
     lines = [
         INTRODUCTION,
-        "| provider | lost answer | over the limit | outputs kept | failed tasks | balance | webhook |",
-        "|---|---|---|---|---|---|---|",
+        "| provider | lost answer | cancel | over the limit | outputs kept | failed tasks | balance | webhook |",
+        "|---|---|---|---|---|---|---|---|",
         *map(_row, kinds),
         "",
         MEANING,
@@ -149,7 +152,7 @@ def _row(kind: ProviderKind) -> str:
     yes = {True: "yes", False: "no"}
     webhook = "yes, not used" if can.webhook else "no"
     return (
-        f"| [{kind.name}]({kind.source}) | {lost} | {can.over_limit.value} | {kept} | {failed} "
+        f"| [{kind.name}]({kind.source}) | {lost} | {yes[can.cancel]} | {can.over_limit.value} | {kept} | {failed} "
         f"| {yes[can.balance]} | {webhook} |"
     )
 

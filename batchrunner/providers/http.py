@@ -301,9 +301,9 @@ class HttpProvider:
 
     async def cancel(self, task_id: str, model: str = "") -> CancelAnswer:
         """See `Provider.cancel`."""
-        if not usable_task_id(task_id):
-            return Unavailable(Problem("this is not a task id", "bad_task_id"))
-        return await self._cancel(task_id, self._models.get(model))
+        if usable_task_id(task_id):
+            return await self._cancel(task_id, self._models.get(model))
+        return Unavailable(Problem("this is not a task id", "bad_task_id"))
 
     async def _get(self, path: str) -> Reply | Problem:
         return await self._call("GET", path)

@@ -103,6 +103,7 @@ class Account:
             latencies=latencies,
             allowance=common.allowance,
             provider=None if common.total is None else self.name,
+            bounded=bool(share.models),
         )
 
     @property

@@ -53,10 +53,12 @@ class Submitter:
         latencies: Latencies,
         allowance: Allowance | None = None,
         provider: str | None = None,
+        bounded: bool = False,
     ) -> None:
         """Args that say little by their names:
         allowance: shared with the other accounts of the run; None for one of its own.
         provider: whose jobs to send; None where the run has but one.
+        bounded: whether any model has bounds of its own.
         """
         self._deps = deps
         self._control = control
@@ -74,6 +76,7 @@ class Submitter:
         """Kinds of tasks (model, length) that would not be done by the deadline."""
         self._allowance = allowance or Allowance(settings.max_submissions)
         self._provider = provider
+        self._has_bounds = bounded
         self._page: deque[Job] = deque()
         self._aside: set[str] = set()
         """Models that have reached bounds of their own."""
@@ -247,6 +250,8 @@ class Submitter:
 
     def _set_aside(self) -> None:
         """Leave out of the page what has to wait for a bound of its own model; others go first meanwhile."""
+        if not self._has_bounds:
+            return
         now = self._deps.clock.monotonic()
         held = {job.model for job in self._page if self._bounded(job.model, now)}
         if held:

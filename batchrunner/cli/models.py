@@ -11,7 +11,7 @@ from ..core.names import CommonName
 from ..core.pricing import Price, Rate, usd_text
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
-from .options import json_option, models_option
+from .options import any_db_option, json_option, models_option
 from .tables import json_text, money, number, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ Examples:
 @click.argument("model", required=False, shell_complete=complete_models)
 @models_option
 @json_option
+@any_db_option
 def models(model: str | None, as_json: bool) -> int:
     """List the models, their fields and prices.
 
@@ -76,6 +77,7 @@ Examples:
 )
 @click.argument("model", required=False, shell_complete=complete_models)
 @models_option
+@any_db_option
 def schema(model: str | None) -> int:
     """Print the JSON Schema of manifests, or of one model's requests."""
     from ..catalogue import file_name, schema_folder

@@ -82,6 +82,17 @@ def db_option(function: F) -> F:
     )(function)
 
 
+def any_db_option(function: F) -> F:
+    """`--db` where no ledger is needed: everything takes it, so that a script may give it to everything."""
+    return click.option(
+        "--db",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="BATCHRUNNER_DB",
+        expose_value=False,
+        help="The ledger, which is not needed here.",
+    )(function)
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(function)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..exits import EXIT_OK, UsageError
-from .options import models_option
+from .options import any_db_option, models_option
 from .tables import say
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ after a colon. To run one manifest against a simulator of its own: batchrunner r
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="File in which account and tasks are kept."
 )
 @models_option
+@any_db_option
 def simulate(
     host: str,
     port: int,

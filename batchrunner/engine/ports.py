@@ -185,6 +185,10 @@ class Deps(Books):
     offer: Callable[[Path], Awaitable[str]] | None = None
     """Makes a file public, by the user's own command, and gives its URL, which is not trusted. Raises NotOffered. None
     where the user has named none."""
+    provider_of: Callable[[str], Provider | None] | None = None
+    """Model name to the account that has its tasks, where the run has that; None where all are `provider`'s."""
+    fetchers: Mapping[str, Fetcher] = field(default_factory=dict)
+    """Provider name to what fetches its outputs, where that is not `fetcher`."""
     simulated: bool = False
     """Whether the provider is the built-in simulator: sidecars say so."""
 

@@ -1,4 +1,4 @@
-"""What the answers say of the service's limits: measured, kept to, and tried again."""
+"""Which of its limits a service speaks of when it answers 429."""
 
 from __future__ import annotations
 
@@ -8,137 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.core.adaptive import AGAIN, CAUTIOUS, HEADROOM, SLOWEST, Flight, Learned, Pace, Rate, Ticket
-
-
-def send(rate: Rate, now: float, count: int) -> float:
-    """Accept calls at the rate's own pace; returns when the last one was."""
-    for _ in range(count):
-        now += 1.0 / rate.value
-        rate.accepted(now, used=True)
-    return now
-
-
-# --- Rate ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("bound", "start"), [(1.0, 1.0), (5.0, 5.0), (20.0, CAUTIOUS), (1000.0, 100.0)])
-def test_a_rate_begins_cautiously_below_its_bound(bound: float, start: float) -> None:
-    assert Rate(bound).value == start
-
-
-def test_a_rate_doubles_until_it_meets_its_bound() -> None:
-    rate = Rate(50.0)
-    send(rate, 0.0, 8)
-    assert rate.value == pytest.approx(2 * CAUTIOUS)
-    send(rate, 10.0, 100)
-    assert rate.value == 50.0
-
-
-def test_what_did_not_wait_for_its_place_proves_nothing() -> None:
-    rate = Rate(50.0)
-    for n in range(100):
-        rate.accepted(float(n), used=False)
-    assert rate.value == CAUTIOUS
-
-
-@pytest.mark.parametrize("limit", [1.0, 3.0, 7.0, 20.0, 50.0])
-def test_between_two_refusals_the_limit_is_measured(limit: float) -> None:
-    """A bucket goes from empty to empty meanwhile, whatever was asked for."""
-    rate = Rate(1000.0)
-    rate.refused(0.0, 1.0)
-    now = 0.0
-    for _ in range(200):
-        now += 1.0 / limit
-        rate.accepted(now, used=True)
-    rate.value = 2.0 * limit
-    rate.refused(now, 1.0)
-    assert rate.top == pytest.approx(limit, rel=0.15)
-    assert rate.value == pytest.approx(0.99 * (rate.top or 0.0))
-
-
-def test_a_limit_is_kept_to_and_then_tried_again() -> None:
-    rate = Rate(100.0, top=10.0)
-    start = rate.value
-    assert start <= 10.0
-    assert not rate.trying
-    now = send(rate, 0.0, 150)
-    assert rate.value == start
-    send(rate, now, 400)
-    assert rate.value > 12.0
-
-
-@given(st.floats(0.05, 500.0), st.lists(st.tuples(st.booleans(), st.floats(0.0, 20.0), st.floats(0.0, 3600.0))))
-def test_a_rate_stays_between_its_bounds(bound: float, steps: list[tuple[bool, float, float]]) -> None:
-    rate, now = Rate(bound), 0.0
-    for ok, pause, hold in steps:
-        now += pause
-        if ok:
-            rate.accepted(now, used=pause < 1.0)
-        else:
-            rate.refused(now, hold)
-        assert min(SLOWEST, bound) <= rate.value <= bound
-
-
-# --- Flight ----------------------------------------------------------------------------------------------
-
-
-def fill(flight: Flight, now: float, count: int) -> None:
-    """Accept POSTs that each were the last that the limit let go."""
-    for _ in range(count):
-        flight.accepted(now, flight.value, flight.value)
-
-
-def test_a_refusal_tells_the_limit_exactly() -> None:
-    flight = Flight(500)
-    assert flight.value == 500
-    flight.refused(10.0, 1.0, running=40, in_a_row=1)
-    assert (flight.value, flight.top) == (40, 40)
-
-
-def test_one_more_is_tried_later_and_a_failure_costs_nothing_but_itself() -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=40, in_a_row=1)
-    flight.accepted(0.5, 40, 40)
-    assert flight.value == 40, "not during the hold's aftermath"
-    fill(flight, 100.0, AGAIN[0] - 1)
-    assert flight.trying
-    assert flight.value == 41
-    flight.refused(101.0, 1.0, running=41, in_a_row=1)
-    assert flight.value == 40
-    fill(flight, 1000.0, AGAIN[1] - 1)
-    assert flight.value == 40
-    fill(flight, 1000.0, 1)
-    assert flight.value == 41
-
-
-def test_where_more_is_accepted_the_step_doubles() -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=40, in_a_row=1)
-    seen = []
-    for _ in range(AGAIN[0] + 5):
-        fill(flight, 100.0, 1)
-        seen.append(flight.value)
-    assert seen[-6:] == [41, 43, 47, 55, 71, 103]
-
-
-def test_refused_again_and_again_it_goes_below_what_runs() -> None:
-    flight = Flight(500, top=40)
-    flight.refused(0.0, 1.0, running=40, in_a_row=2)
-    flight.refused(2.0, 1.0, running=38, in_a_row=3)
-    assert flight.value == 40 * 4 // 5 * 4 // 5
-
-
-@given(st.integers(1, 600), st.lists(st.tuples(st.booleans(), st.integers(0, 700), st.integers(1, 5))))
-def test_flight_stays_between_its_bounds(bound: int, steps: list[tuple[bool, int, int]]) -> None:
-    flight, now = Flight(bound), 0.0
-    for ok, running, row in steps:
-        now += 50.0
-        if ok:
-            flight.accepted(now, running, running)
-        else:
-            flight.refused(now, 1.0, running, row)
-        assert 1 <= flight.value <= bound
+from batchrunner.core.adaptive import HEADROOM, Learned, Pace, Ticket
+from batchrunner.core.limits import AGAIN
 
 
 # --- Which of the two ------------------------------------------------------------------------------------
@@ -230,44 +101,6 @@ def test_without_any_limit_everything_stays_at_its_bounds() -> None:
     submit(pace, 0.0, 100, 0, 0.2)
     assert (pace.submits, pace.flight.value, pace.crowd) == (5.0, 50, 32)
     assert pace.polls(math.inf, 0.0) == math.inf
-
-
-# --- Other bounds, by a person's word --------------------------------------------------------------------
-
-
-def test_a_higher_bound_is_approached_as_a_run_begins() -> None:
-    rate = Rate(1.0)
-    rate.rebound(100.0, None)
-    assert (rate.bound, rate.value) == (100.0, 10.0)
-    rate.rebound(2.0, None)
-    assert rate.value == 2.0
-
-
-def test_what_was_measured_outlives_a_bound_below_it() -> None:
-    rate = Rate(100.0, top=10.0)
-    rate.rebound(1.0, 10.0)
-    assert (rate.value, rate.top) == (1.0, None)
-    rate.rebound(50.0, 10.0)
-    assert rate.top == 10.0
-    assert rate.value == pytest.approx(9.9)
-    assert not rate.trying
-    flight = Flight(100, top=20)
-    flight.rebound(5, 20)
-    assert (flight.value, flight.top) == (5, None)
-    flight.rebound(50, 20)
-    assert (flight.value, flight.top) == (20, 20)
-
-
-def test_a_bound_that_changes_nothing_leaves_the_trying_alone() -> None:
-    rate = Rate(100.0, top=10.0)
-    now = send(rate, 0.0, 600)
-    before = rate.value
-    assert rate.trying
-    rate.rebound(200.0, 10.0)
-    assert rate.trying
-    assert rate.value == before
-    send(rate, now, 50)
-    assert rate.value > before
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 500.0), st.integers(1, 500), st.booleans()), max_size=12))

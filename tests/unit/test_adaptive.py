@@ -118,3 +118,175 @@ def test_no_bound_is_ever_exceeded_whatever_is_said(words: list[tuple[float, int
             pace.refused(Ticket(now, pace.flight.value, used=True), now + 1.0, pace.flight.value, 1.0)
             assert 0.0 < pace.submits <= submits
             assert 1 <= pace.flight.value <= flight
+
+
+def test_other_bounds_keep_what_was_learned() -> None:
+    pace, learned = pace_of(known=Learned(7.0, 40)), Learned(7.0, 40)
+    pace.rebound(2.0, 10, learned)
+    assert pace.learned == Learned()
+    pace.rebound(60.0, 600, learned)
+    assert pace.learned == learned
+
+
+# --- What an answer moves --------------------------------------------------------------------------------
+
+
+def test_the_rate_rises_with_posts_that_waited_for_their_place() -> None:
+    pace = pace_of(submits=50.0)
+    submit(pace, 0.0, 8, 0, 0.1)
+    assert pace.posts.value == pytest.approx(10.0)
+    for n in range(8):
+        pace.accepted(Ticket(1.0 + n / 10, 9, used=False), 1.0 + n / 10, 9)
+    assert pace.posts.value == pytest.approx(10.0)
+
+
+def test_after_a_refusal_posts_go_one_at_a_time_and_soon_together_again() -> None:
+    pace = pace_of()
+    now, running = submit(pace, 0.0, 5, 0, 0.1)
+    pace.refused(Ticket(now, running + 1, used=True), now + 0.1, running, 1.0)
+    wires = [pace.wire]
+    for n in range(6):
+        pace.accepted(Ticket(now + 2 + n, running, used=False), now + 2 + n, running)
+        wires.append(pace.wire)
+    assert wires == [1, 2, 4, 8, 16, 32, 32]
+
+
+def test_what_was_on_the_wire_when_another_was_refused_raises_the_limit_again() -> None:
+    pace = pace_of(known=Learned(None, 40))
+    pace.flight.refused(1.0, 1.0, running=40, in_a_row=1)
+    pace.accepted(Ticket(0.9, 41, used=False), 1.1, 41)
+    assert pace.flight.value == 41
+
+
+def test_polls_have_what_the_posts_leave_and_a_quarter_at_least() -> None:
+    pace = pace_of(known=Learned(calls=20.0))
+    bucket = 0.99 * 20.0
+    assert pace.polls(1000.0, 100.0) == pytest.approx(HEADROOM * bucket)
+    submit(pace, 99.0, 10, 0, 0.1)
+    assert pace.polls(1000.0, 101.0) == pytest.approx(HEADROOM * bucket - 10 / 10.0)
+    assert pace.polls(1000.0, 110.5) == pytest.approx(HEADROOM * bucket), "10 s ago is long ago"
+    slow = pace_of(known=Learned(calls=2.0))
+    submit(slow, 99.0, 20, 0, 0.05)
+    assert slow.polls(1000.0, 100.0) == pytest.approx(0.99 * 2.0 / 4.0)
+
+
+def test_polls_and_posts_that_waited_raise_the_common_limit() -> None:
+    for call in ("poll", "post", "poll that found its place free"):
+        pace = pace_of(known=Learned(calls=20.0))
+        for n in range(500):
+            if call == "post":
+                pace.accepted(Ticket(n / 20.0, 1, used=True), n / 20.0, 1)
+            else:
+                pace.polled(n / 20.0, used=call == "poll")
+        assert pace.calls is not None
+        assert (pace.calls.value > 20.0) == (call != "poll that found its place free"), call
+
+
+def poll(pace: Pace, first: float, step: float, count: int) -> float:
+    for n in range(count):
+        pace.polled(first + n * step, used=False)
+    return first + (count - 1) * step
+
+
+def test_a_first_refused_poll_makes_a_limit_of_the_calls_of_late() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.05, 101)
+    pace.poll_refused(now - 0.1, now, 1.0)
+    assert pace.refusals == 1
+    assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0)
+    pace.poll_refused(now - 0.05, now + 0.01, 1.0)
+    pace.poll_refused(now - 0.05, now + 0.02, 1.0)
+    assert pace.refusals == 3
+    assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0), "it was on the wire with the first"
+
+
+def test_a_refused_poll_among_hardly_any_calls_is_no_reason_to_stop() -> None:
+    pace = pace_of()
+    pace.poll_refused(0.9, 1.0, 1.0)
+    assert pace.learned.calls == 2.5
+
+
+def test_a_post_refused_among_as_many_calls_as_polls_were_is_put_down_to_all_of_them() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.05, 101)
+    pace.poll_refused(now - 0.1, now, 1.0)
+    before = pace.learned
+    assert before.calls is not None
+    now = poll(pace, now + 1.0, 0.05, 300)
+    pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
+    assert pace.learned.submits is None
+    assert pace.calls is not None
+    assert pace.learned.calls != before.calls
+    assert pace.learned.calls == pytest.approx(pace.calls.value / 0.99)
+
+
+def test_a_post_refused_among_few_calls_is_put_down_to_the_posts() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.05, 101)
+    pace.poll_refused(now - 0.1, now, 1.0)
+    before = pace.learned.calls
+    now = poll(pace, now + 60.0, 1.0, 256)
+    pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
+    assert pace.learned.calls == before
+    assert pace.learned.submits is not None
+
+
+# --- Which of the two, in a row --------------------------------------------------------------------------
+
+
+def refused_in_a_row(pace: Pace, now: float, runnings: list[int]) -> float:
+    for running in runnings:
+        pace.refused(Ticket(now, running + 1, used=False), now + 0.1, running, 1.0)
+        now += 1.2
+    return now
+
+
+def test_the_second_refusal_in_a_row_is_for_what_is_in_flight_though_tasks_have_ended() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    refused_in_a_row(pace, now, [30, 20])
+    assert pace.learned.in_flight == 20
+
+
+def test_the_third_in_a_row_takes_it_below_what_runs() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    now = refused_in_a_row(pace, now, [30, 30])
+    assert pace.flight.value == 30
+    now = refused_in_a_row(pace, now, [30])
+    assert pace.flight.value == 24
+    refused_in_a_row(pace, now, [24])
+    assert pace.flight.value == 24 * 4 // 5
+
+
+def test_after_many_accepted_posts_a_new_row_begins_anew() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    now = refused_in_a_row(pace, now, [30, 30])
+    for _ in range(25):
+        now += 0.5
+        pace.accepted(Ticket(now - 0.1, 20, used=False), now, 20)
+    refused_in_a_row(pace, now, [20, 20])
+    assert pace.flight.value == 20
+
+
+def test_where_the_rate_is_to_blame_it_stays_at_what_was_accepted_of_late() -> None:
+    """The rate is not taken below what the service has just borne."""
+    pace = pace_of()
+    now, running = submit(pace, 0.0, 30, 0, 0.1)
+    pace.refused(Ticket(now, running + 1, used=True), now + 0.05, running, 0.1)
+    allowed = pace.posts.value
+    for _ in range(3):
+        now += 0.1
+        pace.accepted(Ticket(now, 10, used=False), now, 10)
+    pace.refused(Ticket(now, 11, used=False), now + 0.1, 10, 0.1)
+    first_of_late = 1.4  # the 20 last of 33, 0.1 s apart
+    assert pace.learned.in_flight is None
+    assert pace.learned.submits == pytest.approx(20 / (now + 0.1 - first_of_late))
+    assert 0.7 * allowed < 20 / (now + 0.1 - first_of_late) < allowed
+
+
+def test_where_nothing_was_accepted_nothing_was_borne() -> None:
+    pace = pace_of(submits=50.0)
+    pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
+    assert pace.learned.submits == 2.5

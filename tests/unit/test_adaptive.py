@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from batchrunner.core.adaptive import HEADROOM, Learned, Pace, Ticket
 from batchrunner.core.limits import AGAIN
 
-
 # --- Which of the two ------------------------------------------------------------------------------------
 
 

@@ -22,8 +22,8 @@ def test_a_clock_that_was_set_back_takes_no_time_away() -> None:
 
 def test_each_attempt_counts_where_its_money_is() -> None:
     attempts = tuple(
-        attempt(n, credits, money, seen=(None, None))
-        for n, (credits, money) in enumerate([(630, "none"), (630, "spent"), (700, "at_risk"), (70, "spent")], 1)
+        attempt(n, paid, money, seen=(None, None))
+        for n, (paid, money) in enumerate([(630, "none"), (630, "spent"), (700, "at_risk"), (70, "spent")], 1)
     )
     entry = Entry({}, "a-1", False, 630, attempts)
     assert [entry.credits(money) for money in ("spent", "at_risk", "reserved")] == [700, 700, 0]

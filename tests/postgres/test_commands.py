@@ -68,8 +68,6 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "ledger migrate": [[]],
     # These look at no ledger; they take --db as everything does.
     "validate": [["night.yaml"]],
-    "models": [[]],
-    "providers": [["--json"]],
     "schema": [["kling-3-0-turbo"]],
     "simulate": [],  # would serve for ever
 }

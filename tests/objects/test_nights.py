@@ -142,17 +142,18 @@ STEPS = ("download.fetched", "place.sidecar", "place.renamed", "place.folder_syn
 
 
 def test_a_run_that_dies_at_every_step_of_placing(night: Night) -> None:
-    """One job dies at each; the last run knows what is there, and fetches only the rest."""
-    (night.line.folder / "night.yaml").write_text(MANIFEST.replace("takes: 3", f"takes: {len(STEPS)}"))
-    for take, point in enumerate(STEPS, 1):
-        words = ("run", "night.yaml", "--only", f"dog-{take}")
-        assert night.run(*words, program=DYING.format(point=point)) == -signal.SIGKILL, (point, night.said)
-        there = {key.removeprefix(f"nights/night/dog-{take}") for key in night.bucket.objects() if f"dog-{take}" in key}
-        files = {"download.fetched": set(), "place.sidecar": {".mp4.json"}}.get(point, {".mp4", ".mp4.json"})
-        assert there == files, point
-    assert night.run() == 0, night.said
+    """A batch dies at each; then one run knows what is there, and fetches only the rest."""
+    for n, point in enumerate(STEPS, 1):
+        text = MANIFEST.replace("batch: night", f"batch: night-{n}").replace("takes: 3", "takes: 1")
+        (night.line.folder / f"{n}.yaml").write_text(text)
+        assert night.run("run", f"{n}.yaml", program=DYING.format(point=point)) == -signal.SIGKILL, (point, night.said)
+        there = {key for key in night.bucket.objects() if key.startswith(f"nights/night-{n}/")}
+        clip, sidecar = f"nights/night-{n}/dog-1.mp4", f"nights/night-{n}/dog-1.mp4.json"
+        expected: dict[str, set[str]] = {"download.fetched": set(), "place.sidecar": {sidecar}}
+        assert there == expected.get(point, {clip, sidecar}), point
+    assert night.run("resume") == 0, night.said
     night.judge(jobs=len(STEPS))
-    assert [sum(t.downloads for t in night.account.of(f"dog-{take}")) for take in range(1, 6)] == [2, 2, 1, 1, 1]
+    assert [task.downloads for task in night.account.tasks] == [2, 2, 1, 1, 1]
 
 
 def test_a_run_that_dies_in_the_middle_of_an_upload(night: Night) -> None:

@@ -15,6 +15,7 @@ from ..core.pacing import backoff
 from ..ledger.errors import WriteFailed
 from ..ledger.store import Attempt
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
+from ..providers.objects import StoreUnusable
 from .clock import iso
 from .control import Control, Stop
 from .files import Occupied, Placed, UnsafePath, part_path
@@ -108,7 +109,8 @@ class Downloader:
                 failures += 1
                 problem = Problem(_describe(error), "disk")
                 self._control.halt(Stop.LEDGER if isinstance(error, WriteFailed) else Stop.DISK, problem.message)
-                if not self._patient(started) or failures >= MAX_DISK_FAILURES or isinstance(error, UnsafePath):
+                hopeless = isinstance(error, (UnsafePath, StoreUnusable))  # until a person has mended it
+                if not self._patient(started) or failures >= MAX_DISK_FAILURES or hopeless:
                     self._leave(job, problem)
                     return
                 await self._wait(job, problem, failures)

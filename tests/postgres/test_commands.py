@@ -56,6 +56,9 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "reject": [["succeeded-1", "--json"]],
     "providers": [[], ["--json"]],
     "models": [[], ["--json"]],
+    "schema": [[], ["kling-3-0-turbo"]],
+    "validate": [["night.yaml"], ["night.yaml", "--json"]],
+    "simulate": [],  # a server of its own, which has no ledger
     "promote": [["night", "--profile", "final", "--dry-run", "--no-balance"]],
     "report": [["night", "--out", "page.html", "--no-stills"]],
     "export": [["night", "--format", "csv"], ["night", "--format", "json"]],

@@ -241,7 +241,7 @@ class Runner:
         It takes a slot, for the poll budget's sake."""
         account = self._of(job)
         if account is not None:
-            account.slots.take()
+            account.slots.take(job.model)
             account.poller.resume(job, Schedule(job.id, 0.0, 0))
 
     def _of(self, job: Job) -> Account | None:
@@ -264,7 +264,7 @@ class Runner:
         for number, (job, schedule) in enumerate(running, 1):
             account = self._of(job)
             if account is not None:
-                account.slots.take()
+                account.slots.take(job.model)
                 account.poller.resume(job, schedule)
             if number % TOGETHER == 0:
                 await self._deps.clock.sleep(0.0)

@@ -189,7 +189,8 @@ class Supply:
             return Problem("its URL has expired, and the run has no account with the service that made it")
         clock, since, failures = self._deps.clock, self._deps.clock.monotonic(), 0
         while True:
-            await clock.sleep(self._control.hold())
+            while (held := self._control.hold()) > 0.0:
+                await clock.sleep(held)
             answer = await provider.poll(parent.task_id, parent.model)
             self._deps.crash("supply.polled")
             found = await self._heed(answer, parent, number, provider)

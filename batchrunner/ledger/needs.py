@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.chain import needs
+from ..core.places import is_url
+from .errors import LedgerUnusable
 from .sql import Connection
 
 UNMET = """EXISTS (SELECT 1 FROM need LEFT JOIN job parent ON parent.batch_id = job.batch_id
@@ -80,12 +82,18 @@ def parent(connection: Connection, batch_id: int, key: str, fingerprint: str, nu
     if number != 1:
         frame = connection.execute(_FRAME, (job_id, number)).fetchone()
         file = None if frame is None else frame[0]
-    return Parent(job_id, task_id, model, None if file is None else Path(file), ended_at or 0.0, url)
+    return Parent(job_id, task_id, model, None if file is None or is_url(file) else Path(file), ended_at or 0.0, url)
 
 
 def hold(connection: Connection, job_id: int, key: str, problem: str) -> None:
-    """Note why what a job needs can't be had: it is not due any more."""
-    connection.execute("UPDATE need SET problem = ? WHERE job_id = ? AND parent = ?", (problem, job_id, key))
+    """Note why what a job needs can't be had: it is not due any more.
+
+    Raises:
+        LedgerUnusable: the ledger does not know that the job needs it, and would say for ever that it is due.
+    """
+    sql = "UPDATE need SET problem = ? WHERE job_id = ? AND parent = ?"
+    if not connection.execute(sql, (problem, job_id, key)).rowcount:
+        raise LedgerUnusable(f"what job {job_id} needs is damaged in the ledger; restore a copy")
 
 
 def forget(connection: Connection, batches: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,13 +36,13 @@ prices: {minimax/video-01-director: {per: output, usd: 0.5}}
 shots:
   - {id: turbo, model: kling-3-0-turbo, duration: 5}
   - {id: wan, model: wan2.7-video, duration: 5}
-  - {id: gpt, model: gpt-image-2, takes: 4}
+  - {id: gpt, model: gpt-image-2, takes: 8}
   - {id: still, model: z-image}
   - {id: flux, model: black-forest-labs/flux-schnell, num_outputs: 2}
-  - {id: more, model: black-forest-labs/flux-schnell, takes: 4}
+  - {id: more, model: black-forest-labs/flux-schnell, takes: 8}
   - {id: cam, model: minimax/video-01-director, first_frame: "${shots.still.output_url}"}
   - {id: schnell, model: fal-ai/flux/schnell}
-  - {id: fast, model: fal-ai/flux/schnell, takes: 4}
+  - {id: fast, model: fal-ai/flux/schnell, takes: 8}
   - {id: k25, model: fal-ai/kling-video/v2.5-turbo/pro/image-to-video, first_frame: "${shots.schnell.output_url}"}
   - {id: end, model: grok-imagine-1.0-video, first_frame: "${shots.flux.output_url}"}
 """
@@ -210,12 +211,52 @@ async def test_the_limits_of_the_run_hold_over_all(tmp_path: Path) -> None:
         tasks = simulator.account()["tasks"]
     assert (ran.code, len(tasks)) == (4, 5)
     assert {models()[task["model"]].provider for task in tasks} == {"reapi", "replicate"}
-    steps = sorted([(t["created_at"], 1) for t in tasks] + [(t["due_at"], -1) for t in tasks])
+    assert most_at_once(tasks) <= 2
+
+
+BOUNDED = """\
+version: 1
+batch: mix
+defaults: {prompt: a dog, takes: 4}
+limits:
+  in_flight: 8
+  providers: {replicate: {in_flight: 2}}
+  models: {z-image: {in_flight: 1}, fal-ai/flux/schnell: {submits_per_minute: 120}}
+shots:
+  - {id: z, model: z-image}
+  - {id: gpt, model: gpt-image-2}
+  - {id: rep, model: black-forest-labs/flux-schnell}
+  - {id: flux, model: fal-ai/flux/schnell}
+"""
+
+
+def most_at_once(tasks: list[dict[str, Any]]) -> int:
     flying = most = 0
-    for _, step in steps:
+    for _, step in sorted([(t["created_at"], 1) for t in tasks] + [(t["due_at"], -1) for t in tasks]):
         flying += step
         most = max(most, flying)
-    assert most <= 2
+    return most
+
+
+async def test_providers_and_models_have_bounds_of_their_own(tmp_path: Path) -> None:
+    """Also where the run goes on from the ledger alone; a full model holds nobody else up."""
+    (tmp_path / "m.yaml").write_text(BOUNDED, "utf-8")
+    async with Simulator(SimulatorSettings(median_seconds=0.3, sigma=0.0, clips="tiny")) as simulator:
+        where = access(**dict.fromkeys(plugins.SHIPPED, simulator.url))
+        first = await call(tmp_path, "run", "m.yaml", "--limit", "6", dying=NEVER, where=where)
+        last = await call(tmp_path, "resume", dying=NEVER, where=where)
+        tasks = simulator.account()["tasks"]
+    assert (first.code, last.code, len(tasks)) == (4, 0, 16), last.err
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        by_model.setdefault(task["model"], []).append(task)
+    assert most_at_once(by_model["z-image"]) == 1
+    assert most_at_once(by_model["black-forest-labs/flux-schnell"]) <= 2
+    assert most_at_once(tasks) <= 8
+    flux = sorted(task["created_at"] for task in by_model["fal-ai/flux/schnell"])
+    assert flux[3] - flux[0] > 0.9  # 120 a minute are two a second, two at once
+    z = sorted(task["created_at"] for task in by_model["z-image"])
+    assert min(task["created_at"] for task in by_model["gpt-image-2"]) < z[1]
 
 
 # --- The manifest ----------------------------------------------------------------------------------------

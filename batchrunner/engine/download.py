@@ -52,6 +52,7 @@ class Downloader:
         self._on_done = on_done
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._active = 0
+        self._stores: dict[int, Store] = {}
         self.left_behind = 0
         """Downloads that this run gave up for now; the next run goes on with them."""
 
@@ -168,11 +169,12 @@ class Downloader:
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
-        parts, place = self._store(job).parts, self._work.place(job)
+        parts = self._store(job).parts
         part, then = part_path(parts / wanted.name()), partial(land, wanted)
         fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
         name, found = await fetcher.fetch(wanted.url, part, root=parts, kind=wanted.kind, then=then)
         if found[0].path != name:
+            place = self._work.place(job)
             output, wish = str(place / found[0].path), str(place / name)
             self._deps.observe("output_renamed", job, output=output, wanted=wish)
         return found
@@ -227,7 +229,10 @@ class Downloader:
         return name, (placed, fetched.facts)
 
     def _store(self, job: Job) -> Store:
-        return self._deps.stores.of(self._work.place(job))
+        store = self._stores.get(job.batch_id)
+        if store is None:
+            store = self._stores[job.batch_id] = self._deps.stores.of(self._work.place(job))
+        return store
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)

@@ -320,3 +320,9 @@ def test_what_was_taken_away_comes_back_by_an_eighth_as_whole_tasks() -> None:
         fill(flight, 100.0, 1)
         seen.append(flight.value)
     assert seen == [36, 40, 45, 47]
+
+
+def test_what_is_accepted_up_to_the_bound_knows_no_limit() -> None:
+    flight = Flight(45, top=40)
+    fill(flight, 100.0, AGAIN[0] + 3)
+    assert (flight.value, flight.top) == (45, None)

@@ -326,3 +326,20 @@ def test_what_is_accepted_up_to_the_bound_knows_no_limit() -> None:
     flight = Flight(45, top=40)
     fill(flight, 100.0, AGAIN[0] + 3)
     assert (flight.value, flight.top) == (45, None)
+
+
+@pytest.mark.parametrize("running", [0, 1])
+def test_one_may_always_be_in_flight(running: int) -> None:
+    flight = Flight(500)
+    flight.refused(0.0, 1.0, running=running, in_a_row=1)
+    assert (flight.value, flight.top) == (1, 1)
+
+
+@pytest.mark.parametrize(("running", "limit"), [(41, 40), (45, 40), (46, 46), (70, 70)])
+def test_a_try_that_made_room_for_a_few_failed_and_one_that_made_more_found_the_limit(running: int, limit: int) -> None:
+    """A tenth and one more than was known may be tasks that ended unseen."""
+    flight = Flight(500, top=40)
+    fill(flight, 100.0, AGAIN[0] + 5)
+    assert (flight.trying, flight.base) == (True, 40)
+    flight.refused(101.0, 1.0, running=running, in_a_row=1)
+    assert (flight.value, flight.top) == (limit, limit)

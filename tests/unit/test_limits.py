@@ -343,3 +343,31 @@ def test_a_try_that_made_room_for_a_few_failed_and_one_that_made_more_found_the_
     assert (flight.trying, flight.base) == (True, 40)
     flight.refused(101.0, 1.0, running=running, in_a_row=1)
     assert (flight.value, flight.top) == (limit, limit)
+
+
+def test_a_limit_of_less_than_a_call_a_second_is_a_measurement_too() -> None:
+    rate = Rate(1000.0, top=2.0)
+    rate.refused(0.0, 0.0)
+    now = steady(rate, 2.0, 2.0, 100)
+    rate.refused(now, 10.0)
+    assert rate.top == pytest.approx(0.5)
+    assert kept_to(rate, now + 10.0) == pytest.approx(300.0, abs=2.1)
+
+
+@pytest.mark.parametrize(("failures", "holds"), [(0, 5), (1, 25)])
+def test_freed_slots_stay_empty_for_some_holds(failures: int, holds: int) -> None:
+    """The longer, the more the last try has cost."""
+    flight, now = Flight(500, top=40), 1000.0
+    for _ in range(failures):
+        fill(flight, now - 1.0, AGAIN[0])
+        assert flight.trying
+        flight.refused(now - 1.0, 0.0, running=40, in_a_row=1)
+    if not failures:
+        flight.refused(now, 10.0, running=40, in_a_row=1)
+    else:
+        fill(flight, now, AGAIN[1])
+        flight.refused(now, 10.0, running=40, in_a_row=1)
+    fill(flight, now + holds * 10.0 - 0.5, AGAIN[2] + 1)
+    assert flight.value == 40
+    fill(flight, now + holds * 10.0, 1)
+    assert flight.value == 41

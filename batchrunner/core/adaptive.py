@@ -1,4 +1,4 @@
-"""What the service allows, found from its answers: which of its limits (`core.limits`) an answer 429 speaks of.
+"""What the service allows, found from its answers: which of its limits (`core.measured`) an answer 429 speaks of.
 
 Pure: time is an argument. Docs: docs/adr/0005-adaptive-pacing.md.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from .limits import CAUTIOUS, Flight, Rate
+from .measured import CAUTIOUS, Flight, Rate
 
 
 @dataclass(frozen=True, slots=True)

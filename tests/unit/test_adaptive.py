@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.core.adaptive import HEADROOM, Learned, Pace, Ticket
-from batchrunner.core.limits import AGAIN
+from batchrunner.core.measured import AGAIN
 
 # --- Which of the two ------------------------------------------------------------------------------------
 

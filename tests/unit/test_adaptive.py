@@ -289,3 +289,72 @@ def test_where_nothing_was_accepted_nothing_was_borne() -> None:
     pace = pace_of(submits=50.0)
     pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
     assert pace.learned.submits == 2.5
+
+
+# --- Which of the two, by what was borne before ----------------------------------------------------------
+
+
+def stay(pace: Pace, now: float, count: int, running: int, step: float) -> float:
+    """Accept POSTs that found their place free, with as many in flight after each."""
+    for _ in range(count):
+        now += step
+        pace.accepted(Ticket(now - 0.1, running, used=False), now, running)
+    return now
+
+
+def test_slow_posts_near_the_known_limit_are_refused_for_what_is_in_flight() -> None:
+    pace = pace_of(known=Learned(in_flight=40))
+    now = stay(pace, 10.0, 30, 20, 0.1)
+    now = stay(pace, now, 20, 38, 1.0)
+    before = pace.learned.submits
+    pace.refused(Ticket(now, 38, used=False), now + 0.1, 37, 1.0)
+    assert (pace.learned.in_flight, pace.learned.submits) == (37, before)
+
+
+def test_slow_posts_far_below_the_known_limit_are_refused_for_the_rate() -> None:
+    pace = pace_of(known=Learned(in_flight=40))
+    now = stay(pace, 10.0, 30, 20, 0.1)
+    now = stay(pace, now, 20, 37, 1.0)
+    pace.refused(Ticket(now, 37, used=False), now + 0.1, 37, 1.0)
+    assert pace.learned.in_flight == 40
+    assert pace.learned.submits is not None
+
+
+def test_slow_posts_with_as_many_in_flight_as_when_refusals_began_are_refused_for_that() -> None:
+    pace = pace_of(known=Learned(submits=7.0))
+    now = stay(pace, 10.0, 40, 30, 1 / 7)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
+    assert pace.learned.in_flight is None
+    before = pace.learned.submits
+    now = stay(pace, now + 1.0, 20, 30, 1.0)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
+    assert pace.learned == Learned(before, 30)
+
+
+def test_the_time_of_a_hold_makes_posts_no_slower() -> None:
+    pace = pace_of(known=Learned(submits=7.0))
+    now = stay(pace, 10.0, 40, 30, 1 / 7)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 30.0)
+    now = stay(pace, now + 30.0, 10, 30, 1 / 7)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
+    assert pace.learned.in_flight is None
+
+
+def test_what_is_in_flight_is_blamed_twice_and_then_the_rate() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    now = stay(pace, refused_in_a_row(pace, now, [30, 30]), 3, 29, 10.0)
+    pace.refused(Ticket(now, 30, used=False), now + 0.1, 28, 1.0)
+    assert pace.flight.value == 28, "once more, to what runs: a POST was accepted meanwhile"
+    now = stay(pace, now + 1.2, 3, 27, 10.0)
+    rate = pace.posts.value
+    pace.refused(Ticket(now, 28, used=False), now + 0.1, 27, 1.0)
+    assert pace.flight.value == 28, "it was said twice, and did not help"
+    assert pace.posts.value < rate
+
+
+def test_the_first_post_of_a_night_says_nothing_of_the_calls() -> None:
+    pace = pace_of(known=Learned(calls=20.0))
+    pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
+    assert pace.learned.calls == 20.0
+    assert pace.learned.submits is not None

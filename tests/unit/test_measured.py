@@ -320,3 +320,54 @@ def test_what_was_taken_away_comes_back_by_an_eighth_as_whole_tasks() -> None:
         fill(flight, 100.0, 1)
         seen.append(flight.value)
     assert seen == [36, 40, 45, 47]
+
+
+def test_what_is_accepted_up_to_the_bound_knows_no_limit() -> None:
+    flight = Flight(45, top=40)
+    fill(flight, 100.0, AGAIN[0] + 3)
+    assert (flight.value, flight.top) == (45, None)
+
+
+@pytest.mark.parametrize("running", [0, 1])
+def test_one_may_always_be_in_flight(running: int) -> None:
+    flight = Flight(500)
+    flight.refused(0.0, 1.0, running=running, in_a_row=1)
+    assert (flight.value, flight.top) == (1, 1)
+
+
+@pytest.mark.parametrize(("running", "limit"), [(41, 40), (45, 40), (46, 46), (70, 70)])
+def test_a_try_that_made_room_for_a_few_failed_and_one_that_made_more_found_the_limit(running: int, limit: int) -> None:
+    """A tenth and one more than was known may be tasks that ended unseen."""
+    flight = Flight(500, top=40)
+    fill(flight, 100.0, AGAIN[0] + 5)
+    assert (flight.trying, flight.base) == (True, 40)
+    flight.refused(101.0, 1.0, running=running, in_a_row=1)
+    assert (flight.value, flight.top) == (limit, limit)
+
+
+def test_a_limit_of_less_than_a_call_a_second_is_a_measurement_too() -> None:
+    rate = Rate(1000.0, top=2.0)
+    rate.refused(0.0, 0.0)
+    now = steady(rate, 2.0, 2.0, 100)
+    rate.refused(now, 10.0)
+    assert rate.top == pytest.approx(0.5)
+    assert kept_to(rate, now + 10.0) == pytest.approx(300.0, abs=2.1)
+
+
+@pytest.mark.parametrize(("failures", "holds"), [(0, 5), (1, 25)])
+def test_freed_slots_stay_empty_for_some_holds(failures: int, holds: int) -> None:
+    """The longer, the more the last try has cost."""
+    flight, now = Flight(500, top=40), 1000.0
+    for _ in range(failures):
+        fill(flight, now - 1.0, AGAIN[0])
+        assert flight.trying
+        flight.refused(now - 1.0, 0.0, running=40, in_a_row=1)
+    if not failures:
+        flight.refused(now, 10.0, running=40, in_a_row=1)
+    else:
+        fill(flight, now, AGAIN[1])
+        flight.refused(now, 10.0, running=40, in_a_row=1)
+    fill(flight, now + holds * 10.0 - 0.5, AGAIN[2] + 1)
+    assert flight.value == 40
+    fill(flight, now + holds * 10.0, 1)
+    assert flight.value == 41

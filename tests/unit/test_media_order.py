@@ -31,6 +31,11 @@ ORDER = {"duration": 5, "resolution": "720p", "aspect_ratio": "16:9"}
         ({"aspect_ratio": "1:1"}, {"width": 720, "height": 720}, []),
         ({"aspect_ratio": "1:1"}, {"width": 960, "height": 960}, []),
         ({"aspect_ratio": "21:9"}, {"width": 1466, "height": 628}, []),
+        (
+            {"aspect_ratio": "21:9"},
+            {"width": 1400, "height": 600},
+            ["720 pixels on the short side were ordered, 1400x600 came"],
+        ),
         ({"resolution": "480p"}, {"width": 832, "height": 480}, []),
         ({"resolution": "1080P"}, {"width": 1920, "height": 1080}, []),
         ({"first_frame_image": "https://x.test/a.png"}, {"width": 720, "height": 1280}, []),
@@ -147,6 +152,7 @@ def test_a_long_name_is_shortened_and_stays_apart() -> None:
 def test_the_facts_in_json_are_the_facts() -> None:
     still = Facts(width=40, height=30, codec="png")
     assert still.words() == {"duration_s": None, "width": 40, "height": 30, "codec": "png"}
+    assert Facts().words() == {"duration_s": None, "width": None, "height": None, "codec": None}
     clip = replace(CLIP, fps=24.0, frames=121, broken="no picture")
     assert clip.words() == {
         "duration_s": 5.04,
@@ -167,4 +173,4 @@ def test_the_facts_in_json_are_the_facts() -> None:
     ("value", "outputs"), [(4, 4), ("3", 3), (1, 1), (0, None), (-1, None), (True, None), (10_001, None)]
 )
 def test_how_many_were_ordered(field: str, value: object, outputs: int | None) -> None:
-    assert ordered("image", {"prompt": "n", field: value}).outputs == outputs
+    assert ordered("image", {"prompt": "n", field: value}) == Ordered("image", outputs=outputs)

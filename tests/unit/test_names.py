@@ -32,3 +32,8 @@ def test_what_the_catalogue_does_not_say_is_nothing() -> None:
     plain = parse_names({}, {"audio": {}})["audio"]
     assert (plain.values, plain.reason, plain.leave_out, plain.not_with) == ({}, "", (), ())
     assert parse_names({"duration": {}}, {})["duration"].fields == {}
+
+
+def test_only_a_text_has_another_word() -> None:
+    name = CommonName({"size": "$"}, {"1080p": "pro"})
+    assert [name.word(value) for value in ("1080p", "720p", 8, ["1080p"])] == ["pro", "720p", 8, ["1080p"]]

@@ -178,3 +178,6 @@ def test_how_long_a_call_could_have_gone_already() -> None:
     assert (rate.delay(10.0), rate.idle(10.0)) == (1.0, 0.0)
     assert (rate.delay(11.0), rate.idle(11.0)) == (0.0, 0.0)
     assert rate.idle(11.75) == 0.75
+    slow = Gcra(30.0, burst=3.0)
+    slow.take(10.0)
+    assert slow.idle(10.0) == 2.0, "two more could have gone at once, and the rate is one in 2 s"

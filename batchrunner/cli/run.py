@@ -20,7 +20,8 @@ from ..core.selection import Selection
 from ..core.text import visible
 from ..exits import EXIT_SIGTERM
 from ..ledger import queries
-from ..ledger.address import Address
+from ..ledger.address import Address, Server
+from ..ledger.connection import postgres
 from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
@@ -43,6 +44,7 @@ from .telling import Teller, logging
 if TYPE_CHECKING:
     from ..ledger.early import EarlyLook
     from ..manifest import Manifest, Promotion
+    from ..runlog import RunLog
 
 
 def _shared(function: F) -> F:
@@ -87,6 +89,11 @@ def _shared(function: F) -> F:
             ),
             click.option(
                 "--wait-lock", type=Duration(), default="0s", help="Wait this long for another runner, such as 10m."
+            ),
+            click.option(
+                "--detach",
+                is_flag=True,
+                help="Record it, leave it to workers, and end. For a ledger in PostgreSQL; see worker --help.",
             ),
             click.option(
                 "--simulate", is_flag=True, help="Use the built-in simulator: free, no key, a ledger of its own."
@@ -338,6 +345,7 @@ def _go(
     promotion: Promotion | None = None,
     teller: Teller | None = None,
     metrics_file: Path | None = None,
+    detach: bool = False,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
@@ -373,13 +381,28 @@ def _go(
         logging(watcher, log_file, log_level) as log,
     ):
         with teller.of_errors(log):
-            result = app.run(options, log)
+            result = _do(options, log, detach=detach)
         try:
             watcher.summary(result)
         except OSError:  # a pipe without a reader, a terminal that was closed, a full disk under a log
             drop_stdout()  # the exit code still says how it went
         teller.of_result(result, log)
     return result.exit_code
+
+
+def _do(options: app.RunOptions, log: RunLog, *, detach: bool) -> app.RunResult:
+    """Do it here; or leave it to workers, where some are alive on the ledger."""
+    if isinstance(options.db, Server) and not options.simulate:
+        with postgres(workers=detach):
+            from ..ledger.postgres import peers
+
+            if detach or peers.anybody(options.db):
+                from ..cluster.handing import hand_over
+
+                return hand_over(options, log, detach=detach)
+    elif detach:
+        raise app.UsageError("--detach leaves work to workers, who share a ledger in PostgreSQL: --db postgresql://...")
+    return app.run(options, log)
 
 
 def _metrics(path: Path | None, db: Address) -> AbstractContextManager[object]:

@@ -71,7 +71,7 @@ class Runner:
             self._slots,
             settings,
             latencies,
-            on_completed=self._downloads.add,
+            on_completed=self._completed,
             on_ended=self._task_ended,
             on_idle=self._wake.notify,
             pacer=self._pacer,
@@ -249,6 +249,9 @@ class Runner:
             self._submitter.whole = True
         self._submitter.more()
         self._wake.notify()
+
+    def _completed(self, job: Job) -> None:
+        self._downloads.add(job)
 
     def _downloaded(self) -> None:
         self._submitter.stored()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.double import CREDITS, Double
+from tests.double import Double
 from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted
 from tests.postgres.server import Postgres
 from tests.postgres.test_kill import look

@@ -8,7 +8,7 @@ JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 2)
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check docs crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
+.PHONY: help setup demo test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -43,6 +43,9 @@ docs: $(STAMP) ## the documentation as a site that works offline, in build/site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --config-file docs/mkdocs.yml
 	@echo "build/site/index.html"
+
+docs-check: docs ## axe-core on every page of the site, light and dark, wide and narrow (minutes)
+	@sh tests/browser/chromium.sh && $(BIN)/python -m tests.browser.site build/site
 
 crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (many minutes)
 	BATCHRUNNER_CRASH_SCALE=5 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever

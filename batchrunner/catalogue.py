@@ -1,8 +1,9 @@
 """The models as data: a JSON Schema each, with endpoint, output kind and dated price beside it.
 
-A model is one file, `schemas/models/<model>.schema.json`. What JSON Schema has no word for stands in its
-`x-batchrunner` object: `provider`, `endpoint`, `output` (`video`, `image`, `audio`), `seconds` (the field that holds
-the clip's length), `price`, `names` (what it calls the common names) and `warnings` about valid requests.
+A model is one file, `schemas/models/<model>.schema.json` (`/` of its name is `__` there). What JSON Schema has no word
+for stands in its `x-batchrunner` object: `provider`, `endpoint`, `output` (`video`, `image`, `audio`), `seconds` (the
+field that holds the clip's length), `price`, `as_text` (whole numbers that are sent as text), `names` (what it calls
+the common names) and `warnings` about valid requests.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 from .core.names import CommonName, parse_names
 from .core.pricing import Price, parse_price
+
+SUFFIX = ".schema.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Model:
         seconds: the field that holds the clip's length in whole seconds; None where there is none.
         names: what it makes of the common names; one that is missing it has no field for.
         file: absolute path of a user's own file; empty for a model that is shipped.
+        as_text: fields whose whole numbers the service wants as text.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Model:
     seconds: str | None = None
     names: Mapping[str, CommonName] = field(default_factory=dict)
     file: str = ""
+    as_text: tuple[str, ...] = ()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -67,6 +72,15 @@ class Model:
         told = [r["description"] for r in self.schema.get("allOf", ()) if "description" in r]
         return (*([f"Needs {' or '.join(either)}."] if either else []), *told)
 
+    def sent(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request's fields for a service that is told the model elsewhere: without `model`, numbers as text where
+        it wants them so."""
+        return {
+            name: str(value) if name in self.as_text and isinstance(value, int) else value
+            for name, value in request.items()
+            if name != "model"
+        }
+
     def common(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The common names that a request (defaults filled in) says something of, with their values."""
         full = {**self.defaults, **request}
@@ -77,6 +91,11 @@ class Model:
         """Length of the clip that a request asks for, in seconds; None where it says none."""
         value = request.get(self.seconds, self.defaults.get(self.seconds)) if self.seconds else None
         return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def file_name(model: str) -> str:
+    """The name of a model's file. `/` is no part of a file's name, and `__` of no service's model that we know."""
+    return model.replace("/", "__") + SUFFIX
 
 
 def resolved(schema: Mapping[str, Any], part: Any) -> Any:
@@ -124,6 +143,7 @@ def model_of(schema: dict[str, Any]) -> Model:
         price=parse_price(extra["price"], seconds or "duration") if "price" in extra else None,
         seconds=seconds,
         names=parse_names(extra.get("names", {}), properties),
+        as_text=tuple(extra.get("as_text", ())),
     )
 
 
@@ -131,5 +151,5 @@ def model_of(schema: dict[str, Any]) -> Model:
 def models() -> Mapping[str, Model]:
     """Every model that is shipped, by name, sorted."""
     folder = schema_folder() / "models"
-    found = [model_of(json.loads(f.read_text("utf-8"))) for f in folder.iterdir() if f.name.endswith(".schema.json")]
+    found = [model_of(json.loads(f.read_text("utf-8"))) for f in folder.iterdir() if f.name.endswith(SUFFIX)]
     return {m.name: m for m in sorted(found, key=lambda m: m.name)}

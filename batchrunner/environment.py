@@ -100,3 +100,20 @@ def connect(
         return kind.open(how, clock, models)
     except ValueError as error:
         raise UsageError(f"{kind.name}: {error}") from None
+
+
+def traces_wanted() -> bool:
+    """Whether a standard variable asks for OpenTelemetry traces, sent by OTLP.
+
+    Raises:
+        UsageError: it asks for another way than ours, OTLP over HTTP.
+    """
+    kind, asked = os.environ.get("OTEL_TRACES_EXPORTER", ""), False
+    for name in ("ENDPOINT", "TRACES_ENDPOINT"):
+        asked = asked or bool(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}"))
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or kind == "none" or not (kind or asked):
+        return False
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if kind not in ("", "otlp") or protocol not in (None, "", "http/protobuf"):
+        raise UsageError("an OTEL_ variable asks for traces, and they can be sent by OTLP over http/protobuf only")
+    return True

@@ -127,6 +127,9 @@ class Watcher:
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
         """Something happened."""
 
+    def ended(self, result: RunResult) -> None:
+        """It is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:

@@ -40,6 +40,8 @@ class Shipped:
 
 SHIPPED: Mapping[str, Shipped] = {
     "reapi": Shipped("batchrunner.providers.reapi", ("REAPI_API_KEY", "REAPI_KEY")),
+    "fal": Shipped("batchrunner.providers.fal", ("FAL_KEY",)),
+    "replicate": Shipped("batchrunner.providers.replicate", ("REPLICATE_API_TOKEN",)),
 }
 """A test holds each against its `KIND`."""
 

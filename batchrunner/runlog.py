@@ -156,6 +156,7 @@ class RunLog(Watcher):
             self.note("batch_ended", batch=batch["batch"], states=states, credits=credits_)
         stop = result.stop.value if result.stop else None
         self.note("run_ended", exit_code=result.exit_code, stop=stop, message=result.message)
+        self._inner.ended(result)
 
     def note(self, event: str, job: Job | None = None, /, **data: Any) -> None:
         """A line for the log alone."""

@@ -54,12 +54,27 @@ OWN = """\
 
 Adding a model, or correcting one that is shipped, is one file in a folder of your own, and no release:
 
-```sh
-batchrunner schema kling-3-0-turbo > my-models/new-model.schema.json   # start from one that is like it
-batchrunner models new-model --models my-models                        # checks it, and shows what it means
-batchrunner run shots.yaml --simulate --models my-models               # the simulator takes it too
-export BATCHRUNNER_MODELS=my-models                                    # instead of the flag
+```yaml title="shots.yaml"
+version: 1
+batch: own
+shots: [{id: boat, model: new-model, prompt: a paper boat, duration: 5}]
 ```
+
+```console
+$ mkdir my-models
+$ batchrunner schema kling-3-0-turbo | sed 's/kling-3-0-turbo/new-model/' > my-models/new-model.schema.json
+$ batchrunner models new-model --models my-models
+...
+$ export BATCHRUNNER_MODELS=my-models    # instead of the flag
+$ batchrunner plan shots.yaml
+change  job     credits    usd
+new     boat-1      630  $0.63
+
+own: 1 new, 0 changed, 0 unchanged, 0 in flight, 0 removed
+  a run would cost 630 credits ($0.63)
+```
+
+Start from one that is like it; `models MODEL` checks it, and shows what it means; the simulator takes it too.
 
 The file is called `MODEL.schema.json`; one with the name of a shipped model takes its place. `run`, `resume`,
 `promote`, `validate`, `plan`, `models`, `schema` and `simulate` take the folder. A run that is resumed needs it again:
@@ -142,17 +157,21 @@ UNKNOWN = """\
 Where the source is silent or contradicts itself, the laxer rule holds and a warning says so: which ratios
 `happyhorse-1-1` and the Vidu models take, beyond 16:9, 9:16 and 1:1; whether `wan2.7-video` and `doubao-seedance-2.0`
 make anything of nothing; how the lengths in `multi_prompt` of `kling-3-0` are charged. A price that isn't listed is
-unknown and not guessed: `gemini-omni` at 4k or with a clip, and `doubao-seedance-2.0` without a `duration`, whose
-default isn't documented. `std` and `pro` of `kling-3-0` are taken for 720p and 1080p, and a request of it that
-doesn't say `sound` is priced as one without. With `doubao-seedance-2.0` every picture, clip or sound counts as a
-reference.
+unknown and not guessed: `minimax/video-01-director`, `gemini-omni` at 4k or with a clip, and `doubao-seedance-2.0`
+without a `duration`, whose default isn't documented. `std` and `pro` of `kling-3-0` are taken for 720p and 1080p, and
+a request of it that doesn't say `sound` is priced as one without. With `doubao-seedance-2.0` every picture, clip or
+sound counts as a reference.
 """
 
 
 def page() -> str:
     """The whole page, as Markdown."""
     known = models().values()
-    lines = [INTRODUCTION, "| model | makes | fields (defaults) | price | read |", "|---|---|---|---|---|"]
+    lines = [
+        INTRODUCTION,
+        "| model | provider | makes | fields (defaults) | price | read |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [_row(model) for model in known]
     lines += ["", "## Rules between the fields", ""]
     lines += [f"- `{model.name}`: {' '.join(model.rules)}" for model in known if model.rules]
@@ -171,7 +190,7 @@ def _row(model: Model) -> str:
         told = f" ({_value(default)})" if name in model.defaults else ""
         fields.append(f"**{name}**" if name in required else f"{name}{told}")
     price, read = ("unknown", "") if model.price is None else (_prices(model, model.price), model.price.as_of)
-    return f"| `{model.name}` | {model.output} | {', '.join(fields)} | {price} | {read} |"
+    return f"| `{model.name}` | {model.provider} | {model.output} | {', '.join(fields)} | {price} | {read} |"
 
 
 def _prices(model: Model, price: Price) -> str:
@@ -187,6 +206,8 @@ def _prices(model: Model, price: Price) -> str:
 
 def _length(model: Model) -> int:
     field = model.field(model.seconds or "duration")
+    if "enum" in field:
+        return int(min(field["enum"], key=lambda seconds: abs(seconds - SECONDS)))
     return max(field["minimum"], min(field["maximum"], SECONDS))
 
 

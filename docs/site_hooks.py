@@ -61,11 +61,20 @@ def on_post_page(output: str, *, page: Any, **_: Any) -> str:
     Raises:
         ValueError: the page would still load something from elsewhere.
     """
-    here = output.replace(SHIM, "../" * page.url.count("/") + "theme/iframe-worker.js")
+    return _ours(output, page.url, "../" * page.url.count("/"))
+
+
+def on_post_template(output: str, *, template_name: str, **_: Any) -> str:
+    """The same of the page for what is not there, which a server shows at any depth. Raises as `on_post_page`."""
+    return _ours(output, template_name, "/") if template_name.endswith(".html") else output
+
+
+def _ours(output: str, name: str, root: str) -> str:
+    here = output.replace(SHIM, f"{root}theme/iframe-worker.js")
     here = here.replace(DIALOG, f'{DIALOG} aria-label="Search"')
     foreign = LOADED.search(here)
     if foreign is not None:
-        raise ValueError(f"{page.url} loads from elsewhere: {foreign[0]}")
+        raise ValueError(f"{name} loads from elsewhere: {foreign[0]}")
     return here
 
 

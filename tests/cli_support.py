@@ -16,9 +16,10 @@ from unittest import mock
 
 from batchrunner.cli import errors
 from batchrunner.core import events as e
-from batchrunner.core.job import JobSpec
+from batchrunner.core.job import JobSpec, State
 from batchrunner.ledger.address import Address
-from tests.support import FakeClock, batch, drive, jobs_of, open_ledger
+from batchrunner.manifest import load
+from tests.support import FakeClock, batch, drive, jobs_of, open_ledger, path_to
 
 MANIFEST = """\
 version: 1
@@ -110,3 +111,12 @@ def make_ledger(
                 await drive(ledger, known[spec.key, json.dumps(spec.request, sort_keys=True)], *events)
 
     asyncio.run(make())
+
+
+def record_manifest(manifest: Path, **states: State) -> None:
+    """Record a manifest in the ledger beside it, and bring jobs (`key with _`) into a state."""
+    found = [
+        (spec, path_to(states.get(spec.key.replace("-", "_"), State.PENDING), f"task_{n}"))
+        for n, spec in enumerate(load(manifest).jobs)
+    ]
+    make_ledger(manifest.with_name("batchrunner.db"), found)

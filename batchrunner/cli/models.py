@@ -11,7 +11,7 @@ from ..core.names import CommonName
 from ..core.pricing import Price, Rate, usd_text
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
-from .options import json_option, models_option
+from .options import any_db_option, json_option, models_option
 from .tables import json_text, money, number, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ Examples:
 @click.argument("model", required=False, shell_complete=complete_models)
 @models_option
 @json_option
+@any_db_option
 def models(model: str | None, as_json: bool) -> int:
     """List the models, their fields and prices.
 
@@ -61,7 +62,7 @@ def models(model: str | None, as_json: bool) -> int:
     if as_json:
         print_json([_model_json(m) for m in every])
         return EXIT_OK
-    print_table(("model", "makes", "price", "for example"), map(_row, every))
+    print_table(("model", "provider", "makes", "price", "for example"), map(_row, every))
     say()
     say("`batchrunner models MODEL` explains its fields; prices: in a manifest overrides a price")
     return EXIT_OK
@@ -76,15 +77,16 @@ Examples:
 )
 @click.argument("model", required=False, shell_complete=complete_models)
 @models_option
+@any_db_option
 def schema(model: str | None) -> int:
     """Print the JSON Schema of manifests, or of one model's requests."""
-    from ..catalogue import schema_folder
+    from ..catalogue import file_name, schema_folder
 
     folder = schema_folder()
     file: Traversable = folder / "manifest.schema.json"
     if model is not None:
         found = _find(model)
-        file = Path(found.file) if found.file else folder / "models" / f"{found.name}.schema.json"
+        file = Path(found.file) if found.file else folder / "models" / file_name(found.name)
     click.echo(file.read_bytes(), nl=False)
     return EXIT_OK
 
@@ -176,7 +178,7 @@ def _row(model: Model) -> tuple[str, ...]:
     if model.price is not None and len(rates) > 1:
         low, high = min(r.usd for r in rates), max(r.usd for r in rates)
         text = f"${low} to ${high} {'a second' if model.price.per == 'second' else 'each'}"
-    return model.name, model.output, text, example
+    return model.name, model.provider, model.output, text, example
 
 
 def _request(model: Model, request: dict[str, Any]) -> str:

@@ -82,6 +82,17 @@ def db_option(function: F) -> F:
     )(function)
 
 
+def any_db_option(function: F) -> F:
+    """`--db` where no ledger is needed: everything takes it, so that a script may give it to everything."""
+    return click.option(
+        "--db",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="BATCHRUNNER_DB",
+        expose_value=False,
+        help="The ledger, which is not needed here.",
+    )(function)
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")(function)
 
@@ -119,6 +130,104 @@ def balance_option(function: F) -> F:
     return click.option(
         "--no-balance", is_flag=True, help="Don't ask the service what is left on the account, for the plan."
     )(function)
+
+
+def dry_run_option(function: F) -> F:
+    """`--dry-run`, and `--no-balance` for its plan."""
+    function = balance_option(function)
+    return click.option(
+        "--dry-run", is_flag=True, help="Show the plan and its price, as `plan` does; record and send nothing."
+    )(function)
+
+
+def file_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002  click's word
+    """An option that names a file, which need not be there."""
+    return click.option(*names, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=help)
+
+
+def run_options(function: F) -> F:
+    """The options that `run`, `resume` and `promote` have in common."""
+    for option in reversed(
+        [
+            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N new submissions."),
+            click.option(
+                "--max-credits",
+                type=click.IntRange(min=0),
+                metavar="N",
+                help="Cap on the batch's credits; the smaller of it and the manifest's budget holds.",
+            ),
+            click.option(
+                "--on-unconfirmed",
+                type=click.Choice(["hold", "resubmit"]),
+                default="hold",
+                show_default=True,
+                help="What to do at the start with selected jobs whose submission may or may not have been accepted. "
+                "resubmit is your recorded consent to pay a second time.",
+            ),
+            click.option(
+                "--until",
+                type=TimeOfDay(),
+                help="Submit nothing that, by what is known of its kind, would not be done by this local time; "
+                "then follow what is running.",
+            ),
+            click.option("--for", "duration", type=Duration(), help="The same, this long from now, such as 5h."),
+            click.option(
+                "--from",
+                "since",
+                type=TimeOfDay(),
+                help="With --until: outside these hours submit nothing, only bring home what is in flight. "
+                "For a night that was started again by a machine.",
+            ),
+            click.option(
+                "--grace",
+                type=Duration(),
+                default="1h",
+                show_default=True,
+                help="How long after --until or --for to follow what is in flight; the next run goes on with it.",
+            ),
+            click.option(
+                "--wait-lock", type=Duration(), default="0s", help="Wait this long for another runner, such as 10m."
+            ),
+            click.option(
+                "--detach",
+                is_flag=True,
+                help="Record it, leave it to workers, and end. For a ledger in PostgreSQL; see worker --help.",
+            ),
+            click.option(
+                "--simulate", is_flag=True, help="Use the built-in simulator: free, no key, a ledger of its own."
+            ),
+            click.option(
+                "--fault",
+                "faults",
+                multiple=True,
+                metavar="NAME=P",
+                help="With --simulate: a fault, see simulate --help.",
+            ),
+            click.option(
+                "--log-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="Append what happens to this file, a JSON object a line.",
+            ),
+            click.option(
+                "--log-level",
+                type=click.Choice(["debug", "info", "warning", "error"]),
+                default="info",
+                show_default=True,
+                help="The least that is worth a line of the log.",
+            ),
+            click.option(
+                "--metrics-file",
+                type=click.Path(dir_okay=False, path_type=Path),
+                metavar="PATH",
+                help="Keep Prometheus metrics in this file for node-exporter: every 15 s, and at the end.",
+            ),
+            click.option("--quiet", "-q", is_flag=True, help="Print nothing but the summary and errors."),
+            json_option,
+            db_option,
+        ]
+    ):
+        function = option(function)
+    return function
 
 
 def ledger_path(db: Address | None, *, simulate: bool = False) -> Address:

@@ -25,6 +25,7 @@ from .ledgers import reading
 from .options import (
     balance_option,
     db_option,
+    file_option,
     json_option,
     ledger_path,
     manifest_options,
@@ -63,12 +64,7 @@ removed    no longer in the manifest: never sent from now on
 )
 @manifest_options
 @selection_options
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Freeze the plan in this file, for run --plan.",
-)
+@file_option("--out", help="Freeze the plan in this file, for run --plan.")
 @click.option("--requests", is_flag=True, help="Show the exact request of every job that a run would pay for.")
 @click.option(
     "--graph",

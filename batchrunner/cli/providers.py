@@ -10,7 +10,7 @@ import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
-from .options import json_option
+from .options import any_db_option, json_option
 from .tables import print_json, print_table, say, warn
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ Examples:
 """
 )
 @json_option
+@any_db_option
 def providers(as_json: bool) -> int:
     """List the services: where the key of each belongs, and what it can do.
 

@@ -28,6 +28,7 @@ MANY = 200
     epilog="""\b
 Examples:
   batchrunner report nightly-beach
+  batchrunner report nightly-beach --open
   batchrunner report nightly-beach --out ~/morning.html
   batchrunner report nightly-beach --tag hero --state succeeded --embed --out hero.html     one file to mail
 
@@ -41,6 +42,7 @@ report of this batch is never overwritten.
 @click.argument("batch", shell_complete=complete_batches)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write this file.")
 @click.option("--embed", is_flag=True, help="Put the clips into the page: one file, to mail.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @click.option("--no-stills", is_flag=True, help="Don't make still pictures of the clips.")
 @states_option
 @selection_options
@@ -49,6 +51,7 @@ def report(
     batch: str,
     out: Path | None,
     embed: bool,
+    show: bool,
     no_stills: bool,
     states: tuple[State, ...],
     only: tuple[str, ...],
@@ -86,7 +89,16 @@ def report(
         warn(f"{visible(str(lost))} could not be read")
     if embed and made.size > MAILABLE:
         note(f"It has {made.size / 1e6:.0f} MB; many mail servers take no more than {MAILABLE // 1_000_000}")
+    if show:
+        _open(made.path)
     return EXIT_OK
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        warn(f"no browser here can be opened; the page is {visible(page.as_uri())}")
 
 
 def _options(states: tuple[State, ...], only: tuple[str, ...], tags: tuple[str, ...]) -> tuple[str, ...]:

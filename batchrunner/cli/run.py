@@ -25,111 +25,23 @@ from ..ledger.connection import postgres
 from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
-    Duration,
-    F,
-    TimeOfDay,
     absolute,
-    balance_option,
-    db_option,
-    json_option,
+    dry_run_option,
+    file_option,
     ledger_path,
     manifest_options,
     models_option,
+    run_options,
     selection_options,
     variables_option,
 )
 from .options import selection as selection_of
-from .telling import Teller, logging
+from .telling import Teller, logging, tracing
 
 if TYPE_CHECKING:
     from ..ledger.early import EarlyLook
     from ..manifest import Manifest, Promotion
     from ..runlog import RunLog
-
-
-def _shared(function: F) -> F:
-    """The options that `run` and `resume` have in common."""
-    for option in reversed(
-        [
-            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N new submissions."),
-            click.option(
-                "--max-credits",
-                type=click.IntRange(min=0),
-                metavar="N",
-                help="Cap on the batch's credits; the smaller of it and the manifest's budget holds.",
-            ),
-            click.option(
-                "--on-unconfirmed",
-                type=click.Choice(["hold", "resubmit"]),
-                default="hold",
-                show_default=True,
-                help="What to do at the start with selected jobs whose submission may or may not have been accepted. "
-                "resubmit is your recorded consent to pay a second time.",
-            ),
-            click.option(
-                "--until",
-                type=TimeOfDay(),
-                help="Submit nothing that, by what is known of its kind, would not be done by this local time; "
-                "then follow what is running.",
-            ),
-            click.option("--for", "duration", type=Duration(), help="The same, this long from now, such as 5h."),
-            click.option(
-                "--from",
-                "since",
-                type=TimeOfDay(),
-                help="With --until: outside these hours submit nothing, only bring home what is in flight. "
-                "For a night that was started again by a machine.",
-            ),
-            click.option(
-                "--grace",
-                type=Duration(),
-                default="1h",
-                show_default=True,
-                help="How long after --until or --for to follow what is in flight; the next run goes on with it.",
-            ),
-            click.option(
-                "--wait-lock", type=Duration(), default="0s", help="Wait this long for another runner, such as 10m."
-            ),
-            click.option(
-                "--detach",
-                is_flag=True,
-                help="Record it, leave it to workers, and end. For a ledger in PostgreSQL; see worker --help.",
-            ),
-            click.option(
-                "--simulate", is_flag=True, help="Use the built-in simulator: free, no key, a ledger of its own."
-            ),
-            click.option(
-                "--fault",
-                "faults",
-                multiple=True,
-                metavar="NAME=P",
-                help="With --simulate: a fault, see simulate --help.",
-            ),
-            click.option(
-                "--log-file",
-                type=click.Path(dir_okay=False, path_type=Path),
-                help="Append what happens to this file, a JSON object a line.",
-            ),
-            click.option(
-                "--log-level",
-                type=click.Choice(["debug", "info", "warning", "error"]),
-                default="info",
-                show_default=True,
-                help="The least that is worth a line of the log.",
-            ),
-            click.option(
-                "--metrics-file",
-                type=click.Path(dir_okay=False, path_type=Path),
-                metavar="PATH",
-                help="Keep Prometheus metrics in this file for node-exporter: every 15 s, and at the end.",
-            ),
-            click.option("--quiet", "-q", is_flag=True, help="Print nothing but the summary and errors."),
-            json_option,
-            db_option,
-        ]
-    ):
-        function = option(function)
-    return function
 
 
 @click.command(
@@ -144,16 +56,9 @@ Examples:
 )
 @partial(manifest_options, required=False)
 @selection_options
-@click.option("--dry-run", is_flag=True, help="Show the plan and its price, as `plan` does; record and send nothing.")
-@balance_option
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Pay for what this frozen plan pays for, and for nothing else; see plan --out.",
-)
-@_shared
+@dry_run_option
+@file_option("--plan", "plan_file", help="Pay for what this frozen plan pays for, and nothing else; see plan --out.")
+@run_options
 def run(
     manifests: tuple[str, ...],
     variables: dict[str, str],
@@ -229,7 +134,7 @@ Examples:
 @click.argument("batches", nargs=-1, metavar="[BATCH]...")
 @selection_options
 @models_option
-@_shared
+@run_options
 def resume(
     batches: tuple[str, ...],
     only: tuple[str, ...],
@@ -269,16 +174,10 @@ Examples:
 @click.argument("batch", shell_complete=complete_batches)
 @click.option("--profile", required=True, metavar="NAME", help="The profile of the manifest, such as final.")
 @variables_option
-@click.option(
-    "--manifest",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The manifest that has the profile, where it is not where it was.",
-)
-@click.option("--dry-run", is_flag=True, help="Show the plan and its price; record and send nothing.")
-@balance_option
+@file_option("--manifest", help="The manifest that has the profile, where it is not where it was.")
+@dry_run_option
 @models_option
-@_shared
+@run_options
 def promote(
     batch: str,
     profile: str,
@@ -378,7 +277,8 @@ def _go(
     with (
         _metrics(metrics_file, db),
         watcher_for(db, as_json=as_json, quiet=quiet) as watcher,
-        logging(watcher, log_file, log_level) as log,
+        tracing(watcher) as traced,
+        logging(traced, log_file, log_level) as log,
     ):
         with teller.of_errors(log):
             result = _do(options, log, detach=detach)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..exits import EXIT_OK, UsageError
-from .options import models_option
+from .options import any_db_option, models_option
 from .tables import say
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ after a colon. To run one manifest against a simulator of its own: batchrunner r
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="File in which account and tasks are kept."
 )
 @models_option
+@any_db_option
 def simulate(
     host: str,
     port: int,
@@ -131,6 +132,8 @@ async def _serve(settings: SimulatorSettings, host: str, port: int) -> None:
         say(url)
         say(f"export REAPI_BASE_URL={url}")
         say("export REAPI_API_KEY=rk_simulated")
+        say(f"export FAL_BASE_URL={url} FAL_KEY=rk_simulated")
+        say(f"export REPLICATE_BASE_URL={url} REPLICATE_API_TOKEN=rk_simulated")
         say(f"# its books: {url}/_simulator/account   Ctrl-C ends it")
         await over.wait()
     finally:

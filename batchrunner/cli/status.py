@@ -116,7 +116,8 @@ def lines_of(found: list[dict[str, Any]], path: Address) -> list[str]:
 
 def _head(one: dict[str, Any]) -> list[str]:
     states, jobs = one["states"], one["jobs"]
-    done = f"{100 * states['succeeded'] // jobs} % done" if jobs else "no jobs"
+    wanted = jobs - states["cancelled"]
+    done = f"{100 * states['succeeded'] // wanted} % done" if wanted else "all cancelled" if jobs else "no jobs"
     counts = ", ".join(f"{number(n)} {_coloured(state)}" for state, n in states.items() if n)
     lines = [f"{visible(one['batch'])}: {number(jobs)} job{'s' if jobs != 1 else ''}, {done}"]
     if counts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import click
 from .. import app
 from ..core.notice import Notice, Outcome, Sink
 from ..core.text import visible
-from ..environment import secrets
+from ..environment import secrets, traces_wanted
 from ..exits import (
     EXIT_BUG,
     EXIT_BUSY,
@@ -71,6 +71,21 @@ def logging(watcher: app.Watcher, path: Path | None, level: str) -> Iterator[Run
         dropped = log.close()
         if dropped:
             warn(f"{number(dropped)} lines could not be written to the log {visible(str(path))}")
+
+
+def tracing(watcher: app.Watcher) -> AbstractContextManager[app.Watcher]:
+    """What the watcher is told, as OpenTelemetry traces too, where the environment asks for them."""
+    try:
+        if not traces_wanted():
+            return nullcontext(watcher)
+        from .. import traces
+    except UsageError as why:
+        warn(str(why))
+    except ImportError:
+        warn("an OTEL_ variable asks for traces, which take: pip install 'batchrunner[otel]'")
+    else:
+        return traces.tracing(watcher, warn, secrets())
+    return nullcontext(watcher)
 
 
 class Teller:

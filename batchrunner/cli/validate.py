@@ -11,7 +11,7 @@ from ..core.text import visible
 from ..exits import EXIT_OK, EXIT_USAGE
 from .errors import print_findings
 from .loading import gather
-from .options import json_option, manifest_options
+from .options import any_db_option, json_option, manifest_options
 from .tables import counted, money, say
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ Exit codes: 0 valid (warnings may be printed), 2 not valid.
 )
 @manifest_options
 @json_option
+@any_db_option
 def validate(manifests: tuple[str, ...], variables: dict[str, str], profile: str | None, as_json: bool) -> int:
     """Check a manifest; nothing is recorded or sent.
 

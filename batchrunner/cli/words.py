@@ -214,7 +214,7 @@ def _how_to_continue(done: Said, path: Address) -> None:
     elif done.run["paused_by"]:
         say(f"the run that is alive is paused; `batchrunner continue{db_words(path)}` goes on")
     else:
-        say("the run that is alive goes on with what it was asked for; another run, with what it was not")
+        say(f"the run that is alive goes on with {_them(done)}, as far as it was asked to do that")
 
 
 def _words(batches: Sequence[str]) -> str:

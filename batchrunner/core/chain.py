@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .text import visible
+
 MARK = "$output"
 """The one key of a reference. No model has such a field; a test holds that."""
 
@@ -18,6 +20,7 @@ URLS = ("output_url", "last_frame_url")
 """What of a job can be referred to: its first output, the picture of its clip's end."""
 
 Steps = tuple[str | int, ...]
+"""The way to a value in a request."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -140,7 +143,7 @@ DRAW = {"mermaid": mermaid, "dot": dot}
 
 def _entities(text: str) -> str:
     """Text that Mermaid takes as it is: everything but letters, digits and a few harmless marks by its number."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in " .,_=+@$-") else f"#{ord(c)};" for c in text)
+    return "".join(c if c.isascii() and (c.isalnum() or c in " .,_=+@$-") else f"#{ord(c)};" for c in visible(text))
 
 
 def _quoted(text: str) -> str:
@@ -149,4 +152,4 @@ def _quoted(text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Text between double quotes in dot, where a backslash begins an escape of labels."""
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return visible(text).replace("\\", "\\\\").replace('"', '\\"')

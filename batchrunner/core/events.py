@@ -162,7 +162,8 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """The task failed and was refunded. `moderated` where the content policy did it.
+    """The task failed. `moderated` where the content policy did it; `charged` where it may have cost something all the
+    same, so that it counts as spent: some services promise no refund.
 
     `again` is filled in by the engine from the retry budget: True sends the job back to pending.
     """
@@ -171,6 +172,7 @@ class TaskFailed:
     moderated: bool = False
     again: bool = False
     retry_at: float = 0.0
+    charged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

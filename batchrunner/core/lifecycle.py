@@ -176,14 +176,17 @@ def _from_downloading(fact: Downloading, event: e.Event) -> Fact | None:
 def money_after(event: e.Event, before: Fact | None = None) -> Money | None:
     """What the current attempt's money becomes with this event; None where it stays as it was.
 
-    A completed task is spent. What can't be looked up stays at risk for ever, also after a person has
-    abandoned or resubmitted it: a budget that forgets a possible charge is no budget (promise P5).
+    A completed task is spent, and so is a failed one that may have been charged. What can't be looked up stays at risk
+    for ever, also after a person has abandoned or resubmitted it: a budget that forgets a possible charge is no budget
+    (promise P5).
     """
     if isinstance(event, e.TaskFailed) and isinstance(before, Running) and before.renewals:
         return None  # it was complete once, and charged: a provider that says otherwise later is not believed
     match event:
         case e.Claimed() | e.Identified() | e.Accepted():
             return Money.RESERVED
+        case e.TaskFailed(charged=True):
+            return Money.SPENT
         case e.NotSent() | e.Throttled() | e.Refused() | e.Rejected() | e.TaskFailed():
             return Money.NONE
         case e.Ambiguous() | e.Interrupted():

@@ -11,9 +11,9 @@ from .job import Job, RetryBudget, Running
 def decide(job: Job, failed: TaskFailed, now: float, delay: float) -> TaskFailed:
     """Fill in `again`: True while the retry budget of the failure's kind (`retry:` in the manifest) is not used up.
 
-    Only a task that the provider reports as failed comes here: it was refunded before the poll could see it
-    (REAPI.md), so that another submission is not a second payment. A task that was complete before was charged, and is
-    never submitted again by itself, whatever the provider says of it now.
+    Only a task that the provider reports as failed comes here. Where it was refunded (reAPI: before the poll could see
+    it, REAPI.md), another submission is not a second payment. One that may have been charged, or was complete before,
+    is never submitted again by itself, whatever the provider says of it now.
 
     Args:
         job: the running job.
@@ -23,7 +23,7 @@ def decide(job: Job, failed: TaskFailed, now: float, delay: float) -> TaskFailed
     """
     used = job.retries_used.moderated if failed.moderated else job.retries_used.provider
     allowed = job.retry.moderated if failed.moderated else job.retry.provider
-    if used >= allowed or (isinstance(job.fact, Running) and job.fact.renewals):
+    if used >= allowed or failed.charged or (isinstance(job.fact, Running) and job.fact.renewals):
         return failed
     return replace(failed, again=True, retry_at=now + delay)
 

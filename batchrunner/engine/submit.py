@@ -21,16 +21,13 @@ from .files import free_bytes, unwritable
 from .pacer import Pacer, Place
 from .ports import Deps, Settings, Work
 from .spool import Spooled
-from .supply import Supplied, Supply
+from .supply import Supplies
 
 PAGE = 64
 """Pending jobs read from the ledger at once: memory grows with this, not with the manifest."""
 
 DISK_CHECK_EVERY = 5.0
 """Seconds between two looks at the free space."""
-
-SUPPLIES = 8
-"""Chained jobs for which URLs are looked for at once: each may run the user's upload command."""
 
 SUPPLIED_FOR = 300.0
 """Seconds after which URLs that were found for a job are looked for anew, where it could not be sent meanwhile."""
@@ -79,10 +76,7 @@ class Submitter:
         self._refunds = 0
         self._withdrawals = 0
         self._posts: set[asyncio.Task[None]] = set()
-        self._supply = Supply(deps, control, settings)
-        self._wanting: deque[Job] = deque()
-        """Chained jobs whose requests have no URLs yet."""
-        self._supplying: set[asyncio.Task[dict[str, Any] | None]] = set()
+        self._supplies = Supplies(deps, control, settings, self._supplied)
         self._requests: dict[int, tuple[dict[str, Any], float]] = {}
         """Row id of a chained job -> its exact request, and when (monotonic seconds) that was made."""
         self.chained = False
@@ -133,7 +127,7 @@ class Submitter:
         while True:
             wait = await self._step()
             if wait > 0.0:
-                waiting = self._page or self._wanting or self._supplying
+                waiting = self._page or self._supplies.waiting
                 idle = math.isinf(wait) and not self._posts and (not waiting or not self._control.submitting)
                 if idle != self.idle:
                     self.idle = idle
@@ -147,10 +141,7 @@ class Submitter:
 
     async def close(self) -> None:
         """Cancel the looking for URLs: it is free, and safe to repeat."""
-        for task in self._supplying:
-            task.cancel()
-        if self._supplying:
-            await asyncio.wait(self._supplying)
+        await self._supplies.close()
 
     # --- Choosing ----------------------------------------------------------------------------------------
 
@@ -159,7 +150,7 @@ class Submitter:
         if not self._control.submitting:
             return math.inf
         self._check_deadline()
-        self._ask_for_supplies()
+        self._supplies.go_on()
         self._pass_over()
         if not self._page:
             wait = await self._turn_page()
@@ -181,7 +172,7 @@ class Submitter:
         now = self._deps.clock.monotonic()
         if now < self._exhausted_until:
             return self._exhausted_until - now
-        if len(self._wanting) >= PAGE:
+        if self._supplies.waiting >= PAGE:
             return math.inf
         wall = self._deps.clock.wall()
         busy = set(self._busy)
@@ -293,42 +284,14 @@ class Submitter:
         """Find URLs for a job before it takes a place."""
         self._busy.add(job.id)
         self._requests.pop(job.id, None)
-        self._wanting.append(job)
-        self._ask_for_supplies()
+        self._supplies.want(job)
 
-    def _ask_for_supplies(self) -> None:
-        while self._wanting and len(self._supplying) < SUPPLIES and self._control.submitting:
-            job = self._wanting.popleft()
-            task = asyncio.get_running_loop().create_task(self._supplied(job), name=f"supply {job.key}")
-            self._supplying.add(task)
-            task.add_done_callback(lambda t, job=job: self._asked(t, job))  # type: ignore[misc]
-
-    async def _supplied(self, job: Job) -> dict[str, Any] | None:
-        """The exact request; None where the job has to wait."""
-        found = await self._supply.of(job)
-        if isinstance(found, Supplied):
-            return found.request
-        if not self._control.submitting:
-            return None  # the next run looks anew
-        try:
-            await self._deps.ledger.hold(job, found.parent, found.problem)
-        except WriteFailed as failed:
-            self._control.halt(Stop.LEDGER, str(failed))
-            return None
-        self._deps.crash("supply.held")
-        self._deps.observe("held", job, needs=found.parent, error={"code": None, "message": found.problem})
-        return None
-
-    def _asked(self, task: asyncio.Task[dict[str, Any] | None], job: Job) -> None:
-        self._supplying.discard(task)
+    def _supplied(self, job: Job, request: dict[str, Any] | None) -> None:
         self._busy.discard(job.id)
         self._stale = True
-        if not task.cancelled():
-            if (error := task.exception()) is not None:
-                self._control.bug(error)
-            elif (request := task.result()) is not None:
-                self._requests[job.id] = (request, self._deps.clock.monotonic())
-                self._page.append(job)
+        if request is not None:
+            self._requests[job.id] = (request, self._deps.clock.monotonic())
+            self._page.append(job)
         self.wake.notify()
 
     # --- Sending -----------------------------------------------------------------------------------------

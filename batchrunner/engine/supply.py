@@ -7,8 +7,10 @@ the user's upload command prints for the file. Each is looked at first: a URL th
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 from ..core import events as e
@@ -16,8 +18,9 @@ from ..core.chain import Need, needs, replaced
 from ..core.job import Job, Problem
 from ..core.media import LAST_FRAME
 from ..core.pacing import backoff
+from ..ledger.errors import WriteFailed
 from ..ledger.needs import Parent
-from ..providers.fetch import FetchError
+from ..providers.fetch import FetchError, Transient
 from .control import Control, Stop
 from .ports import Deps, NotOffered, Settings
 
@@ -25,8 +28,8 @@ LATELY = 1800.0
 """Seconds for which a URL is taken to live on for the service to fetch it; how long reAPI's do is not known, and the
 shortest of other services is an hour (REAPI.md, Not known)."""
 
-TRIES = 3
-"""Polls of a parent that may fail before its child waits for the next run."""
+AT_ONCE = 8
+"""Jobs for which URLs are looked for at once: each may run the user's upload command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,82 @@ class Short:
 
     parent: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Nobody answered, or not now: worth another try."""
+
+    problem: Problem
+
+
+class Supplies:
+    """Chained jobs whose requests have no URLs yet, a few of which are worked at."""
+
+    def __init__(
+        self,
+        deps: Deps,
+        control: Control,
+        settings: Settings,
+        on_done: Callable[[Job, dict[str, Any] | None], None],
+    ) -> None:
+        """`on_done` is told the exact request of a job; None where it has to wait."""
+        self._deps = deps
+        self._control = control
+        self._supply = Supply(deps, control, settings)
+        self._on_done = on_done
+        self._wanting: deque[Job] = deque()
+        self._tasks: set[asyncio.Task[dict[str, Any] | None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have no request yet."""
+        return len(self._wanting) + len(self._tasks)
+
+    def want(self, job: Job) -> None:
+        """Find what a job needs."""
+        self._wanting.append(job)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Work at as many as may be at once, as long as jobs are submitted."""
+        while self._wanting and len(self._tasks) < AT_ONCE and self._control.submitting:
+            job = self._wanting.popleft()
+            task = asyncio.get_running_loop().create_task(self._request(job), name=f"supply {job.key}")
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._done, job))
+
+    async def close(self) -> None:
+        """Give it up: it is free, and safe to repeat."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _request(self, job: Job) -> dict[str, Any] | None:
+        found = await self._supply.of(job)
+        if isinstance(found, Supplied):
+            return found.request
+        if not self._control.submitting:
+            return None  # the next run looks anew
+        try:
+            await self._deps.ledger.hold(job, found.parent, found.problem)
+        except WriteFailed as failed:
+            self._control.halt(Stop.LEDGER, str(failed))
+            return None
+        self._deps.crash("supply.held")
+        self._deps.observe("held", job, needs=found.parent, error={"code": None, "message": found.problem})
+        return None
+
+    def _done(self, job: Job, task: asyncio.Task[dict[str, Any] | None]) -> None:
+        self._tasks.discard(task)
+        request = None
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                self._control.bug(error)
+            else:
+                request = task.result()
+        self._on_done(job, request)
 
 
 class Supply:
@@ -102,46 +181,57 @@ class Supply:
     # --- A free poll -------------------------------------------------------------------------------------
 
     async def _renewed(self, parent: Parent, number: int) -> str | Problem:
-        """What the service says of the parent's task now."""
-        problem = Problem("nobody was asked")
-        for failures in range(1, TRIES + 1):
-            await self._deps.clock.sleep(self._control.hold())
-            if not self._control.submitting:
-                return Problem("the run ended before the service was asked for its URL")
-            answer = await self._deps.provider.poll(parent.task_id)
+        """What the service says of the parent's task now. A network that is away is waited for, as polls are."""
+        clock, since, failures = self._deps.clock, self._deps.clock.monotonic(), 0
+        while True:
+            await clock.sleep(self._control.hold())
+            answer = await self._deps.provider.poll(parent.task_id, parent.model)
             self._deps.crash("supply.polled")
-            match answer:
-                case e.Completed():
-                    self._control.heard()
-                    return await self._alive(answer, parent, number)
-                case e.Throttled(retry_after=retry_after):
-                    wait = self._control.throttled(retry_after)
-                    self._deps.ledger.save_hold(self._deps.provider.name, self._deps.clock.wall() + wait)
-                    self._deps.observe("hold", seconds=round(wait, 3))
-                    problem = answer.problem
-                case e.Refused(reason=reason, problem=refused):
-                    stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
-                    self._control.halt(stop, refused.message)
-                    return refused
-                case e.PollFailed():
-                    problem = answer.problem
-                    await self._deps.clock.sleep(backoff(failures, self._deps.dice(), self._settings.retry_delay))
-                case e.Missing():
-                    return Problem("its URL has expired, and the service does not know its task any more")
-                case e.StillRunning() | e.TaskFailed():
-                    return Problem("its URL has expired, and the service says now that its task is not complete")
-                case _:
-                    assert_never(answer)
-        return Problem(f"its URL could not be renewed: {problem.message}")
+            found = await self._heed(answer, parent, number)
+            if not isinstance(found, Away):
+                return found
+            failures += 1
+            if not self._control.submitting or clock.monotonic() - since >= self._settings.poll_patience:
+                return Problem(f"its URL could not be renewed: {found.problem.message}")
+            await clock.sleep(backoff(failures, self._deps.dice(), self._settings.retry_delay))
 
-    async def _alive(self, answer: e.Completed, parent: Parent, number: int) -> str | Problem:
+    async def _heed(self, answer: e.PollAnswer, parent: Parent, number: int) -> str | Problem | Away:
+        if isinstance(answer, e.PollFailed) and answer.problem.http_status is None:
+            self._control.silent(answer.problem.message)
+        else:
+            self._control.heard()
+        match answer:
+            case e.Completed():
+                return await self._alive(answer, parent, number)
+            case e.Throttled(retry_after=retry_after, problem=problem):
+                wait = self._control.throttled(retry_after)
+                self._deps.ledger.save_hold(self._deps.provider.name, self._deps.clock.wall() + wait)
+                self._deps.observe("hold", seconds=round(wait, 3))
+                return Away(problem)
+            case e.Refused(reason=reason, problem=problem):
+                stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
+                self._control.halt(stop, problem.message)
+                return problem
+            case e.PollFailed(problem=problem):
+                return Away(problem)
+            case e.Missing():
+                return Problem("its URL has expired, and the service does not know its task any more")
+            case e.StillRunning() | e.TaskFailed():
+                return Problem("its URL has expired, and the service says now that its task is not complete")
+            case _:
+                assert_never(answer)
+
+    async def _alive(self, answer: e.Completed, parent: Parent, number: int) -> str | Problem | Away:
         url = _named(answer, number, self._deps.output_kind(parent.model))
         if url is None:
             return Problem("it gave no last frame" if number == LAST_FRAME else "it gave no such output")
-        dead = await self._dead(url)
-        if dead is None:
-            return url
-        return Problem(f"its URL has expired, and the service gives no live one: {dead.message}")
+        try:
+            await self._deps.fetcher.look(url)
+        except Transient as error:
+            return Away(error.problem)
+        except FetchError as error:
+            return Problem(f"its URL has expired, and the service gives no live one: {error.problem.message}")
+        return url
 
     # --- The user's own way ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.chain import needs
 from .sql import Connection
 
 UNMET = """EXISTS (SELECT 1 FROM need LEFT JOIN job parent ON parent.batch_id = job.batch_id
@@ -16,12 +17,8 @@ UNMET = """EXISTS (SELECT 1 FROM need LEFT JOIN job parent ON parent.batch_id = 
 """Whether a row of `job` waits for what it needs."""
 
 # Texts in a request have their quotes escaped: none looks like a reference.
-_SAVE = """
-INSERT INTO need (job_id, parent, fingerprint)
-SELECT job.id, json_extract(value, '$.job'), json_extract(value, '$.of') FROM job, json_tree(job.request) AS tree
-WHERE job.id > ? AND instr(job.request, '{"$output":{"') > 0 AND tree.key = '$output' AND tree.type = 'object'
-ON CONFLICT DO NOTHING
-"""
+_NEW = """SELECT id, request FROM job WHERE id > ? AND request LIKE '%{"$output":{"%'"""
+_SAVE = "INSERT INTO need (job_id, parent, fingerprint) VALUES (?, ?, ?)"
 
 _PARENT = """
 SELECT job.id, job.task_id, job.model, job.file, attempt.ended_at, media.url FROM job
@@ -55,7 +52,9 @@ class Parent:
 
 def save(connection: Connection, after: int) -> None:
     """Write what jobs with row ids above `after` need, by their requests, in the transaction that writes them."""
-    connection.execute(_SAVE, (after,))
+    for job_id, request in connection.execute(_NEW, (after,)).fetchall():
+        parents = dict.fromkeys((need.job, need.of) for need in needs(json.loads(request)))
+        connection.executemany(_SAVE, [(job_id, *parent) for parent in parents])
 
 
 def any_in(connection: Connection, batches: Sequence[int]) -> bool:
@@ -99,31 +98,34 @@ def forget(connection: Connection, batches: Sequence[int]) -> None:
 # --- For people and scripts ------------------------------------------------------------------------------
 
 
-NEEDS = """(SELECT json_group_array(json_array(need.parent, parent.state, parent.error_kind, need.problem)) FROM need
+NEEDS = """(SELECT json_group_array(need.parent || '|' || CASE WHEN parent.state IS NULL THEN '' ELSE parent.state END
+  || '|' || CASE WHEN parent.error_kind IS NULL THEN '' ELSE parent.error_kind END || '|' || need.problem) FROM need
   LEFT JOIN job parent ON parent.batch_id = job.batch_id AND parent.key = need.parent
   AND parent.fingerprint = need.fingerprint WHERE need.job_id = job.id)"""
-"""What a row of `job` needs: JSON, for `words`."""
+"""What a row of `job` needs: JSON, for `words`. Only what is last may have any character in it."""
 
 
-def words(needs: str, state: str) -> dict[str, Any]:
+def words(found: str | None, state: str) -> dict[str, Any]:
     """`needs` and `waits_for` of a job as `jobs --json` prints them.
 
     Args:
-        needs: see `NEEDS`.
+        found: see `NEEDS`.
         state: the job's.
     """
-    rows = sorted(json.loads(needs), key=lambda row: row[0])
+    rows = sorted((text.split("|", 3) for text in json.loads(found or "[]")), key=lambda row: row[0])
     waits = [_why(*row) for row in rows if row[1] != "succeeded" or row[3]] if state == "pending" else []
     return {
-        "needs": [{"job": key, "state": parent, "problem": problem or None} for key, parent, _, problem in rows],
+        "needs": [
+            {"job": key, "state": parent or None, "problem": problem or None} for key, parent, _, problem in rows
+        ],
         "waits_for": ", ".join(waits) or None,
     }
 
 
-def _why(key: str, state: str | None, kind: str | None, problem: str) -> str:
+def _why(key: str, state: str, kind: str, problem: str) -> str:
     if state == "succeeded":
         return f"{key}: {problem}"
-    if state is None:
+    if not state:
         return f"{key}, which is not recorded yet"
     return f"{key}, which is {state}" + (f" ({kind})" if state == "failed" else "")
 

@@ -23,7 +23,7 @@ from ..core.chain import URLS, Need, Steps, replaced
 from ..core.keys import fingerprint, job_key
 from ..core.text import visible
 from .findings import did_you_mean, listed, quoted
-from .located import Node, Place
+from .located import Node
 from .scalars import typed
 from .templates import SHOTS
 
@@ -270,48 +270,3 @@ class Chains:
 
 def _shown(text: str) -> str:
     return "${" + SHOTS + visible(text, 80) + "}"
-
-
-# --- Circles ---------------------------------------------------------------------------------------------
-
-
-Edges = dict[str, dict[str, Place]]
-"""Shot to the shots that it needs, and where each is written."""
-
-
-def circles(edges: Edges) -> Iterator[list[tuple[str, str, Place]]]:
-    """Shots that need each other in a circle, as its links: (shot, what it needs, where that stands). A circle for each
-    link that closes one, in the order in which they are met."""
-    done: set[str] = set()
-    for start in edges:
-        path: list[str] = []
-        on: set[str] = set()
-        stack: list[tuple[str, Iterator[str]]] = []
-        if start not in done:
-            stack.append((start, iter(edges[start])))
-            path.append(start)
-            on.add(start)
-        while stack:
-            shot, rest = stack[-1]
-            parent = next(rest, None)
-            if parent is None:
-                stack.pop()
-                path.pop()
-                on.discard(shot)
-                done.add(shot)
-            elif parent in on:
-                ring = path[path.index(parent) :]
-                yield [(a, b, edges[a][b]) for a, b in zip(ring, [*ring[1:], parent], strict=True)]
-            elif parent not in done and parent in edges:
-                stack.append((parent, iter(edges[parent])))
-                path.append(parent)
-                on.add(parent)
-
-
-def told(ring: list[tuple[str, str, Place]]) -> str:
-    """A circle in words."""
-    links = []
-    for shot, parent, place in ring:
-        line, column = place.position()
-        links.append(f"{visible(shot, 60)} needs {visible(parent, 60)} ({place.document.name}:{line}:{column})")
-    return "shots need each other in a circle: " + ", ".join(links)

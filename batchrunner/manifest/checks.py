@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from ..core.chain import MARK, needs
+from ..core.chain import Steps
 from ..core.keys import job_key
 from ..core.text import visible
-from .chains import BadReference, Edges, circles, stand_in, stand_ins, told
+from .chains import stand_in
 from .clashes import report_clashes
 from .expand import NO_POINT, Expansion, matrix_of, output_of
 from .findings import Report, did_you_mean, listed, quoted
 from .layers import field_problems, place_of, unknown_model
+from .links import Links
 from .located import Map, Node, Place
 from .matrix import Matrix
 from .outputs import MAX_COMPONENT, Names, path_problem
@@ -56,7 +58,7 @@ class Checker:
         self._shared: set[tuple[str, int, str]] = set()
         self._ids: dict[str, int] = {}
         self._planned = 0
-        self._edges: Edges = {}
+        self.links = Links(expansion, report)
 
     def run(self) -> None:
         """Check everything."""
@@ -72,16 +74,10 @@ class Checker:
                     for problem in self.explainer.problems(raw, "a shot"):
                         self.report.error(found.at(i), problem.message)
                 number += 1
-        for ring in circles(self._edges):
-            self.report.error(ring[0][2], told(ring))
+        self.links.finish()
         self.names.finish()
         if self.names.suspects and not self.report.errors:
             report_clashes(self.expansion, self.names.suspects, self.name_place, self.report)
-
-    @property
-    def chained(self) -> bool:
-        """Whether a shot needs another one's output."""
-        return bool(self._edges)
 
     @property
     def _done(self) -> bool:
@@ -280,26 +276,16 @@ class Checker:
         if rules.credits(request) is None and rules.valid(request):
             self._no_price(shot, matrix, point, rules, request)
         if not shot.simple:
-            self._references(shot, matrix, point, take, request)
+            where = partial(self._where, shot, matrix, point)
+            self.links.check(shot, point, take, rules, request, where, self._error)
         return rules, request
 
-    def _references(
-        self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int, request: dict[str, Any]
-    ) -> None:
-        """Check what a request needs of other shots, and remember it."""
-        if needs(request):
-            self._error(shot.node.place, f"shot {shot.id}: {MARK} is no field of a model")
-        for (name, *steps), text in stand_ins(request):
-            spelled = self._notes.spelled.get(str(name))
-            problem = None if spelled else Problem(tuple(steps), "")
-            place = self._origin(shot, matrix, point, spelled or str(name), problem)
-            try:
-                target = self.expansion.chains.target(text, point, take)
-            except BadReference as error:
-                self._error(place, str(error))
-                continue
-            if target is not None:
-                self._edges.setdefault(shot.id, {}).setdefault(target.shot, place)
+    def _where(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], steps: Steps) -> Place:
+        """Where a value within a request was written."""
+        name, *inner = steps
+        spelled = self._notes.spelled.get(str(name))
+        problem = None if spelled else Problem(tuple(inner), "")
+        return self._origin(shot, matrix, point, spelled or str(name), problem)
 
     def _explain(
         self,

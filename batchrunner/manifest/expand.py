@@ -57,7 +57,7 @@ class Expansion:
             return None
         return None if matrix is None else Parent(shot.id, list(matrix.points()), shot.takes)
 
-    def _made(self, target: Target) -> tuple[str, str, dict[str, Any]]:
+    def made(self, target: Target) -> tuple[str, str, dict[str, Any]]:
         """Provider, model and request of a job that another one refers to."""
         node = self.chains.node(target.shot)
         if node is None:
@@ -80,7 +80,7 @@ class Expansion:
                 seconds = rules.seconds(request)
                 asked = request
                 if not shot.simple and next(stand_ins(request), None) is not None:
-                    asked = self.chains.linked(request, point, take, self._made)
+                    asked = self.chains.linked(request, point, take, self.made)
                 mark = fingerprint(settings.provider, model, asked)
             key = job_key(shot.id, point, take)
             yield JobSpec(

@@ -130,7 +130,7 @@ class _Loader:
             jobs=expansion,
             notify=notify,
             warnings=report.warnings(),
-            chained=checker.chained,
+            chained=checker.links.any,
         )
 
     def promotion(self, profile: str) -> Promotion:

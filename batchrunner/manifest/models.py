@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import catalogue, plugins
-from ..catalogue import Model
+from ..catalogue import SUFFIX, Model, file_name
 from ..core.names import SLOT
 from ..core.text import visible
 from .events import read_yaml
@@ -23,7 +23,6 @@ from .reading import check_text, position_of, read_bytes
 from .requests import ModelRules
 from .schema_errors import Explainer, gate
 
-SUFFIX = ".schema.json"
 MAX_FILES = 1000
 MAX_FILE = 1024 * 1024
 """Bytes of one model's file; the longest that is shipped has 8 KiB."""
@@ -134,9 +133,9 @@ class _Checks:
 
     def _name(self, file: str) -> None:
         name = self.properties["model"]["const"]
-        if file != name + SUFFIX:
+        if file != file_name(name):
             place = self.node.child("properties").child("model").at("const")
-            self.report.error(place, f"the model is called {name}, so its file must be called {name}{SUFFIX}")
+            self.report.error(place, f"the model is called {name}, so its file must be called {file_name(name)}")
         if "model" not in self.schema["required"]:
             self.report.error(self.node.at("required"), "model must be among the required fields")
         provider = self.extra.value["provider"]
@@ -188,6 +187,9 @@ class _Checks:
             name = extra.value["seconds"]
             if self._known(extra, "seconds", name) and not _is_whole(self.properties[name]):
                 self.report.error(extra.at("seconds"), f"{name} must be a whole number to be a length in seconds")
+        for i, name in enumerate(extra.value.get("as_text", [])):
+            if self._known(extra.child("as_text"), i, name) and not _is_whole(self.properties[name]):
+                self.report.error(extra.child("as_text").at(i), f"{name} must be a whole number to be sent as text")
         for i, warning in enumerate(extra.value.get("warnings", [])):
             self._known(extra.child("warnings").child(i), "field", warning["field"])
 

@@ -29,6 +29,8 @@ from .base import DEFAULT_USER_AGENT, BalanceAnswer, BeforeSend, Unavailable
 from .replies import Reply, usable_task_id
 from .wire import MAX_ANSWER, Base, Key, explain, parse_base, read_into
 
+TOO_LONG = f"longer than {MAX_ANSWER} bytes"
+
 
 @dataclass(frozen=True)
 class HttpSettings:
@@ -146,7 +148,7 @@ async def _hook(_session: aiohttp.ClientSession, context: SimpleNamespace, _para
         _CONNECTION.set(None)
 
 
-def _reply(response: aiohttp.ClientResponse, body: bytes, cut: str = "") -> Reply:
+def _reply(response: aiohttp.ClientResponse, body: bytes, request_id: str, cut: str = "") -> Reply:
     headers = response.headers
     return Reply(
         response.status,
@@ -154,7 +156,7 @@ def _reply(response: aiohttp.ClientResponse, body: bytes, cut: str = "") -> Repl
         ", ".join(headers.getall("Content-Encoding", ())),
         headers.get("Retry-After"),
         headers.get("Date"),
-        headers.get("X-Request-Id"),
+        headers.get(request_id),
         cut,
     )
 
@@ -170,6 +172,8 @@ class HttpProvider:
     name: str = ""
     scheme: ClassVar[str] = "Bearer"
     """The word before the key in the Authorization header."""
+    request_id_header: ClassVar[str] = "X-Request-Id"
+    """Header in which the service names its id of a call."""
 
     def __init__(
         self,
@@ -271,12 +275,14 @@ class HttpProvider:
                 ) as response,
             ):
                 whole = await read_into(response.content, read)
-                post.reply = _reply(response, bytes(read), "" if whole else f"longer than {MAX_ANSWER} bytes")
+                post.reply = _reply(
+                    response, bytes(read), self.request_id_header, "" if whole else f"longer than {MAX_ANSWER} bytes"
+                )
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - the verdict is ours to give, whatever was raised
             if response is not None and post.reply is None:
-                post.reply = _reply(response, bytes(read), explain(error).message)
+                post.reply = _reply(response, bytes(read), self.request_id_header, explain(error).message)
             return error
         return None
 
@@ -297,7 +303,9 @@ class HttpProvider:
                 whole = await read_into(response.content, read)
                 if not whole:
                     response.close()
-                return _reply(response, bytes(read), "" if whole else f"longer than {MAX_ANSWER} bytes")
+                return _reply(
+                    response, bytes(read), self.request_id_header, "" if whole else f"longer than {MAX_ANSWER} bytes"
+                )
         except Exception as error:  # noqa: BLE001 - aiohttp lets parser errors through that are no ClientError
             return explain(error)
 

@@ -40,7 +40,11 @@ MAX_INT = 10**12
 """Longest texts in characters, most URLs, and largest number that is taken over from an answer."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_HINT = re.compile(rb'"(?:task_id|request_id|id)"\s*:\s*"([A-Za-z0-9._-]{1,128})"')
+Ids = re.Pattern[bytes]
+
+IDS: Ids = re.compile(rb'"(?:task_id|id)"\s*:\s*"([A-Za-z0-9._-]{1,128})"')
+"""Where a task's id may stand in an answer that can't be read otherwise: for a person to look at."""
+
 _SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
 
 
@@ -52,7 +56,7 @@ class Reply:
         status: from a real response, never from an exception.
         body: as it came; the part that was read where `cut` says that it is not all.
         encoding: the Content-Encoding header.
-        retry_after, date, request_id: those headers (X-Request-Id).
+        retry_after, date, request_id: those headers (what the service calls the last).
         cut: why the body is not complete; empty where it is.
     """
 
@@ -81,11 +85,13 @@ class Dialect:
         error: the provider's own error in an answer's object (None: there was none); None where this is not one.
         named: every value in the object that stands where a task's id may stand.
         unproven: whether an error in the envelope may hide that something was created all the same.
+        ids: see `IDS`.
     """
 
     error: Callable[[Mapping[str, Any] | None], Envelope | None]
     named: Callable[[Mapping[str, Any]], list[object]]
     unproven: Callable[[Envelope], bool] = lambda _error: False
+    ids: Ids = IDS
 
 
 def usable_task_id(text: object) -> bool:
@@ -180,14 +186,14 @@ def problem_of(reply: Reply, error: Envelope, key: Key) -> Problem:
     return Problem(message, code_of(error.get("code"), key), reply.status, request_id)
 
 
-def evidence_of(reply: Reply, code: str, what: str, error: Envelope | None, key: Key) -> Problem:
+def evidence_of(reply: Reply, code: str, what: str, error: Envelope | None, key: Key, ids: Ids = IDS) -> Problem:
     """What was seen instead of an answer that proves something: the facts, and a fingerprint of the body."""
     parts = [f"HTTP {reply.status}: {what}"]
     if reply.cut:
         parts.append(f"the body is not complete ({reply.cut})")
-    ids = dict.fromkeys(i for i in (m.decode() for m in _HINT.findall(reply.body)) if not key.within(i))
-    if ids:
-        parts.append("it names " + ", ".join(list(ids)[:4]))
+    named = dict.fromkeys(i for i in (m.decode() for m in ids.findall(reply.body)) if not key.within(i))
+    if named:
+        parts.append("it names " + ", ".join(list(named)[:4]))
     if error is not None:
         parts.append("it says: " + (word(error.get("message"), key, MAX_MESSAGE) or "nothing"))
     parts.append(f"body of {len(reply.body)} bytes, sha256 {hashlib.sha256(reply.body).hexdigest()[:16]}")
@@ -206,15 +212,15 @@ def submit_verdict(reply: Reply, dialect: Dialect, key: Key, now: float | None =
     proves that nothing was created only when all of it was read, when it is in the provider's envelope, when
     its status says so, when it names no task, and when the provider's dialect knows of no doubt.
     """
-    obj = json_object(reply)
+    obj, ids = json_object(reply), dialect.ids
     error = dialect.error(obj)
     named = dialect.named(obj) if obj is not None else []
     if reply.good:
-        return _created(reply, obj, named, error, key)
+        return _created(reply, obj, named, error, key, ids)
     if error is None:
-        return Ambiguous(evidence_of(reply, "no_envelope", "not an answer of the provider's own", error, key))
+        return Ambiguous(evidence_of(reply, "no_envelope", "not an answer of the provider's own", error, key, ids))
     if reply.cut or named or dialect.unproven(error):
-        return Ambiguous(evidence_of(reply, "contradiction", "an error that proves nothing", error, key))
+        return Ambiguous(evidence_of(reply, "contradiction", "an error that proves nothing", error, key, ids))
     problem = problem_of(reply, error, key)
     match reply.status:
         case 429:
@@ -226,19 +232,24 @@ def submit_verdict(reply: Reply, dialect: Dialect, key: Key, now: float | None =
         case 400 | 404 | 413 | 422:
             return Rejected(problem)
         case _:
-            return Ambiguous(evidence_of(reply, "unexpected_status", "not a status that proves anything", error, key))
+            return Ambiguous(evidence_of(reply, "unexpected_status", "a status that proves nothing", error, key, ids))
 
 
 def _created(
-    reply: Reply, obj: dict[str, Any] | None, named: list[object], error: Envelope | None, key: Key
+    reply: Reply,
+    obj: dict[str, Any] | None,
+    named: list[object],
+    error: Envelope | None,
+    key: Key,
+    ids: re.Pattern[bytes],
 ) -> SubmitAnswer:
     if obj is None:
-        return Ambiguous(evidence_of(reply, "not_json", "accepted, but the answer can't be read", error, key))
+        return Ambiguous(evidence_of(reply, "not_json", "accepted, but the answer can't be read", error, key, ids))
     first = named[0] if named else None
     if not isinstance(first, str) or not usable_task_id(first) or key.within(first):
-        return Ambiguous(evidence_of(reply, "no_task_id", "accepted, but no usable task id was given", error, key))
+        return Ambiguous(evidence_of(reply, "no_task_id", "accepted, but no usable task id was given", error, key, ids))
     if any(other != first for other in named):
-        return Ambiguous(evidence_of(reply, "conflicting_ids", "accepted, but it names more than one task", error, key))
+        return Ambiguous(evidence_of(reply, "conflicting_ids", "accepted, but it names several tasks", error, key, ids))
     return Accepted(first, word(obj.get("request_id"), key) or word(reply.request_id, key))
 
 

@@ -83,8 +83,12 @@ class Users:
         self._burst = settings.burst
         self._meters: dict[str, tuple[Gcra | None, Gcra | None]] = {}
 
-    def authenticate(self, header: str | None) -> str:
+    def authenticate(self, header: str | None, expected: str = "Bearer") -> str:
         """The user of an `Authorization` header.
+
+        Args:
+            header: as it came.
+            expected: the word that stands before the key.
 
         Raises:
             ApiError: 401, codes 10001 (missing), 10002 (malformed), 10003 (invalid).
@@ -93,7 +97,7 @@ class Users:
             raise unauthorized(10001, "API key is missing")
         scheme, _, key = header.partition(" ")
         key = key.strip()
-        if scheme.lower() != "bearer" or not key.startswith("rk_") or not key.isascii() or " " in key:
+        if scheme.lower() != expected.lower() or not key.startswith("rk_") or not key.isascii() or " " in key:
             raise unauthorized(10002, "API key is malformed")
         user = _user(key)
         if self._allowed is not None and user not in self._allowed:
@@ -137,6 +141,11 @@ class Models:
     def get(self, name: str) -> Model | None:
         """None where there is no such model."""
         return (catalogue.models() if self._models is None else self._models).get(name)
+
+    def at(self, provider: str, endpoint: str) -> Model | None:
+        """The model of a provider at a path of its own; None where there is none."""
+        every = (catalogue.models() if self._models is None else self._models).values()
+        return next((m for m in every if m.provider == provider and m.endpoint == endpoint), None)
 
     def __getitem__(self, name: str) -> Model:
         """The model of a task; an account that was kept may have one that is not known any more."""

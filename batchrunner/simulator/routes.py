@@ -15,8 +15,10 @@ from aiohttp import web
 
 from ..core.text import visible
 from . import api
+from .dialects import FAL, REAPI, REPLICATE, Dialect
 from .faults import FAULTS, parse_fault
 from .media import CONTENT_TYPES, MediaShelf, byte_range
+from .store import Task
 from .world import World
 
 LABEL_HEADER = "X-Batchrunner-Job"
@@ -32,6 +34,7 @@ _PAGE = (
     "<center>simulated proxy</center></body></html>\n"
 )
 
+DIALECT = web.RequestKey("dialect", Dialect)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -89,26 +92,32 @@ class Routes:
         """The routes, for `Application.add_routes`."""
         return [
             web.get("/api/v1/tasks/{id}", self._guard(self._poll), allow_head=False),
-            web.post("/api/v1/{kind:videos|images|audio}/generations", self._guard(self._submit)),
+            web.post("/api/v1/{endpoint:(?:videos|images|audio)/generations}", self._guard(self._submit)),
             web.get("/api/v1/balance", self._guard(self._balance), allow_head=False),
             web.get("/media/tasks/{id}/{name}", self._guard(self._media)),
+            web.post("/v1/{endpoint:models/[^/]+/[^/]+/predictions}", self._guard(self._submit, REPLICATE)),
+            web.get("/v1/predictions/{id}", self._guard(self._prediction, REPLICATE), allow_head=False),
             web.get("/_simulator/account", self._guard(self._show_account)),
             web.get("/_simulator/faults", self._guard(self._show_faults)),
             web.post("/_simulator/faults", self._guard(self._change_faults)),
+            web.get("/{owner}/{app}/requests/{id}/status", self._guard(self._status, FAL), allow_head=False),
+            web.get("/{owner}/{app}/requests/{id}", self._guard(self._result, FAL), allow_head=False),
+            web.post("/{endpoint:(?!api/|v1/|_)[^/]+/.+}", self._guard(self._submit_fal, FAL)),
             web.route("*", "/{rest:.*}", self._guard(self._nothing)),
         ]
 
-    def _guard(self, handler: Handler) -> Handler:
-        """Turn what the handlers raise into answers."""
+    def _guard(self, handler: Handler, dialect: Dialect = REAPI) -> Handler:
+        """Turn what the handlers raise into answers, in the service's words."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
+            request[DIALECT] = dialect
             try:
                 return await handler(request)
             except api.ApiError as error:
                 self._store.count(error.counter)
-                body = {"code": error.code, "message": error.message, "request_id": self._world.request_id()}
+                body = dialect.error(error, self._world.request_id())
                 headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-                return _json({"error": body}, error.status, headers)
+                return _json(body, error.status, headers)
             except _Reset:
                 return _reset(request)
 
@@ -119,6 +128,11 @@ class Routes:
 
     # --- The service -------------------------------------------------------------------------------------
 
+    async def _submit_fal(self, request: web.Request) -> web.StreamResponse:
+        if self._world.models.at("fal", "/" + request.match_info["endpoint"]) is None:
+            return await self._nothing(request)
+        return await self._submit(request)
+
     async def _submit(self, request: web.Request) -> web.StreamResponse:
         try:
             body = await request.read()
@@ -127,18 +141,21 @@ class Routes:
         post = self._store.count("posts")
         if self._faults.fires("drop_before", post):
             raise _Reset
-        user = self._world.enter(request.headers.get("Authorization"), submit=True)
+        dialect = request[DIALECT]
+        user = self._world.enter(request.headers.get("Authorization"), submit=True, scheme=dialect.scheme)
         fault = self._faults.first(_BEFORE, post)
         if fault is not None:
             return self._fail_before(fault, self._faults.value(fault))
-        endpoint = f"/{request.match_info['kind']}/generations"
+        endpoint = "/" + request.match_info["endpoint"]
+        body = dialect.request(body, endpoint, self._world.models)
         label = visible(request.headers.get(LABEL_HEADER, ""), 500)
         task = self._world.submit(user, endpoint, body, label, self.url)
-        answer = {"id": task.id, "model": task.model, "status": "processing", "created_at": int(task.created_at)}
+        told = {"id": task.id, "model": task.model, "status": "processing", "created_at": int(task.created_at)}
+        status, answer = dialect.accepted(told, endpoint, self.url)
         fault = self._faults.first(_AFTER, task.number)
         if fault is not None:
-            return await self._fail_after(fault, self._faults.value(fault), request, answer)
-        return _json(answer)
+            return await self._fail_after(fault, self._faults.value(fault), request, status, answer)
+        return _json(answer, status)
 
     @staticmethod
     def _fail_before(fault: str, value: float) -> web.StreamResponse:
@@ -157,13 +174,15 @@ class Routes:
                 raise api.broken(int(value))
 
     @staticmethod
-    async def _fail_after(fault: str, value: float, request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    async def _fail_after(
+        fault: str, value: float, request: web.Request, status: int, answer: dict[str, Any]
+    ) -> web.StreamResponse:
         match fault:
             case "slow":
                 await asyncio.sleep(value)
-                return _json(answer)
+                return _json(answer, status)
             case "no_id":
-                return _json({key: word for key, word in answer.items() if key != "id"})
+                return _json({key: word for key, word in answer.items() if key != request[DIALECT].id_field})
             case "redirect":
                 return web.Response(status=int(value), headers={"Location": request.path_qs})
             case "html_after":
@@ -174,7 +193,35 @@ class Routes:
                 raise _Reset
 
     async def _poll(self, request: web.Request) -> web.StreamResponse:
-        user = self._world.enter(request.headers.get("Authorization"), submit=False)
+        found = self._asked_for(request)
+        return found if isinstance(found, web.StreamResponse) else _json(self._world.poll(found, self.url))
+
+    async def _prediction(self, request: web.Request) -> web.StreamResponse:
+        found = self._asked_for(request)
+        if isinstance(found, web.StreamResponse):
+            return found
+        return _json(REPLICATE.prediction(self._world.poll(found, self.url), self.url))
+
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        found = self._asked_for(request)
+        if isinstance(found, web.StreamResponse):
+            return found
+        told = FAL.status(self._world.poll(found, self.url))
+        return _json(told.body, told.status)
+
+    async def _result(self, request: web.Request) -> web.StreamResponse:
+        """What the model answered. Faults of polls are those of the status, which is asked for first."""
+        user = self._world.enter(request.headers.get("Authorization"), submit=False, scheme=FAL.scheme)
+        task = self._store.task(request.match_info["id"]) if request.path.isascii() else None
+        if task is None or task.user != user:
+            raise api.unknown_task()
+        told = FAL.result(self._world.poll(task, self.url), self._world.models[task.model].output)
+        return _json(told.body, told.status)
+
+    def _asked_for(self, request: web.Request) -> Task | web.StreamResponse:
+        """The task that is polled, or what its poll meets instead."""
+        scheme = request[DIALECT].scheme
+        user = self._world.enter(request.headers.get("Authorization"), submit=False, scheme=scheme)
         task_id = request.match_info["id"]
         task = self._store.polled(task_id, user) if task_id.isascii() else None
         if task is None:
@@ -183,7 +230,7 @@ class Routes:
         fault = self._faults.first(_POLL, task.number, task.polls)
         if fault is not None:
             return self._fail_poll(fault, self._faults.value(fault))
-        return _json(self._world.poll(task, self.url))
+        return task
 
     @staticmethod
     def _fail_poll(fault: str, value: float) -> web.StreamResponse:

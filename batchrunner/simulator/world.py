@@ -51,14 +51,19 @@ class World:
         self._requests += 1
         return "req_" + self.digest("request", self._requests, self.clock())
 
-    def enter(self, authorization: str | None, *, submit: bool) -> str:
+    def enter(self, authorization: str | None, *, submit: bool, scheme: str = "Bearer") -> str:
         """Let a caller in and return the user. What has failed by now is refunded before the caller sees anything.
+
+        Args:
+            authorization: the header.
+            submit: whether it is a POST.
+            scheme: the word before the key in the service's dialect.
 
         Raises:
             ApiError: 401 or 429.
         """
         now = self.clock()
-        user = self.users.authenticate(authorization)
+        user = self.users.authenticate(authorization, scheme)
         self.users.admit(user, now, submit=submit)
         self.store.refund_due(now)
         self.store.open_account(user, self.settings.balance)

@@ -21,9 +21,11 @@ from batchrunner import app
 from batchrunner.core.job import Job
 from batchrunner.core.promotion import promoted
 from batchrunner.core.selection import Selection
+from batchrunner.engine import submit
 from batchrunner.engine.control import Stop
 from batchrunner.engine.offer import UPLOAD, offerer
 from batchrunner.manifest import load, load_profile
+from batchrunner.providers.fetch import Fetcher
 from batchrunner.simulator import Simulator, SimulatorSettings, parse_faults
 from tests import cli_support
 from tests.acceptance.test_kill import simulated
@@ -176,6 +178,15 @@ async def test_a_url_of_an_earlier_night_is_renewed_by_a_free_poll(place: Place)
     assert known["still-1"]["polls"] > 0
     assert (account["accepted"], account["charged"]) == (3, PRICE)
     assert account["polls"] > polls
+
+
+async def test_a_service_that_is_away_for_a_while_is_waited_for(place: Place) -> None:
+    async with place.service():
+        assert (await place.run("still")).exit_code == 0
+    async with place.service("poll500=next:2", "poll_throttle=next:1:0") as simulator:
+        assert (await place.run()).exit_code == 0
+        assert ("held", "run-1") not in place.told.events
+        assert simulator.account()["accepted"] == 3
 
 
 async def test_an_output_that_can_not_be_had_holds_its_child_and_costs_nothing(place: Place) -> None:
@@ -341,6 +352,34 @@ async def test_a_limit_ends_a_chain_where_it_says(place: Place) -> None:
             assert (result.exit_code, result.stop) == (4, Stop.LIMIT)
             assert simulator.account()["posts"] == number
         assert (await place.run(limit=1)).exit_code == 0
+
+
+async def test_urls_that_were_found_too_long_ago_are_found_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two children of one still are ready at once, and one waits for a slot longer than its URL is trusted."""
+    looks: list[str] = []
+    look = Fetcher.look
+
+    async def seen(self: Fetcher, url: str) -> None:
+        looks.append(url)
+        await look(self, url)
+
+    monkeypatch.setattr(Fetcher, "look", seen)
+    monkeypatch.setattr(submit, "SUPPLIED_FOR", 0.2)
+    place.write(STILL + RUN + RUN.replace("id: run", "id: two"))
+    text = (place.folder / "night.yaml").read_text()
+    (place.folder / "night.yaml").write_text(text.replace("{submits_per_minute: 60000}", "{in_flight: 1}"))
+    async with place.service(median_seconds=0.5) as simulator:
+        assert (await place.run()).exit_code == 0
+        assert simulator.account()["accepted"] == 3
+    assert len(looks) >= 3, "one look for each child, and another for the one that has waited"
+
+
+async def test_the_time_that_is_up_leaves_what_waits_pending(place: Place) -> None:
+    async with place.service(median_seconds=2.0) as simulator:
+        result = await place.run(until=1.5)
+        assert simulator.account()["accepted"] == 1
+    assert (result.exit_code, result.stop) == (4, Stop.DEADLINE)
+    assert place.states() == {"still-1": "succeeded", "run-1": "pending", "swim-1": "pending"}
 
 
 async def test_a_budget_holds_over_a_chain(place: Place) -> None:

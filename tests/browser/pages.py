@@ -45,7 +45,7 @@ class Watched:
 
     async def findings(self) -> list[str]:
         """What axe-core finds wrong, serious and critical (dequeuniversity.com/rules/axe)."""
-        results = await Axe().run(self.page)
+        results = await Axe().run(self.page, options={"preload": False})  # which a file URL may not do
         return [
             f"{v['id']} ({v['impact']}): {v['help']}: {[node['html'][:200] for node in v['nodes'][:3]]}"
             for v in results.response["violations"]

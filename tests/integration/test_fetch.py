@@ -409,3 +409,43 @@ async def test_many_at_once(tmp_path: Path) -> None:
         )
         assert len(server.peers) <= 8
     assert [f.sha256 for f in found] == [hashlib.sha256(c).hexdigest() for c in clips.values()]
+
+
+# --- Looking only ----------------------------------------------------------------------------------------
+
+
+async def test_a_look_asks_for_one_byte_and_reads_no_more_than_the_head() -> None:
+    async with (
+        RawServer(once(http(206, b"x", ("Content-Range", "bytes 0-0/9")))) as server,
+        fetcher(loopback=True) as one,
+    ):
+        await one.look(f"{server.url}/0.mp4?signature=a%2Fb")
+        assert [(r.method, r.target, r.headers["range"]) for r in server.requests] == [
+            ("GET", "/0.mp4?signature=a%2Fb", "bytes=0-0")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (http(403, b""), LinkDead),
+        (http(404, b""), LinkDead),
+        (http(410, b""), LinkDead),
+        (http(503, b""), Transient),
+        (http(302, b"", ("Location", "http://10.0.0.1/x")), LinkDead),
+        (b"nonsense\r\n\r\n", Transient),
+    ],
+)
+async def test_what_a_look_finds_dead(data: bytes, kind: type[FetchError]) -> None:
+    async with RawServer(once(data)) as server, fetcher(loopback=True) as one:
+        with pytest.raises(kind):
+            await one.look(f"{server.url}/0.mp4")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/a", "https://127.0.0.1/a", "file:///etc/passwd", "https://u:p@x.example/"]
+)
+async def test_a_look_goes_nowhere_private(url: str) -> None:
+    async with fetcher(loopback=False) as one:
+        with pytest.raises(LinkDead):
+            await one.look(url)

@@ -216,7 +216,7 @@ async def test_what_is_not_there(http: aiohttp.ClientSession) -> None:
         for method, path in (
             ("GET", "/"),
             ("GET", "/api/v1/tasks"),
-            ("POST", "/videos/generations"),
+            ("POST", "/api/v1/videos"),
             ("DELETE", "/api/v1/tasks/task_1"),
             ("GET", "/api/v1/tasks/task_unknown"),
             ("GET", "/api/v1/tasks/%ff%fe"),

@@ -61,6 +61,7 @@ SOCKET = "tests/integration/test_remote_server.py"
 PAGE = "tests/integration/test_live_server.py"
 WAKEUPS = "tests/crash/test_lost_wakeup.py"
 STREAMING = "tests/integration/test_streaming_start.py"
+CHAINS = "tests/acceptance/test_chains.py"
 EARLY = "tests/unit/test_early_look.py"
 POWER = "tests/powerloss/test_powerloss.py::test_a_power_cut_loses_nothing"
 
@@ -1160,8 +1161,88 @@ REMOTE = (
     ),
 )
 
+CHAINED = (
+    _mutant(
+        "child_before_parent",
+        "A job is due before the jobs that it needs have succeeded.",
+        "ledger/due.py",
+        " AND NOT {UNMET}",
+        "",
+        f"{CHAINS}::test_only_the_child_does_not_pay_for_its_parent",
+    ),
+    _mutant(
+        "reference_sent",
+        "What is sent is the job's own request, with references in it.",
+        SUBMIT,
+        "request = job.request if resolved is None else resolved",
+        "request = job.request",
+        f"{CHAINS}::test_a_chain_of_three_is_sent_link_by_link_each_with_the_output_before_it",
+    ),
+    _mutant(
+        "sent_request_not_kept",
+        "The ledger lets a job that needs others be sent without the request that it is sent as.",
+        "ledger/migrations/0006_needs.sql",
+        'WHEN (NEW.request IS NULL) = (SELECT instr(request, \'{"$output":{"\') > 0 FROM job WHERE id = NEW.job_id)\n'
+        "  OR (NEW.request IS NULL) = EXISTS (SELECT 1 FROM need WHERE job_id = NEW.job_id)\n  OR",
+        "WHEN",
+        "tests/unit/test_references.py::test_no_intent_before_the_parent_has_succeeded_nor_with_a_reference_in_it",
+    ),
+    _mutant(
+        "dead_url_sent",
+        "A URL is sent without a look at whether it lives.",
+        "engine/supply.py",
+        "            if await self._dead(url) is None:",
+        "            if True:",
+        f"{CHAINS}::test_a_url_of_an_earlier_night_is_renewed_by_a_free_poll",
+    ),
+    _mutant(
+        "upload_believed",
+        "Whatever the upload command prints is sent.",
+        "engine/supply.py",
+        "return url if dead is None else",
+        "return url if True else",
+        f"{CHAINS}::test_an_upload_that_gives_no_url_holds_the_child",
+    ),
+    _mutant(
+        "upload_sees_the_key",
+        "The upload command is given the key.",
+        "programs.py",
+        "if name not in hidden",
+        "if True",
+        f"{CHAINS}::test_the_upload_command_never_sees_the_key",
+    ),
+    _mutant(
+        "parent_not_in_fingerprint",
+        "An edited parent leaves its descendants as they are.",
+        "manifest/chains.py",
+        "return Need(target.key, self._marks[target.key], target.url).reference",
+        'return Need(target.key, "", target.url).reference',
+        "tests/unit/test_references.py::test_an_edit_changes_all_that_come_from_it_and_nothing_else",
+    ),
+    _mutant(
+        "parent_lost_wakeup",
+        "Nobody looks again when a parent's output is on disk.",
+        RUNNER,
+        "        self._submitter.stored()\n",
+        "",
+        f"{CHAINS}::test_a_chain_of_three_is_sent_link_by_link_each_with_the_output_before_it",
+    ),
+)
+
 MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
-    for mutant in (*INTENT, *DURABLE, *SENT_AGAIN, *ANSWERED, *RECORDED, *MONEY, *OUTPUTS, *SECRETS, *BOUNDS, *REMOTE)
+    for mutant in (
+        *INTENT,
+        *DURABLE,
+        *SENT_AGAIN,
+        *ANSWERED,
+        *RECORDED,
+        *MONEY,
+        *OUTPUTS,
+        *SECRETS,
+        *BOUNDS,
+        *REMOTE,
+        *CHAINED,
+    )
 }
 """Every mistake by name."""

@@ -73,7 +73,20 @@ class Made:
     def _text(self, tree: Any) -> str:
         if self.as_json:
             return json.dumps(tree, ensure_ascii=False, indent=1)
-        return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, default_flow_style=None, width=10_000)
+        return yaml.dump(
+            tree, Dumper=Writer, allow_unicode=True, sort_keys=False, default_flow_style=None, width=10_000
+        )
+
+
+class Writer(yaml.SafeDumper):
+    """PyYAML writes by YAML 1.1, where `08` and `1e5` are texts; by 1.2 they are numbers, and a text wants quotes."""
+
+
+def _quoted(writer: Writer, text: str) -> yaml.ScalarNode:
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, "'" if text[:1] in {*"0123456789+-."} else None)
+
+
+Writer.add_representer(str, _quoted)
 
 
 def as_csv(shots: list[Shot]) -> str:
@@ -190,6 +203,14 @@ def loaded(made: Made) -> Iterator[Manifest]:
             yield load(path, profile=made.profile)
         except ManifestError as error:
             raise AssertionError(f"{error}\n{made.files()}") from error
+
+
+@pytest.mark.parametrize("name", ["08", "010", "1e5", "0x1f", "5", "1", "7-2"])
+def test_an_id_that_looks_like_a_number_is_written_as_a_text(name: str) -> None:
+    made = Made({"version": 1, "batch": "b"}, {home: [] for home in HOMES}, as_json=False)
+    made.shots[HOMES[0]] = [{"id": name, "model": MODEL, "prompt": "a dog"}]
+    with loaded(made) as manifest:
+        assert [job.shot for job in manifest.jobs] == [name]
 
 
 # --- the reference ---------------------------------------------------------------------------------------

@@ -12,32 +12,11 @@ import pytest
 
 from batchrunner.core.frozen import from_json, to_json
 from batchrunner.core.job import State
-from batchrunner.manifest import load
 from batchrunner.manifest.schema_errors import gate
-from tests.cli_support import MANIFEST, Ran, call, make_ledger
-from tests.support import path_to
+from tests.cli_support import MANIFEST, Ran, call, record_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = MANIFEST + "vars: {v: x}\nprofiles: {final: {resolution: 1080p}}\n"
-
-
-@pytest.fixture
-def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("BATCHRUNNER_DB", "REAPI_API_KEY", "REAPI_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    path = tmp_path / "night.yaml"
-    path.write_text(TEXT)
-    return path
-
-
-def record(manifest: Path, **states: State) -> None:
-    """Record the manifest, and bring jobs (`key with _`) into a state."""
-    found = [
-        (s, path_to(states.get(s.key.replace("-", "_"), State.PENDING), f"task_{n}"))
-        for n, s in enumerate(load(manifest).jobs)
-    ]
-    make_ledger(manifest.with_name("batchrunner.db"), found)
 
 
 def freeze(*options: str) -> None:
@@ -112,13 +91,13 @@ def test_another_price_is_a_refusal(manifest: Path) -> None:
 
 def test_what_was_done_meanwhile_is_no_drift(manifest: Path) -> None:
     freeze()
-    record(manifest, dog_1=State.SUCCEEDED, dog_2=State.RUNNING, cat_1=State.PENDING)
+    record_manifest(manifest, dog_1=State.SUCCEEDED, dog_2=State.RUNNING, cat_1=State.PENDING)
     assert holds("--json").json["summary"]["credits"] == 630
 
 
 def test_what_was_paid_for_before_is_not_paid_for_again(manifest: Path) -> None:
     """A job that was done when the plan was made, and is now asked for differently."""
-    record(manifest, dog_1=State.SUCCEEDED, dog_2=State.SUCCEEDED, cat_1=State.SUCCEEDED)
+    record_manifest(manifest, dog_1=State.SUCCEEDED, dog_2=State.SUCCEEDED, cat_1=State.SUCCEEDED)
     manifest.write_text(TEXT.replace("shots:\n", "shots:\n  - {id: cow, prompt: a cow}\n"))
     freeze()
     assert list(plan_file()["batches"][0]["jobs"]) == ["cow-1"]
@@ -133,7 +112,7 @@ def test_what_was_paid_for_before_is_not_paid_for_again(manifest: Path) -> None:
 
 
 def test_a_failed_job_that_goes_back_to_pending_is_not_in_the_plan(manifest: Path) -> None:
-    record(manifest, dog_1=State.FAILED, dog_2=State.SUCCEEDED, cat_1=State.PENDING)
+    record_manifest(manifest, dog_1=State.FAILED, dog_2=State.SUCCEEDED, cat_1=State.PENDING)
     freeze()
     assert call("retry", "dog-1").code == 0
     assert holds().code == 2

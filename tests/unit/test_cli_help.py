@@ -95,3 +95,9 @@ def test_completion_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "batchrunner.db").write_bytes(b"this is no database" * 100)
     assert complete("show", "d") == []
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_everything_takes_a_ledger(verb: str) -> None:
+    """CONTRACT.md, Commands: a script may give `--db` to everything."""
+    assert "--db" in call(verb, "--help").out

@@ -14,29 +14,7 @@ from typing import Any
 import pytest
 
 from batchrunner.core.job import State
-from batchrunner.manifest import load
-from tests.cli_support import MANIFEST, call, make_ledger
-from tests.support import path_to
-
-
-@pytest.fixture
-def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("BATCHRUNNER_DB", "REAPI_API_KEY", "REAPI_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    path = tmp_path / "night.yaml"
-    path.write_text(MANIFEST)
-    return path
-
-
-def record(manifest: Path, **states: State) -> None:
-    """Record the manifest, and bring the jobs named by `key with _` into a state."""
-    found = [
-        (s, path_to(states.get(s.key.replace("-", "_"), State.PENDING), f"task_{n}"))
-        for n, s in enumerate(load(manifest).jobs)
-    ]
-    make_ledger(manifest.with_name("batchrunner.db"), found)
-
+from tests.cli_support import MANIFEST, call, record_manifest
 
 # --- validate --------------------------------------------------------------------------------------------
 
@@ -138,7 +116,7 @@ def test_requests_are_shown_as_they_would_be_sent(tmp_path: Path) -> None:
 
 
 def test_a_plan_compares_with_the_ledger(manifest: Path) -> None:
-    record(manifest, dog_1=State.SUCCEEDED, dog_2=State.RUNNING, cat_1=State.FAILED)
+    record_manifest(manifest, dog_1=State.SUCCEEDED, dog_2=State.RUNNING, cat_1=State.FAILED)
     text = MANIFEST.replace("a cat}", "a cat at night, duration: 10}") + "  - {id: cow, prompt: a cow}\n"
     manifest.write_text(text.replace("takes: 2", "takes: 1"))
     found = call("plan", "night.yaml", "--json").json
@@ -173,7 +151,7 @@ def test_a_plan_compares_with_the_ledger(manifest: Path) -> None:
 
 
 def test_a_selection_narrows_the_manifest_and_what_was_removed(manifest: Path) -> None:
-    record(manifest)
+    record_manifest(manifest)
     manifest.write_text(MANIFEST.replace("  - {id: cat, prompt: a cat}\n", ""))
     found = call("plan", "night.yaml", "--json", "--only", "dog-2").json
     assert [j["job"] for j in found["jobs"]] == ["dog-2"]
@@ -207,7 +185,7 @@ def test_an_unknown_price_is_null_and_a_warning(manifest: Path) -> None:
 
 def test_the_budget_counts_what_is_committed_already(manifest: Path) -> None:
     manifest.write_text(MANIFEST + "budget: {max_credits: 1500}\n")
-    record(manifest, dog_1=State.RUNNING)
+    record_manifest(manifest, dog_1=State.RUNNING)
     ran = call("plan", "night.yaml")
     assert "budget 1,500 credits ($1.50), of which 870 left before the run" in ran.out
     assert "the budget ends the run 390 credits short" in ran.err
@@ -221,7 +199,7 @@ def test_a_long_plan_is_cut_for_people_and_whole_for_scripts(manifest: Path) -> 
 
 
 def test_what_failed_is_not_sent_again_by_itself(manifest: Path) -> None:
-    record(manifest, dog_1=State.FAILED, dog_2=State.SUCCEEDED, cat_1=State.SUCCEEDED)
+    record_manifest(manifest, dog_1=State.FAILED, dog_2=State.SUCCEEDED, cat_1=State.SUCCEEDED)
     ran = call("plan", "night.yaml")
     assert "0 credits ($0.00)" in ran.out
     assert "1 of the unchanged failed; a run leaves them so: `batchrunner retry night`" in ran.out
@@ -294,7 +272,7 @@ def test_a_balance_that_is_not_told_is_a_note(service: dict[str, Any], answer: A
 
 
 def test_a_service_that_the_ledger_does_not_belong_to_is_not_asked(manifest: Path, service: dict[str, Any]) -> None:
-    record(manifest)
+    record_manifest(manifest)
     with closing(sqlite3.connect("batchrunner.db")) as connection, connection:
         connection.execute("INSERT INTO account (provider, origin) VALUES ('reapi', 'the simulator')")
     ran = call("plan", "night.yaml")
@@ -312,7 +290,7 @@ def test_a_base_url_that_can_not_be_used_is_a_note(manifest: Path, monkeypatch: 
 
 
 def test_how_long_it_takes_is_learned(manifest: Path) -> None:
-    record(manifest, dog_1=State.RUNNING)
+    record_manifest(manifest, dog_1=State.RUNNING)
     assert "and take" not in call("plan", "night.yaml").out
     with closing(sqlite3.connect("batchrunner.db")) as connection, connection:
         connection.executemany(

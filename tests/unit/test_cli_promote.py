@@ -30,16 +30,6 @@ shots:
 KEYS = ["dog-1", "dog-2", "cat@duration=5-1", "cat@duration=10-1"]
 
 
-@pytest.fixture
-def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("BATCHRUNNER_DB", "REAPI_API_KEY", "REAPI_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    path = tmp_path / "night.yaml"
-    path.write_text(TEXT)
-    return path
-
-
 def done(spec: JobSpec, task: str) -> tuple[e.Event, ...]:
     """The way of a job to its own file."""
     *way, _ = path_to(State.SUCCEEDED, task)

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+import webbrowser
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -378,6 +379,24 @@ def test_only_a_report_of_this_batch_is_replaced(out: Path, tmp_path: Path) -> N
     assert (out / "report.html").read_bytes() == before
     assert call("report", "night.2", "--out", "batchrunner.db").code == 2
     assert sorted(p.name for p in out.iterdir()) == ["report.html"]
+
+
+def test_the_page_is_opened_where_that_is_asked_for(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_ledger(out.parent / "batchrunner.db", [(spec("dog"), ())], output_dir=str(out))
+    opened: list[str] = []
+
+    def browser(url: str) -> bool:
+        opened.append(url)
+        return len(opened) == 1
+
+    monkeypatch.setattr(webbrowser, "open", browser)
+    name = out.parent / "a b#c.html"
+    assert call("report", "night", "--out", name).err == ""
+    assert opened == []
+    assert call("report", "night", "--out", name, "--open").err == ""
+    assert opened == [name.as_uri()]
+    ran = call("report", "night", "--out", name, "--open")
+    assert (ran.code, ran.err) == (0, f"warning: no browser here can be opened; the page is {name.as_uri()}\n")
 
 
 def test_a_word_of_a_command() -> None:

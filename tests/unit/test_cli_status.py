@@ -80,7 +80,7 @@ def test_status_json_has_the_keys_of_the_contract() -> None:
 @pytest.mark.usefixtures("ledger")
 def test_status_says_what_to_do_next() -> None:
     text = call("status").out
-    assert text.startswith("night: 8 jobs, 12 % done\n")
+    assert text.startswith("night: 8 jobs, 14 % done\n")
     assert "not in the manifest any more: 1 running" in text
     assert "`batchrunner jobs night --state unconfirmed`" in text
     assert "batchrunner resolve JOB" in text

@@ -40,16 +40,26 @@ SENT: dict[str, dict[str, Any]] = {
     "gpt-image-2": {"size": "9:16", "resolution": "2k"},
     "imagen-4-0": {"size": "9:16"},
     "z-image": {"aspect_ratio": "9:16"},
+    "fal-ai/flux/schnell": {"image_size": "portrait_16_9"},
+    "fal-ai/kling-video/v3/turbo/pro/text-to-video": {"aspect_ratio": "9:16", "duration": 8},
+    "fal-ai/kling-video/v2.5-turbo/pro/image-to-video": {"image_url": URL, "duration": 10},
+    "black-forest-labs/flux-schnell": {"aspect_ratio": "9:16"},
+    "minimax/video-01-director": {"first_frame_image": URL},
 }
+FLUX = {"fal-ai/flux/schnell", "black-forest-labs/flux-schnell"}
+FAL_TEXT, FAL_FRAME = (n for n in SENT if n.startswith("fal-ai/kling"))
 WISHES = {"first_frame": URL, "aspect_ratio": "9:16", "resolution": "1080p", "duration": 8, "audio": True}
 CANT = {
-    "first_frame": {"gpt-image-2", "imagen-4-0", "z-image"},
-    "aspect_ratio": {"happyhorse-1-1", "viduq3-turbo", "viduq3-pro"},  # not with a picture
-    "resolution": {"imagen-4-0", "z-image"},
-    "duration": {"gpt-image-2", "imagen-4-0", "z-image"},
+    "first_frame": {"gpt-image-2", "imagen-4-0", "z-image", FAL_TEXT} | FLUX,
+    "aspect_ratio": {"happyhorse-1-1", "viduq3-turbo", "viduq3-pro"}  # not with a picture
+    | {FAL_FRAME, "minimax/video-01-director"},
+    "resolution": {"imagen-4-0", "z-image", FAL_TEXT, FAL_FRAME, "minimax/video-01-director"} | FLUX,
+    "duration": {"gpt-image-2", "imagen-4-0", "z-image", "minimax/video-01-director"} | FLUX,
     "audio": set(models())
     - {"kling-3-0", "doubao-seedance-2.0", "viduq3-turbo", "viduq3-pro"},
 }  # fmt: skip
+LONGEST = {FAL_FRAME: 10}
+"""What is asked for instead of 8 s where a model doesn't make that."""
 BEST = {"grok-imagine-1.0-video": "720p", "gpt-image-2": "2k"}
 """What is asked for instead of 1080p where a model doesn't have it."""
 
@@ -78,14 +88,17 @@ def test_what_is_sent(name: str, tmp_path: Path) -> None:
     asked = {k: v for k, v in WISHES.items() if name not in CANT[k]}
     if name in BEST:
         asked["resolution"] = BEST[name]
+    if name in LONGEST:
+        asked["duration"] = LONGEST[name]
     fields = "".join(f", {k}: {'true' if v is True else repr(v)}" for k, v in asked.items())
-    common = written(tmp_path, f"shots:\n  - {{id: a, model: {name}, prompt: a corgi{fields}}}\n")
+    head = f"provider: {models()[name].provider}\nshots:\n"
+    common = written(tmp_path, f"{head}  - {{id: a, model: {name}, prompt: a corgi{fields}}}\n")
     assert requests(common) == [SENT[name]]
     own = "".join(
         f", {k}: {str(v).replace('True', 'true')}" if not isinstance(v, str) else f", {k}: '{v}'"
         for k, v in SENT[name].items()
     )
-    spelled = written(tmp_path, f"shots:\n  - {{id: a, model: {name}, prompt: a corgi{own}}}\n")
+    spelled = written(tmp_path, f"{head}  - {{id: a, model: {name}, prompt: a corgi{own}}}\n")
     assert [job.fingerprint for job in spelled.jobs] == [job.fingerprint for job in common.jobs]
     job = next(iter(common.jobs))
     assert {k: v for k, v in models()[name].common(job.request).items() if k in asked} == asked

@@ -67,6 +67,8 @@ def test_a_page_of_the_site_that_loads_something_from_elsewhere_is_refused() -> 
     page = mock.Mock(url="howto/budgets.html")
     shown = site_hooks.on_post_page(f'<script src="{site_hooks.SHIM}"></script><a href="https://x.test">', page=page)
     assert shown == '<script src="../theme/iframe-worker.js"></script><a href="https://x.test">'
+    shown = site_hooks.on_post_template(f'<script src="{site_hooks.SHIM}"></script>', template_name="404.html")
+    assert shown == '<script src="/theme/iframe-worker.js"></script>'
     for tag in ('<script src="https://x.test/a.js">', '<link rel="stylesheet" href=//x.test/a.css>'):
         with pytest.raises(ValueError, match="from elsewhere"):
             site_hooks.on_post_page(tag, page=page)

@@ -270,3 +270,49 @@ def test_a_night_by_the_unit_and_by_cron(double: Double, tmp_path: Path, monkeyp
     assert len(double.account(name).posts) == 3
     assert "3 succeeded" in evening.stdout
     assert sorted(p.name for p in (folder / "outputs/night").glob("*.mp4")) == ["cat-1.mp4", "dog-1.mp4", "dog-2.mp4"]
+
+
+@pytest.mark.skipif(
+    shutil.which("faketime") is None, reason="faketime is not on this machine (apt-get install faketime)"
+)
+def test_the_unit_at_two_in_the_morning(double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the unit starts, in its folder and with its environment file alone, under a clock that comes to 02:00 in the
+    night in which clocks go forward: everything is done, and written down at that time. At seven another shot waits."""
+    folder = tmp_path / "studio"
+    assert make(folder, monkeypatch, "--to", "u").code == 0
+    name = re.sub(r"[^a-z0-9]+", "-", str(tmp_path).lower()).strip("-")
+    door = double.open(name, Plan(polls=1))
+    (folder / "u/night.env").write_text(f"REAPI_API_KEY={door.key}\nREAPI_BASE_URL={door.url}\n")
+    unit = settings((folder / "u/batchrunner-night.service").read_text())
+    [environment] = unit["EnvironmentFile"]
+
+    def start(at: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["faketime", "-f", f"@{at}", *words(unit["ExecStart"][0])],
+            cwd=unit["WorkingDirectory"][0],
+            env={
+                **dict(line.split("=", 1) for line in Path(environment).read_text().splitlines()),
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "TZ": "Europe/Berlin",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as on a machine whose clock was set
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    night = start("2027-03-28 01:59:58")
+    assert night.returncode == 0, night.stderr
+    assert "3 succeeded" in night.stdout
+    began = datetime.datetime(2027, 3, 28, 0, 59, 58, tzinfo=datetime.UTC).timestamp()
+    times = [step["at"] for step in call("show", "dog-1", "--json").json["history"]]
+    assert all(began <= at < began + 600 for at in times)
+
+    with (folder / "night.yaml").open("a") as manifest:
+        manifest.write("  - {id: cow, prompt: a cow}\n")
+    morning = start("2027-03-28 07:00:00")
+    assert morning.returncode == 4, morning.stderr
+    assert "stopped early (deadline)" in morning.stdout
+    assert len(double.account(name).posts) == 3

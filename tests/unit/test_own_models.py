@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrunner.catalogue import manifest_schema, model_schema, models, schema_folder
+from batchrunner.catalogue import file_name, manifest_schema, model_schema, models, schema_folder
 from batchrunner.manifest import ManifestError, load, read_models
 from batchrunner.manifest.requests import ModelRules
 from batchrunner.manifest.schema_errors import Explainer, gate
@@ -232,9 +232,7 @@ def test_hostile_folders(tmp_path: Path) -> None:
 
 # --- any file --------------------------------------------------------------------------------------------
 
-SHIPPED = {
-    name: json.loads((schema_folder() / "models" / f"{name}.schema.json").read_text("utf-8")) for name in models()
-}
+SHIPPED = {name: json.loads((schema_folder() / "models" / file_name(name)).read_text("utf-8")) for name in models()}
 ODD: st.SearchStrategy[Any] = st.sampled_from(
     [
         None,
@@ -284,7 +282,7 @@ def test_any_file_is_a_model_or_refused(drawn: tuple[str, list[tuple[tuple[Any, 
         if isinstance(node, dict):
             node[way[-1]] = value
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), data, f"{name}.schema.json")
+        write(Path(folder), data, file_name(name))
         try:
             found = read_models(folder)
         except ManifestError:

@@ -29,5 +29,5 @@ WHEN (NEW.request IS NULL) = (SELECT instr(request, '{"$output":{"') > 0 FROM jo
     SELECT 1 FROM need JOIN job ON job.id = need.job_id
     LEFT JOIN job parent ON parent.batch_id = job.batch_id AND parent.key = need.parent
       AND parent.fingerprint = need.fingerprint
-    WHERE need.job_id = NEW.job_id AND parent.state IS NOT 'succeeded')
+    WHERE need.job_id = NEW.job_id AND coalesce(parent.state, '') <> 'succeeded')
 BEGIN SELECT RAISE(ABORT, 'a job is sent when what it needs has succeeded, with URLs in its request'); END;

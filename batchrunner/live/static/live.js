@@ -203,7 +203,7 @@ function tile(clip) {
     prompt.title = visible(clip.prompt);
     about.append(prompt);
   }
-  const size = clip.bytes ? `${(clip.bytes / 1e6).toFixed(1)} MB, ` : "";
+  const size = clip.bytes ? `${clip.bytes < 1e5 ? `${Math.ceil(clip.bytes / 1e3)} kB` : `${(clip.bytes / 1e6).toFixed(1)} MB`}, ` : "";
   const old = clip.current ? "" : ", not in the manifest any more";
   about.append(make("p", `${size}${number(clip.credits)} credits, ${new Date(clip.at * 1000).toLocaleTimeString()}${old}`));
   for (const warning of clip.warnings) about.append(make("p", visible(warning), "note"));

@@ -125,7 +125,7 @@ function card(job, position) {
   const details = make("button", { type: "button", class: "title", "aria-haspopup": "dialog",
     title: job.key, onclick: () => openDetails(job) }, job.shot,
     make("span", { class: "muted" }, ` ${[`take ${job.take}`, (job.point || "").replace(/(^|, )[^,=]+=/g, "$1")].filter(Boolean).join(", ")}`));
-  const facts = [job.took === undefined ? null : seconds(job.took), job.spent ? dollars(job.spent) : null,
+  const facts = [job.spent ? dollars(job.spent) : null, job.took === undefined ? null : seconds(job.took),
     (job.clips || []).length > 1 ? `${job.clips.length} files` : null, job.old ? `old, revision ${job.rev}` : null].filter(Boolean).join(" · ");
   return make("article", { class: "card", "data-job": job.i, role: "listitem", "aria-setsize": found.length,
     "aria-posinset": position + 1, "aria-label": job.key }, picture(job),

@@ -8,7 +8,7 @@ JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 2)
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
+.PHONY: help setup demo cluster-long test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -79,3 +79,6 @@ bench-quick: $(STAMP) ## the same, small: does it work
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .venv-peers dist build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+cluster-long: $(STAMP) ## workers in PostgreSQL: killed, frozen, cut off, 20 times each with 300 jobs (an hour)
+	BATCHRUNNER_CLUSTER_SEEDS=20 $(BIN)/python -m pytest -p no:xdist -rP tests/postgres/test_workers.py

@@ -33,6 +33,8 @@ NOBODY = 60.0
 STILL = 120.0
 """Seconds in which nothing changes, where a batch's money does not reach for what is left: then it is that."""
 
+SHORT = "the budget does not reach for what is left"
+
 LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
 
@@ -139,12 +141,16 @@ class _Handed(Night):
             if states != before:
                 before, changed = states, now
             self._told(states, await self._ledger.money(work.ids), len(workers))
-            if not sum(states.get(state, 0) for state in LEFT) or await self._stuck(work, states):
+            if not sum(states.get(state, 0) for state in LEFT):
+                return
+            if await self._stuck(work, states):
+                if await self._short(work):
+                    self._stop, self._message = Stop.BUDGET, SHORT
                 return
             if now - seen > NOBODY:
                 self._stop, self._message = Stop.UNREACHABLE, "no worker is alive; start one, the batch waits for it"
             elif now - changed > STILL and await self._short(work):
-                self._stop, self._message = Stop.BUDGET, "the budget does not reach for what is left"
+                self._stop, self._message = Stop.BUDGET, SHORT
             if self._stop is not None:
                 return
             with suppress(TimeoutError):

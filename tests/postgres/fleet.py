@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from batchrunner.ledger.address import Server
 from tests.acceptance.test_kill import scenario
@@ -82,6 +84,14 @@ class Fleet:
                 )
             )
         return number
+
+    def ask(self, *arguments: str) -> Any:
+        """What a command prints with `--json`."""
+        command = [sys.executable, "-m", "batchrunner", *arguments, "--json"]
+        environment = self.line._environment()
+        ended = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, timeout=PATIENCE)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)
 
     def account(self) -> Account:
         return self.double.account(self.name)

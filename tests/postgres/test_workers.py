@@ -9,11 +9,14 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.double import Double
+from batchrunner.ledger.postgres.opening import open_writer
+from tests.cli_support import MANIFEST, call
+from tests.double import CREDITS, Double
 from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted
 from tests.postgres.server import Postgres
 from tests.postgres.test_kill import look
@@ -67,3 +70,74 @@ def test_whatever_happens_to_a_worker_each_job_is_paid_once_and_ends(
             sent = {post.label for post in made.account().posts}
             rows = made.postgres.ask(f"SELECT key FROM \"{made.server.schema}\".job WHERE state = 'unconfirmed'")
             assert not sent & {row[0] for row in rows}, made.said()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_leaves_nothing_in_doubt(
+    double: Double, postgres: Postgres, tmp_path: Path
+) -> None:
+    with fleet(tmp_path, double, postgres, jobs=JOBS, prune=PRUNE) as made:
+        first, second = made.worker("--only", "submit"), made.worker("--only", "submit")
+        made.worker("--only", "download")
+        made.posted(5)
+
+        made.processes[first].send_signal(signal.SIGTERM)
+
+        assert made.ended(first) == 143, made.said()
+        ended = made.postgres.ask(f'SELECT exit_code, stop FROM "{made.server.schema}".worker WHERE stop IS NOT NULL')
+        assert ended == [(143, "terminated")]
+        assert made.ended(second) == 0, made.said()
+        assert made.ended(2) == 0, made.said()
+        check(made)
+        assert not made.states()["unconfirmed"]
+
+
+@pytest.mark.slow
+def test_a_run_looks_on_words_are_heard_and_the_budget_holds(
+    double: Double, postgres: Postgres, tmp_path: Path
+) -> None:
+    budget = f"budget: {{max_credits: {10 * CREDITS}}}"
+    with fleet(tmp_path, double, postgres, jobs=20, prune=PRUNE, more=budget) as made:
+        for _ in range(WORKERS):
+            made.worker()
+        made.posted(2)
+
+        run = made.line.start("run", "night.yaml")
+        run.until("progress")
+        workers = made.ask("status")["workers"]
+        cancelled = made.ask("cancel", "night/clip-20")["cancelled"]
+
+        assert run.end() == 4, made.said()
+        assert (run.events[-1]["stop"], run.events[-1]["credits"]["spent"]) == ("budget", 10 * CREDITS)
+        assert [(one["pid"], one["alive"]) for one in workers] == [(p.pid, True) for p in made.processes]
+        assert [one["job"] for one in cancelled] == ["clip-20"]
+        assert made.states() == {"succeeded": 10, "cancelled": 1, "pending": 9}
+        assert len(made.account().tasks) == 10
+        for process in made.processes:
+            process.send_signal(signal.SIGTERM)
+        assert [made.ended(number) for number in range(WORKERS)] == [143, 143]
+
+
+def test_what_workers_can_t_do_is_refused(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("night.yaml").write_text(MANIFEST)
+    server = postgres.ledger()
+    url = f"{server.url}?schema={server.schema}"
+
+    in_a_file = call("worker", "--db", "night.db")
+    assert (in_a_file.code, "postgresql://HOST/NAME" in in_a_file.err) == (2, True)
+    to_nobody = call("run", "night.yaml", "--detach", "--db", "night.db")
+    assert (to_nobody.code, "--db postgresql://" in to_nobody.err) == (2, True)
+    no_ledger = call("worker", "--db", url)
+    assert (no_ledger.code, "Traceback" in no_ledger.err) == (2, False)
+    a_part = call("run", "night.yaml", "--detach", "--limit", "1", "--db", url)
+    assert (a_part.code, "--limit" in a_part.err) == (2, True)
+    assert call("ledger", "migrate", "--db", url).code == 0
+    with closing(open_writer(server)):
+        busy = call("run", "night.yaml", "--detach", "--db", url)
+    assert (busy.code, "another batchrunner" in busy.err) == (5, True)
+    assert postgres.ask(f'SELECT count(*) FROM "{server.schema}".job') == [(0,)]
+    assert call("run", "night.yaml", "--detach", "--db", url).code == 0
+    assert postgres.ask(f'SELECT count(*) FROM "{server.schema}".procrastinate_jobs') == [(3,)]
+    assert call("run", "night.yaml", "--detach", "--db", url).code == 0
+    assert postgres.ask(f'SELECT count(*) FROM "{server.schema}".procrastinate_jobs') == [(3,)], "once is enough"

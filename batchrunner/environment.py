@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import plugins
@@ -30,6 +32,19 @@ def person() -> str:
 def keys() -> list[str]:
     """The keys that are set, of every provider: what must stand nowhere else."""
     return [key for key in map(os.environ.get, plugins.key_variables()) if key]
+
+
+def passwords() -> list[str]:
+    """What gives a database's password away, as far as this process was told one: on the command line or in the
+    environment."""
+    from .ledger.address import is_url, parse
+
+    found: list[str] = []
+    for text in (os.environ.get("BATCHRUNNER_DB", ""), *sys.argv[1:]):
+        address = text.removeprefix("--db=")
+        with suppress(ValueError):
+            found += parse(address).secrets if is_url(address) else ()
+    return [*found, *filter(None, [os.environ.get("PGPASSWORD")])]
 
 
 def secrets(variables: Mapping[str, str] | None = None) -> list[str]:

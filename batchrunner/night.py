@@ -18,6 +18,7 @@ from .core.job import Job, State
 from .core.pacing import clamp_retry_after
 from .core.polling import Latencies
 from .core.selection import Selection
+from .engine.account import Share
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.feed import Feed
@@ -162,6 +163,9 @@ class Night:
         self._stack = stack
         self._runner: Runner | None = None
         self._feed: Feed | None = None
+        self._to_come: set[str] = set()
+        self._simulated = ""
+        self._loopback = False
         self._chained = False
 
     async def run(self) -> RunResult:
@@ -207,11 +211,13 @@ class Night:
             return await to_resume(ledger, options.batches, options.max_credits)
         names = names_of(options.manifests)
         self._chained = any(m.chained for m in options.manifests)
+        providers = {name for m in options.manifests for name in m.providers}
         if options.plan is not None:
             await ledger.query(partial(hold_to, options.plan, options.manifests, options.selection))
         self._feed = await record(
             ledger, options.manifests, options.max_credits, options.selection, options.settings, options.crash
         )
+        self._to_come = providers if self._feed is not None else set()
         return names
 
     async def _states(self, work: Work, everything: bool = False) -> dict[State, int]:
@@ -239,12 +245,10 @@ class Night:
                 "folder that does with --models DIR, or BATCHRUNNER_MODELS"
             )
 
-    async def _provider(self, work: Work) -> str:
-        """The provider of what is still to be done."""
+    async def _providers(self, work: Work) -> list[str]:
+        """The providers of what is still to be done, sorted; those of what is still to be recorded too."""
         used: list[str] = await self._ledger.query(partial(queries.unfinished_providers, batches=work.ids))
-        if len(used) > 1:
-            raise UsageError(f"one run works with one provider, and these batches are of {', '.join(used)}")
-        return used[0]
+        return sorted({*used, *self._to_come})
 
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
@@ -288,11 +292,10 @@ class Night:
 
     async def _engine(self, work: Work, tally: Tally, claims: list[float]) -> Outcome:
         options = self._options
-        provider, fetcher = await self._connect(await self._provider(work))
-        now = self._clock.wall()
-        hold = clamp_retry_after(await self._ledger.hold_until(provider.name) - now, 0.0)
+        joined = [await self._connect(name) for name in await self._providers(work)]
+        provider, fetcher = joined[0]
+        by_name = {one.name: one for one, _ in joined}
         dice = Dice()
-        control = Control(self._clock, dice, self._stopped, hold)
         deps = Deps(
             ledger=self._ledger,
             spool=self._spool,
@@ -307,8 +310,12 @@ class Night:
             ordered=lambda job: ordered(self._models.get(job.model), job.request),
             fits=self._fits,
             offer=self._offerer(),
+            provider_of=lambda model: by_name.get(self._models[model].provider),
+            fetchers={one.name: its for one, its in joined},
             simulated=options.simulate,
         )
+        shares = [await self._share(replace(deps, provider=one, fetcher=its)) for one, its in joined]
+        control = Control(self._clock, dice, self._stopped, shares[0].hold)
         settings = replace(
             options.settings,
             submits_per_minute=min(b.submits_per_minute for b in work.batches),
@@ -319,20 +326,25 @@ class Night:
         latencies = Latencies()
         for model, seconds, took in await self._ledger.latencies():
             latencies.add(model, seconds, took)
-        known = await self._ledger.pace(provider.name)
         sent = self._in_monotonic_time(claims)
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
         options.crash("start.noted")
         self._watcher.started(self._run_id, {b.id: b.name for b in work.batches})
         runner = self._runner = Runner(
-            deps, control, settings, work, latencies, known, sent, self._feed, chained=self._chained
+            deps, control, settings, work, latencies, sent=sent, feed=self._feed, chained=self._chained, shares=shares
         )
         self._watcher.begin(names, tally)
         if self._options.signals:
             on_signals(control)
         async with self._remote(runner):
             return await runner.run()
+
+    async def _share(self, deps: Deps) -> Share:
+        """An account as the ledger knows it."""
+        name = deps.provider.name
+        hold = clamp_retry_after(await self._ledger.hold_until(name) - self._clock.wall(), 0.0)
+        return Share(deps, await self._ledger.pace(name), hold)
 
     @asynccontextmanager
     async def _remote(self, runner: Runner) -> AsyncIterator[None]:
@@ -398,7 +410,7 @@ class Night:
         how = await self._access(kind)
         provider = connect(kind, how, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
-        self._loopback = provider.loopback
+        self._loopback = self._loopback or provider.loopback
         await self._ledger.bind_origin(provider.name, self._origin(provider))
         self._options.crash("start.bound")
         fetcher = Fetcher(loopback=provider.loopback, user_agent=how.user_agent, clock=self._clock.wall)
@@ -415,7 +427,8 @@ class Night:
         from .providers.base import Access
 
         if self._options.simulate:
-            return Access(await self._simulator(), "rk_simulated")
+            self._simulated = self._simulated or await self._simulator()
+            return Access(self._simulated, "rk_simulated")
         return access(kind)
 
     async def _simulator(self) -> str:

@@ -12,7 +12,7 @@ import click
 
 from ..core.secret import forms, hide
 from ..core.text import visible
-from ..environment import keys
+from ..environment import keys, passwords
 from ..exits import EXIT_BUG, EXIT_BUSY, EXIT_FAILED, EXIT_SIGINT, EXIT_USAGE, UsageError
 from ..ledger.errors import LedgerBusy, LedgerError
 
@@ -115,7 +115,7 @@ def _bug(error: Exception) -> int:
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    for key in keys():
+    for key in (*keys(), *passwords()):
         text = hide(text, forms(key) or [key])
     try:
         descriptor, path = tempfile.mkstemp(prefix="batchrunner-", suffix=".log", dir=_log_folder())

@@ -74,6 +74,7 @@ class Carrier(Runner):
     ) -> None:
         self._batches: list[Batch] = []
         super().__init__(deps, control, settings, Work(self._batches), latencies, known)
+        self._account = self._accounts[0]
         self._ledger = ledger
         self._provider = provider
         self._part = part
@@ -124,10 +125,10 @@ class Carrier(Runner):
         match job.state:
             case State.PENDING:
                 self._ledger.mine.add(job_id)
-                self._submitter.more()
+                self._account.submitter.more()
             case State.RUNNING:
-                self._slots.take()
-                self._poller.resume(job, schedule)
+                self._account.slots.take()
+                self._account.poller.resume(job, schedule)
             case _:
                 self._downloads.add(job)
         return handed
@@ -187,11 +188,11 @@ class Carrier(Runner):
             self._let_go(job_id, Later(LATER))
 
     def _broke(self) -> None:
-        broke = self._submitter.broke
+        broke = self._account.submitter.broke
         for job_id in list(self._ledger.mine):
             if self._hands[job_id].batch_id in broke:
                 self._let_go(job_id, Later(LATER))
-        self._submitter.requeued()
+        self._account.submitter.requeued()
 
     def _completed(self, job: Job) -> None:
         if self._part == "submit":
@@ -204,4 +205,4 @@ class Carrier(Runner):
 
     @property
     def _idle(self) -> bool:
-        return (self.leaving or not self.control.submitting) and not self._hands and not self._submitter.posts
+        return (self.leaving or not self.control.submitting) and not self._hands and not self._account.submitter.posts

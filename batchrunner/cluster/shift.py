@@ -163,6 +163,7 @@ class Shift(Night):
             ordered=lambda job: ordered(self._models.get(job.model), job.request),
             fits=self._fits,
             offer=self._offerer(),
+            provider_of=lambda model: provider if self._models[model].provider == provider.name else None,
             moved=self._moved,
         )
         settings = Settings(submits_per_minute=60.0 * ledger.bounds.submits, in_flight=self._in_flight)

@@ -37,6 +37,9 @@ MAX_REJECTED_IN_A_ROW = 5
 MAX_AMBIGUOUS_IN_A_ROW = 3
 """The breaker's limits (FAILURES.md, Retries)."""
 
+OF_ONE_ACCOUNT = frozenset({Stop.CREDENTIALS, Stop.UNREACHABLE, Stop.CREDIT, Stop.BREAKER, Stop.DEADLINE})
+"""Reasons that concern one provider's account, where a run has several; the others concern the run."""
+
 UNREACHABLE_AT_START = 60.0
 """Seconds without any connection at the start before the run gives up (CONTRACT.md)."""
 
@@ -66,21 +69,12 @@ class Signal:
             self._waiting.discard(future)
 
 
-class Control:
-    """The switches of one run. Not thread-safe: everything lives on one event loop."""
+class _Account:
+    """What one account's answers do to everybody who calls it: the hold of a 429, the breaker, silence."""
 
-    def __init__(self, clock: Clock, dice: Dice, on_stop: Callable[[Stop, str], None], hold_for: float = 0.0) -> None:
+    def __init__(self, clock: Clock, dice: Dice, hold_for: float) -> None:
         self._clock = clock
         self._dice = dice
-        self._on_stop = on_stop
-        self._signals: list[Signal] = []
-        self.ended = False
-        """Whether the run ends at once, whatever is in flight."""
-        self.error: BaseException | None = None
-        self.stop: Stop | None = None
-        self.stop_message = ""
-        self.paused_by = ""
-        """Who has asked to submit nothing for now; empty for nobody."""
         self._held_until = clock.monotonic() + hold_for
         self._throttles = 0
         self._rejected = 0
@@ -90,60 +84,9 @@ class Control:
         self._silent_tries = 0
         self._quiet_until = 0.0
 
-    def signal(self) -> Signal:
-        """A signal of its own for one part of the run; `wake_all` reaches it too."""
-        signal = Signal()
-        self._signals.append(signal)
-        return signal
-
-    def wake_all(self) -> None:
-        """Something has changed that concerns every part: a stop, the passing of time."""
-        for signal in self._signals:
-            signal.notify()
-
-    # --- Stopping ----------------------------------------------------------------------------------------
-
     def halt(self, reason: Stop, message: str) -> None:
-        """Stop submitting; for a reason in `AT_ONCE` stop everything. The first reason stays, unless a stronger one
-        (`AT_ONCE`) comes."""
-        if self.stop is None or (reason in AT_ONCE and self.stop not in AT_ONCE):
-            self.stop, self.stop_message = reason, message
-            self._on_stop(reason, message)
-        if reason in AT_ONCE:
-            self.ended = True
-        self.wake_all()
-
-    @property
-    def submitting(self) -> bool:
-        """Whether new submissions may be made."""
-        return self.stop is None
-
-    def pause(self, who: str) -> None:
-        """Submit nothing until `go_on`, by a person's word; what is in flight is followed. Lasts as long as the run."""
-        self.paused_by = who
-        self.wake_all()
-
-    def go_on(self) -> None:
-        """Submit again."""
-        self.paused_by = ""
-        self.wake_all()
-
-    def bug(self, error: BaseException) -> None:
-        """Something raised that should not have: end the run; `error` is raised when POSTs on the wire are done.
-
-        A ledger that turns out to be damaged is no bug. What was sent before it did is not lost, and the next run will
-        refuse it at its start.
-        """
-        if isinstance(error, LedgerUnusable):
-            self.halt(Stop.LEDGER, str(error))
-        elif self.error is None:
-            self.error = error
-        self.give_up()
-
-    def give_up(self) -> None:
-        """End the run now, for the reason that it stopped submitting for."""
-        self.ended = True
-        self.wake_all()
+        """Stop submitting; for a reason in `AT_ONCE` stop everything."""
+        raise NotImplementedError
 
     # --- The hold of a 429 -------------------------------------------------------------------------------
 
@@ -212,19 +155,217 @@ class Control:
         return max(0.0, self._quiet_until - self._clock.monotonic())
 
 
-class Slots:
-    """How many tasks may be in flight: POSTs and running tasks together. The limit may be moved while in use."""
+class Control(_Account):
+    """The switches of one run. Not thread-safe: everything lives on one event loop."""
 
-    def __init__(self, limit: int, used: int = 0) -> None:
+    def __init__(self, clock: Clock, dice: Dice, on_stop: Callable[[Stop, str], None], hold_for: float = 0.0) -> None:
+        super().__init__(clock, dice, hold_for)
+        self._on_stop = on_stop
+        self._signals: list[Signal] = []
+        self._branches: list[Branch] = []
+        self.ended = False
+        """Whether the run ends at once, whatever is in flight."""
+        self.error: BaseException | None = None
+        self.stop: Stop | None = None
+        self.stop_message = ""
+        self.paused_by = ""
+        """Who has asked to submit nothing for now; empty for nobody."""
+
+    def branch(self, name: str, hold_for: float = 0.0) -> Branch:
+        """The switches of one of several accounts, `name` its provider's."""
+        found = Branch(self, name, self._clock, self._dice, hold_for)
+        self._branches.append(found)
+        return found
+
+    def told(self, reason: Stop, message: str) -> None:
+        """A branch has stopped: say so."""
+        self._on_stop(reason, message)
+
+    def verdict(self) -> tuple[Stop | None, str]:
+        """Why the run stopped early, None where it did not: the strongest reason of the run and its accounts."""
+        found = [(self.stop, self.stop_message), *((b.own, b.own_message) for b in self._branches)]
+        given = [(stop, message) for stop, message in found if stop is not None]
+        return min(given, key=lambda each: each[0] not in AT_ONCE, default=(None, ""))
+
+    def signal(self) -> Signal:
+        """A signal of its own for one part of the run; `wake_all` reaches it too."""
+        signal = Signal()
+        self._signals.append(signal)
+        return signal
+
+    def wake_all(self) -> None:
+        """Something has changed that concerns every part: a stop, the passing of time."""
+        for signal in self._signals:
+            signal.notify()
+
+    # --- Stopping ----------------------------------------------------------------------------------------
+
+    def halt(self, reason: Stop, message: str) -> None:
+        """Stop submitting; for a reason in `AT_ONCE` stop everything. The first reason stays, unless a stronger one
+        (`AT_ONCE`) comes."""
+        if self.stop is None or (reason in AT_ONCE and self.stop not in AT_ONCE):
+            self.stop, self.stop_message = reason, message
+            self._on_stop(reason, message)
+        if reason in AT_ONCE:
+            self.ended = True
+        self.wake_all()
+
+    @property
+    def submitting(self) -> bool:
+        """Whether new submissions may be made."""
+        return self.stop is None
+
+    def pause(self, who: str) -> None:
+        """Submit nothing until `go_on`, by a person's word; what is in flight is followed. Lasts as long as the run."""
+        self.paused_by = who
+        self.wake_all()
+
+    def go_on(self) -> None:
+        """Submit again."""
+        self.paused_by = ""
+        self.wake_all()
+
+    def bug(self, error: BaseException) -> None:
+        """Something raised that should not have: end the run; `error` is raised when POSTs on the wire are done.
+
+        A ledger that turns out to be damaged is no bug. What was sent before it did is not lost, and the next run will
+        refuse it at its start.
+        """
+        if isinstance(error, LedgerUnusable):
+            self.halt(Stop.LEDGER, str(error))
+        elif self.error is None:
+            self.error = error
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End the run now, for the reason that it stopped submitting for."""
+        self.ended = True
+        self.wake_all()
+
+
+class Branch(_Account):
+    """The switches of one account in a run of several: what its answers do holds or stops nobody else."""
+
+    def __init__(self, run: Control, name: str, clock: Clock, dice: Dice, hold_for: float) -> None:
+        super().__init__(clock, dice, hold_for)
+        self._run = run
+        self._name = name
+        self.own: Stop | None = None
+        self.own_message = ""
+
+    @property
+    def ended(self) -> bool:
+        """See `Control.ended`; also where this account can't be called any more."""
+        return self._run.ended or self.own in AT_ONCE
+
+    @property
+    def stop(self) -> Stop | None:
+        return self._run.stop or self.own
+
+    @property
+    def submitting(self) -> bool:
+        """See `Control.submitting`."""
+        return self.own is None and self._run.submitting
+
+    @property
+    def paused_by(self) -> str:
+        return self._run.paused_by
+
+    def halt(self, reason: Stop, message: str) -> None:
+        """See `Control.halt`; a reason of `OF_ONE_ACCOUNT` concerns this one only."""
+        if reason not in OF_ONE_ACCOUNT:
+            self._run.halt(reason, message)
+            return
+        if self.own is None or (reason in AT_ONCE and self.own not in AT_ONCE):
+            self.own, self.own_message = reason, f"{self._name}: {message}"
+            self._run.told(reason, self.own_message)
+        self._run.wake_all()
+
+    def bug(self, error: BaseException) -> None:
+        """See `Control.bug`."""
+        self._run.bug(error)
+
+    def give_up(self) -> None:
+        """See `Control.give_up`."""
+        self._run.give_up()
+
+    def signal(self) -> Signal:
+        """See `Control.signal`."""
+        return self._run.signal()
+
+
+Switches = Control | Branch
+"""What the parts of one account are handed: the run's own switches where it has one account."""
+
+
+class Total:
+    """Tasks in flight at all accounts of a run together."""
+
+    def __init__(self, limit: int, on_free: Callable[[], None]) -> None:
         self.limit = limit
-        self.used = used
+        self.on_free = on_free
+        self._parts: list[Slots] = []
+
+    def join(self, slots: Slots) -> None:
+        self._parts.append(slots)
+
+    @property
+    def used(self) -> int:
+        """Without those of accounts that can't be called any more: nobody follows their tasks in this run."""
+        return sum(part.used for part in self._parts if not part.ended())
 
     @property
     def free(self) -> bool:
         return self.used < self.limit
+
+
+class Slots:
+    """How many tasks may be in flight: POSTs and running tasks together. The limit may be moved while in use."""
+
+    def __init__(
+        self, limit: int, used: int = 0, total: Total | None = None, ended: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Args:
+        limit: of this account.
+        used: in flight now.
+        total: of all accounts of the run, where there are several.
+        ended: whether the account can't be called any more.
+        """
+        self.limit = limit
+        self.used = used
+        self.ended = ended
+        self._total = total
+        if total is not None:
+            total.join(self)
+
+    @property
+    def free(self) -> bool:
+        return self.used < self.limit and (self._total is None or self._total.free)
+
+    @property
+    def all_used(self) -> int:
+        """In flight in the whole run."""
+        return self.used if self._total is None else self._total.used
 
     def take(self) -> None:
         self.used += 1
 
     def give_back(self) -> None:
         self.used -= 1
+        if self._total is not None:
+            self._total.on_free()
+
+
+class Allowance:
+    """How many submissions the run may still make (`--limit`), None for any number."""
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+
+    def take(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+
+    def give_back(self) -> None:
+        if self.left is not None:
+            self.left += 1

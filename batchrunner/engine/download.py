@@ -175,7 +175,8 @@ class Downloader:
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
         folder = self._work.folder(job)
         part, then = part_path(folder / wanted.name()), partial(land, wanted)
-        name, found = await self._deps.fetcher.fetch(wanted.url, part, root=folder, kind=wanted.kind, then=then)
+        fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
+        name, found = await fetcher.fetch(wanted.url, part, root=folder, kind=wanted.kind, then=then)
         if found[0].path != name:
             output, wish = str(folder / found[0].path), str(folder / name)
             self._deps.observe("output_renamed", job, output=output, wanted=wish)

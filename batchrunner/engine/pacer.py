@@ -56,6 +56,7 @@ class Pacer:
         slots: Slots,
         known: Learned = Learned(),  # noqa: B008  frozen
         sent: Sequence[float] = (),
+        shared: Gcra | None = None,
     ) -> None:
         """
         Args:
@@ -64,9 +65,11 @@ class Pacer:
             slots: what is in flight; their limit is moved here.
             known: what other nights have found.
             sent: monotonic times of the last run's submissions, oldest first: a restart adds no burst.
+            shared: the run's own rate, where it has several accounts.
         """
         self._deps = deps
         self._slots = slots
+        self._shared = shared
         self._known = known
         self._saved = self._told = known
         self._bound = (settings.submits_per_minute / 60.0, settings.in_flight)
@@ -98,7 +101,8 @@ class Pacer:
 
     def delay(self, now: float) -> float:
         """Seconds until a POST may be sent, as far as the rate goes."""
-        return self._posts.delay(now)
+        own = self._posts.delay(now)
+        return own if self._shared is None else max(own, self._shared.delay(now))
 
     @property
     def submits(self) -> float:
@@ -113,6 +117,8 @@ class Pacer:
         """A POST is let go; its slot is taken already."""
         used = self._posts.idle(now) < self._posts.interval
         receipt = self._posts.take(now)
+        if self._shared is not None:
+            self._shared.take(now)
         return Place(Ticket(now, self._slots.used, used), receipt, self._posts.per_minute)
 
     def give_back(self, place: Place) -> None:

@@ -17,7 +17,7 @@ from ..core.pacing import backoff
 from ..core.polling import Latencies, interval
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Schedule
-from .control import Control, Slots, Stop
+from .control import Slots, Stop, Switches
 from .pacer import Pacer
 from .ports import Deps, Settings
 
@@ -65,7 +65,7 @@ class Poller:
     def __init__(
         self,
         deps: Deps,
-        control: Control,
+        control: Switches,
         slots: Slots,
         settings: Settings,
         latencies: Latencies,
@@ -96,8 +96,8 @@ class Poller:
 
     @property
     def idle(self) -> bool:
-        """Whether no task is running."""
-        return not self._heap and not self._asking
+        """Whether no task is running, or none can be asked after any more."""
+        return (not self._heap or self._control.ended) and not self._asking
 
     def watch(self, job: Job) -> None:
         """Watch a task that was just accepted."""
@@ -135,7 +135,7 @@ class Poller:
 
     def _step(self) -> float:
         """Send every poll that is due; seconds until the next one may be."""
-        while self._heap:
+        while self._heap and not self._control.ended:
             if len(self._asking) >= self._settings.max_polls:
                 return math.inf
             now = self._deps.clock.monotonic()

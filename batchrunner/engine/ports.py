@@ -188,6 +188,10 @@ class Deps(Books):
     moved: Callable[[Job], None] | None = None
     """Is told of a job that another writer of the ledger has moved on: it is nobody's here any more. None where there
     is no other writer, so that it would be a bug."""
+    provider_of: Callable[[str], Provider | None] | None = None
+    """Model name to the account that has its tasks, where the run has that; None where all are `provider`'s."""
+    fetchers: Mapping[str, Fetcher] = field(default_factory=dict)
+    """Provider name to what fetches its outputs, where that is not `fetcher`."""
     simulated: bool = False
     """Whether the provider is the built-in simulator: sidecars say so."""
 

@@ -13,17 +13,16 @@ from ..core.adaptive import Learned
 from ..core.eta import Eta, by_latency, by_throughput
 from ..core.events import Event
 from ..core.job import IN_FLIGHT, Job, State
+from ..core.pacing import Gcra
 from ..core.polling import Latencies
 from ..core.words import Cancel, Word
 from ..ledger.errors import WriteFailed
 from ..ledger.store import Schedule
-from .control import Control, Slots, Stop
+from .account import Account, Common, Share, together
+from .control import Allowance, Control, Stop, Total
 from .download import Downloader
 from .feed import Feed
-from .pacer import Pacer
-from .poll import Poller
 from .ports import Books, Deps, Settings, Work
-from .submit import Submitter
 from .words import Done, speak
 
 TOGETHER = 200
@@ -57,43 +56,49 @@ class Runner:
         feed: Feed | None = None,
         *,
         chained: bool = False,
+        shares: Sequence[Share] = (),
     ) -> None:
+        """Args that say little by their names:
+        deps: the first account's, and what all accounts have in common.
+        known, sent: of the one account.
+        shares: the accounts, where there are several; `known` is then each one's own.
+        """
         self.control = control
         self._deps = deps
         self._settings = settings
-        self._slots = Slots(settings.in_flight)
-        self._pacer = Pacer(deps, settings, self._slots, known, sent)
         self._wake = control.signal()
         self._downloads = Downloader(deps, control, settings, work, self._follow, self._downloaded)
-        self._poller = Poller(
-            deps,
-            control,
-            self._slots,
-            settings,
-            latencies,
-            on_completed=self._completed,
-            on_ended=self._task_ended,
-            on_idle=self._wake.notify,
-            pacer=self._pacer,
+        shares = shares or [Share(deps, known)]
+        several = len(shares) > 1
+        common = Common(
+            Total(settings.in_flight, self._free) if several else None,
+            Gcra(settings.submits_per_minute) if several else None,
+            Allowance(settings.max_submissions),
+            tuple(sent),
         )
-        self._submitter = Submitter(
-            deps,
-            control,
-            self._slots,
-            settings,
-            work,
-            on_running=self._poller.watch,
-            backlog=lambda: self._downloads.backlog,
-            on_idle=self._wake.notify,
-            pacer=self._pacer,
-            latencies=latencies,
-        )
+        self._accounts = [
+            Account(
+                share,
+                control.branch(share.deps.provider.name, share.hold) if several else control,
+                settings,
+                work,
+                latencies,
+                common,
+                on_completed=self._completed,
+                on_ended=self._task_ended,
+                on_idle=self._wake.notify,
+                backlog=lambda: self._downloads.backlog,
+            )
+            for share in shares
+        ]
+        self._total, self._rate = common.total, common.rate
         self._work = work
         self._latencies = latencies
         self._feed = feed
         self._recorded = asyncio.Event()
-        self._submitter.whole = feed is None
-        self._submitter.chained = chained
+        for account in self._accounts:
+            account.submitter.whole = feed is None
+            account.submitter.chained = chained
         if feed is None:
             self._recorded.set()
         self._finished: deque[float] = deque()
@@ -105,13 +110,14 @@ class Runner:
         Raises:
             Whatever a bug raised, after every POST on the wire was answered and recorded.
         """
-        tasks = [self._guard(self._poller.run(), "poller")]  # it asks for the first while the others are taken up
-        submitting: asyncio.Task[None] | None = None
+        # They ask for the first while the others are taken up.
+        tasks = [self._guard(account.poller.run(), f"poller {account.name}") for account in self._accounts]
+        submitting: list[asyncio.Task[None]] = []
         try:
             await self._take_up()
-            submitting = self._guard(self._submitter.run(), "submitter")
+            submitting = [self._guard(a.submitter.run(), f"submitter {a.name}") for a in self._accounts]
             tasks += [
-                submitting,
+                *submitting,
                 self._guard(self._heartbeat(), "heartbeat"),
                 *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
                 *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
@@ -119,22 +125,20 @@ class Runner:
             while not self.control.ended and not self._idle:
                 await self._wake.wait()
         finally:
-            if submitting is not None:
-                submitting.cancel()
+            for task in submitting:
+                task.cancel()
             await self._shut_down(tasks)
         if self.control.error is not None:
             raise self.control.error
-        left_behind = self._poller.left_behind + self._downloads.left_behind
-        return Outcome(self.control.stop, self.control.stop_message, left_behind)
+        left_behind = sum(account.poller.left_behind for account in self._accounts) + self._downloads.left_behind
+        return Outcome(*self.control.verdict(), left_behind)
 
     @property
     def _idle(self) -> bool:
         recorded = self._feed is None or self._feed.over
         return (
             recorded
-            and self._submitter.idle
-            and not self._submitter.posts
-            and self._poller.idle
+            and all(account.idle for account in self._accounts)
             and not self._downloads.backlog
             and not self._words
         )
@@ -146,9 +150,8 @@ class Runner:
         finished, seconds = self._lately()
         return {
             "states": states,
-            "in_flight": self._slots.used,
-            **self._pacer.progress(),
-            "hold": round(self.control.hold(), 1),
+            "in_flight": self._used,
+            **self._limits(),
             "per_minute": round(60.0 * finished / seconds, 1) if finished > 1 else 0.0,
             "eta_seconds": None if eta is None else round(eta.seconds),
             "eta_range": None if eta is None else [round(eta.low), round(eta.high)],
@@ -156,22 +159,41 @@ class Runner:
             "paused_by": self.control.paused_by or None,
         }
 
+    @property
+    def _used(self) -> int:
+        """Tasks in flight."""
+        return self._accounts[0].slots.all_used
+
+    def _limits(self) -> dict[str, Any]:
+        """The limits that hold now; of several accounts also each one's."""
+        every = {account.name: account.progress() for account in self._accounts}
+        if len(every) == 1:
+            return self._accounts[0].progress()
+        return {**together(list(every.values())), "providers": every}
+
     def _eta(self) -> Eta | None:
         """How long what this run will do takes; None where nobody can tell yet."""
-        states, pacer = self._deps.tally.states, self._pacer
+        states = self._deps.tally.states
         going = self.control.submitting and not self.control.paused_by
         pending = states.get(State.PENDING, 0) if going else 0
         sent = sum(states.get(s, 0) for s in (*IN_FLIGHT, State.DOWNLOADING))
         eta = by_throughput(pending + sent, *self._lately())
         if eta is None and (known := self._latencies.every()) is not None:
-            eta = by_latency(pending, sent, self._slots.limit, pacer.submits, known)
-        return eta if eta is None or not pending else eta.after(self.control.hold())
+            limit = sum(account.slots.limit for account in self._accounts)
+            submits = sum(account.pacer.submits for account in self._accounts)
+            eta = by_latency(pending, sent, limit, submits, known)
+        return eta if eta is None or not pending else eta.after(min(a.control.hold() for a in self._accounts))
 
     # --- A person's word during the run ------------------------------------------------------------------
 
     def limit(self, submits_per_minute: float | None, in_flight: int | None) -> None:
         """Other upper bounds for the rest of the run, None for the one that holds."""
-        self._pacer.rebound(submits_per_minute, in_flight)
+        for account in self._accounts:
+            account.pacer.rebound(submits_per_minute, in_flight)
+        if self._total is not None and in_flight is not None:
+            self._total.limit = in_flight
+        if self._rate is not None and submits_per_minute is not None:
+            self._rate.per_minute = submits_per_minute
         self.control.wake_all()
 
     async def speak(self, word: Word, who: str) -> Done:
@@ -184,7 +206,8 @@ class Runner:
             return await self._speak(word, who)
         finally:
             self._words -= 1
-            self._submitter.withdrawn()  # a promotion of what was rejected, too
+            for account in self._accounts:
+                account.submitter.withdrawn()  # a promotion of what was rejected, too
             self._wake.notify()
 
     async def _withdraw(self, word: Cancel, who: str) -> Done:
@@ -216,8 +239,14 @@ class Runner:
     def _follow(self, job: Job) -> None:
         """Poll a job that this run did not send, now: another run's or a person's task, or a fresh URL for a dead one.
         It takes a slot, for the poll budget's sake."""
-        self._slots.take()
-        self._poller.resume(job, Schedule(job.id, 0.0, 0))
+        account = self._of(job)
+        if account is not None:
+            account.slots.take()
+            account.poller.resume(job, Schedule(job.id, 0.0, 0))
+
+    def _of(self, job: Job) -> Account | None:
+        """The account that has a job's task; None where this run does not work with it."""
+        return next((account for account in self._accounts if account.name == job.provider), None)
 
     def _lately(self) -> tuple[int, float]:
         """How many jobs finished within how many seconds, lately."""
@@ -233,35 +262,50 @@ class Runner:
         for job, _ in await self._deps.ledger.in_state(self._work.ids, State.DOWNLOADING):
             self._downloads.add(job)
         for number, (job, schedule) in enumerate(running, 1):
-            self._slots.take()
-            self._poller.resume(job, schedule)
+            account = self._of(job)
+            if account is not None:
+                account.slots.take()
+                account.poller.resume(job, schedule)
             if number % TOGETHER == 0:
                 await self._deps.clock.sleep(0.0)
 
     async def _record(self, feed: Feed) -> None:
         """Record the rest of the manifest beside everything else."""
         try:
-            await feed.run(self._submitter.more)
+            await feed.run(self._more)
         except WriteFailed as failed:
             self.control.halt(Stop.LEDGER, str(failed))
         finally:
             self._recorded.set()
-            self._submitter.whole = True
-        self._submitter.more()
+            for account in self._accounts:
+                account.submitter.whole = True
+        self._more()
         self._wake.notify()
 
     def _completed(self, job: Job) -> None:
         self._downloads.add(job)
 
+    def _more(self) -> None:
+        """More jobs were recorded."""
+        for account in self._accounts:
+            account.submitter.more()
+
     def _downloaded(self) -> None:
-        self._submitter.stored()
+        for account in self._accounts:
+            account.submitter.stored()
         if not self._downloads.backlog:
             self._wake.notify()
         if self.control.submitting:
-            self._submitter.wake.notify()  # it may have waited for the backlog
+            self._free()  # they may have waited for the backlog
+
+    def _free(self) -> None:
+        """A place that all accounts share may have come free."""
+        for account in self._accounts:
+            account.submitter.wake.notify()
 
     def _task_ended(self) -> None:
-        self._submitter.requeued()
+        for account in self._accounts:
+            account.submitter.requeued()
 
     def finished(self) -> None:
         """A job has ended; feeds the ETA."""
@@ -289,8 +333,8 @@ class Runner:
             self._deps.observe("progress", **self.progress(), credits=await self._deps.ledger.money(self._work.ids))
             if since >= self._settings.batch_sync:
                 since = 0.0
-                self._poller.flush()
-                self._pacer.flush()
+                for account in self._accounts:
+                    account.flush()
 
     def _check_grace(self) -> None:
         """What is still in flight long after the deadline is left to the next run: its ids are durable."""
@@ -301,20 +345,20 @@ class Runner:
             and self._deps.clock.monotonic() >= deadline + self._settings.grace
         ):
             self.control.halt(Stop.DEADLINE, "the time is up, and the grace after it")
-            self._deps.observe("grace_over", tasks=self._slots.used, downloads=self._downloads.backlog)
+            self._deps.observe("grace_over", tasks=self._used, downloads=self._downloads.backlog)
             self.control.give_up()
 
     async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
         """First let every POST on the wire be answered and recorded, then stop the rest."""
         self.control.give_up()
-        drain = asyncio.ensure_future(self._submitter.drain())
+        drain = asyncio.gather(*(account.submitter.drain() for account in self._accounts))
         while not drain.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.shield(drain)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await self._submitter.close()
-        await self._poller.close()
-        self._poller.flush()
-        self._pacer.flush()
+        for account in self._accounts:
+            await account.submitter.close()
+            await account.poller.close()
+            account.flush()

@@ -16,7 +16,7 @@ from ..core.deadline import SURE, in_time
 from ..core.job import Job, Problem
 from ..core.polling import Latencies
 from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, NotYet, WriteFailed
-from .control import Control, Slots, Stop
+from .control import Allowance, Slots, Stop, Switches
 from .files import free_bytes, unwritable
 from .pacer import Pacer, Place
 from .ports import Deps, Settings, Work
@@ -42,7 +42,7 @@ class Submitter:
     def __init__(
         self,
         deps: Deps,
-        control: Control,
+        control: Switches,
         slots: Slots,
         settings: Settings,
         work: Work,
@@ -51,7 +51,13 @@ class Submitter:
         on_idle: Callable[[], None],
         pacer: Pacer,
         latencies: Latencies,
+        allowance: Allowance | None = None,
+        provider: str | None = None,
     ) -> None:
+        """Args that say little by their names:
+        allowance: shared with the other accounts of the run; None for one of its own.
+        provider: whose jobs to send; None where the run has but one.
+        """
         self._deps = deps
         self._control = control
         self._slots = slots
@@ -66,7 +72,8 @@ class Submitter:
         self._latencies = latencies
         self._late: set[tuple[str, int | None]] = set()
         """Kinds of tasks (model, length) that would not be done by the deadline."""
-        self._left = settings.max_submissions
+        self._allowance = allowance or Allowance(settings.max_submissions)
+        self._provider = provider
         self._page: deque[Job] = deque()
         self._exhausted_until = 0.0
         self._stale = False
@@ -183,7 +190,12 @@ class Submitter:
         withdrawals = self._withdrawals
         if batches:
             found, next_at = await self._deps.ledger.pending(
-                batches, self._work.selection, PAGE + len(busy), wall, without=tuple(self._late)
+                batches,
+                self._work.selection,
+                PAGE + len(busy),
+                wall,
+                without=tuple(self._late),
+                provider=self._provider,
             )
             if withdrawals != self._withdrawals:
                 return 0.0  # what was read may have been withdrawn since
@@ -211,10 +223,10 @@ class Submitter:
 
     def _nothing_is_due(self) -> None:
         """And nothing will be by itself: stop, where that is why."""
-        last = not self.chained or not (self._slots.used or self._backlog())  # else more may become due
+        last = not self.chained or not (self._slots.all_used or self._backlog())  # else more may become due
         if self._late and self.whole and not self._busy and last:
             self._too_late()
-        if self._broke and not self._slots.used:
+        if self._broke and not self._slots.all_used:
             self._control.halt(Stop.BUDGET, next(iter(self._broke.values())))
 
     def _check_deadline(self) -> None:
@@ -244,7 +256,7 @@ class Submitter:
 
     def _obstacle(self) -> float:
         """Seconds until the next POST may be sent: 0 for now, infinite until something changes."""
-        if self._left == 0:
+        if self._allowance.left == 0:
             if not self._posts:
                 self._control.halt(Stop.LIMIT, f"--limit {self._settings.max_submissions} reached")
             return math.inf
@@ -256,7 +268,7 @@ class Submitter:
             return math.inf
         disk = self._disk()
         if disk:
-            if not self._slots.used and not self._backlog():
+            if not self._slots.all_used and not self._backlog():
                 self._control.halt(Stop.DISK, disk)
             return DISK_CHECK_EVERY
         now = self._deps.clock.monotonic()
@@ -300,8 +312,7 @@ class Submitter:
         self._busy.add(job.id)
         self._slots.take()
         place = self._pacer.take(self._deps.clock.monotonic())
-        if self._left is not None:
-            self._left -= 1
+        self._allowance.take()
         task = asyncio.get_running_loop().create_task(self._submit(job, place), name=f"submit {job.key}")
         self._posts.add(task)
         task.add_done_callback(lambda t: self._sent(t, job))
@@ -350,8 +361,7 @@ class Submitter:
         """Nothing left this machine: give back what the submission held, its place in the rate too."""
         self._slots.give_back()
         self._pacer.give_back(place)
-        if self._left is not None:
-            self._left += 1
+        self._allowance.give_back()
         self._look_again()
 
     def _look_again(self) -> None:
@@ -397,8 +407,7 @@ class Submitter:
                 until = self._deps.clock.wall() + wait
                 self._deps.ledger.save_hold(claimed.provider, until)
                 self._deps.observe("hold", seconds=round(wait, 3))
-                if self._left is not None:
-                    self._left += 1
+                self._allowance.give_back()
                 await self._settle(claimed, replace(answer, retry_at=until))
             case e.Refused(reason=reason, problem=problem):
                 self._control.heard()

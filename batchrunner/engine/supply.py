@@ -17,11 +17,12 @@ from ..core import events as e
 from ..core.chain import Need, needs, replaced
 from ..core.job import Job, Problem
 from ..core.media import LAST_FRAME
-from ..core.pacing import backoff
+from ..core.pacing import backoff, clamp_retry_after
 from ..ledger.errors import WriteFailed
 from ..ledger.needs import Parent
+from ..providers.base import Provider
 from ..providers.fetch import FetchError, Transient
-from .control import Control, Stop
+from .control import Stop, Switches
 from .ports import Deps, NotOffered, Settings
 
 LATELY = 1800.0
@@ -60,7 +61,7 @@ class Supplies:
     def __init__(
         self,
         deps: Deps,
-        control: Control,
+        control: Switches,
         settings: Settings,
         on_done: Callable[[Job, dict[str, Any] | None], None],
     ) -> None:
@@ -126,7 +127,7 @@ class Supplies:
 class Supply:
     """Finds the URLs for chained jobs; those of one parent are looked for once at a time."""
 
-    def __init__(self, deps: Deps, control: Control, settings: Settings) -> None:
+    def __init__(self, deps: Deps, control: Switches, settings: Settings) -> None:
         self._deps = deps
         self._control = control
         self._settings = settings
@@ -182,12 +183,17 @@ class Supply:
 
     async def _renewed(self, parent: Parent, number: int) -> str | Problem:
         """What the service says of the parent's task now. A network that is away is waited for, as polls are."""
+        of = self._deps.provider_of
+        provider = self._deps.provider if of is None else of(parent.model)
+        if provider is None:
+            return Problem("its URL has expired, and the run has no account with the service that made it")
         clock, since, failures = self._deps.clock, self._deps.clock.monotonic(), 0
         while True:
-            await clock.sleep(self._control.hold())
-            answer = await self._deps.provider.poll(parent.task_id, parent.model)
+            while (held := self._control.hold()) > 0.0:
+                await clock.sleep(held)
+            answer = await provider.poll(parent.task_id, parent.model)
             self._deps.crash("supply.polled")
-            found = await self._heed(answer, parent, number)
+            found = await self._heed(answer, parent, number, provider)
             if not isinstance(found, Away):
                 return found
             failures += 1
@@ -195,7 +201,11 @@ class Supply:
                 return Problem(f"its URL could not be renewed: {found.problem.message}")
             await clock.sleep(backoff(failures, self._deps.dice(), self._settings.retry_delay))
 
-    async def _heed(self, answer: e.PollAnswer, parent: Parent, number: int) -> str | Problem | Away:
+    async def _heed(
+        self, answer: e.PollAnswer, parent: Parent, number: int, provider: Provider
+    ) -> str | Problem | Away:
+        if provider is not self._deps.provider:
+            return await self._heed_other(answer, parent, number, provider)
         if isinstance(answer, e.PollFailed) and answer.problem.http_status is None:
             self._control.silent(answer.problem.message)
         else:
@@ -214,6 +224,29 @@ class Supply:
                 return problem
             case e.PollFailed(problem=problem):
                 return Away(problem)
+            case e.Missing():
+                return Problem("its URL has expired, and the service does not know its task any more")
+            case e.StillRunning() | e.TaskFailed():
+                return Problem("its URL has expired, and the service says now that its task is not complete")
+            case _:
+                assert_never(answer)
+
+    async def _heed_other(
+        self, answer: e.PollAnswer, parent: Parent, number: int, provider: Provider
+    ) -> str | Problem | Away:
+        """The answer of another account of the run, which has switches of its own: it holds and stops nobody here."""
+        match answer:
+            case e.Completed():
+                return await self._alive(answer, parent, number)
+            case e.Throttled(retry_after=retry_after, problem=problem):
+                wait = clamp_retry_after(retry_after, backoff(1, self._deps.dice()))
+                self._deps.ledger.save_hold(provider.name, self._deps.clock.wall() + wait)
+                await self._deps.clock.sleep(wait)
+                return Away(problem)
+            case e.PollFailed(problem=problem):
+                return Away(problem)
+            case e.Refused(problem=problem):
+                return problem
             case e.Missing():
                 return Problem("its URL has expired, and the service does not know its task any more")
             case e.StillRunning() | e.TaskFailed():

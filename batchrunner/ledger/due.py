@@ -63,6 +63,7 @@ def pending(
     limit: int,
     now: float,
     without: Sequence[tuple[str, int | None]],
+    provider: str | None,
     connection: Connection,
 ) -> tuple[list[Row], float | None]:
     if not batches:
@@ -70,6 +71,8 @@ def pending(
     condition, values = where(selection)
     condition += " AND NOT (model = ? AND coalesce(seconds, -1) = coalesce(?, -1))" * len(without)
     known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
+    if provider is not None:
+        condition, known = f"{condition} AND provider = ?", (*known, provider)
     due = f"batch_id IN ({marks(batches)}) AND state = 'pending' AND current = 1 AND {condition} AND NOT {UNMET}"
     rows = _rows(
         connection,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.chain import needs
+from .errors import LedgerUnusable
 from .sql import Connection
 
 UNMET = """EXISTS (SELECT 1 FROM need LEFT JOIN job parent ON parent.batch_id = job.batch_id
@@ -84,8 +85,14 @@ def parent(connection: Connection, batch_id: int, key: str, fingerprint: str, nu
 
 
 def hold(connection: Connection, job_id: int, key: str, problem: str) -> None:
-    """Note why what a job needs can't be had: it is not due any more."""
-    connection.execute("UPDATE need SET problem = ? WHERE job_id = ? AND parent = ?", (problem, job_id, key))
+    """Note why what a job needs can't be had: it is not due any more.
+
+    Raises:
+        LedgerUnusable: the ledger does not know that the job needs it, and would say for ever that it is due.
+    """
+    sql = "UPDATE need SET problem = ? WHERE job_id = ? AND parent = ?"
+    if not connection.execute(sql, (problem, job_id, key)).rowcount:
+        raise LedgerUnusable(f"what job {job_id} needs is damaged in the ledger; restore a copy")
 
 
 def forget(connection: Connection, batches: Sequence[int]) -> None:

@@ -209,11 +209,12 @@ class Ledger:
         limit: int,
         now: float,
         without: Sequence[tuple[str, int | None]] = (),
+        provider: str | None = None,
     ) -> tuple[list[Job], float | None]:
         """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
         may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
-        since, and counts as over. `without`: kinds (model, length) to pass over."""
-        ask = partial(due.pending, tuple(batches), selection, limit, now, without)
+        since, and counts as over. `without`: kinds (model, length) to pass over; `provider`: whose, None for any."""
+        ask = partial(due.pending, tuple(batches), selection, limit, now, without, provider)
         rows, next_at = await self._writer.read(ask)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):

@@ -51,6 +51,7 @@ class Checker:
         self.shot_is_valid = gate(part).is_valid
         self.explainer = Explainer(part)
         self.used: set[str] = set()
+        self.models: set[str] = set()
         self.names = Names()
         self.jobs = 0
         self._repeated = 0
@@ -271,6 +272,7 @@ class Checker:
                 self._no_model(shot, matrix, point, request.get("model"))
             self._fields_only(shot)
             return None, request
+        self.models.add(rules.model.name)
         if notes.problems or notes.refused or not rules.clean(request):
             self._explain(shot, matrix, point, rules, request, notes)
         if rules.credits(request) is None and rules.valid(request):

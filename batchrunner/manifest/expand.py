@@ -65,7 +65,7 @@ class Expansion:
         rules, request, _ = request_of(self.settings, merge(self.settings, node), target.point, target.take)
         if rules is None:
             raise LookupError(f"no model for shot {target.shot}: load checks this")
-        return self.settings.provider, rules.model.name, dict(request)
+        return rules.model.provider, rules.model.name, dict(request)
 
     def _jobs(self, shot: Shot, point: Mapping[str, Any]) -> Iterator[JobSpec]:
         settings = self.settings
@@ -75,13 +75,13 @@ class Expansion:
                 if found is None:
                     raise LookupError(f"no model for shot {shot.id}: load checks this")
                 rules = found
-                model = rules.model.name
+                model, provider = rules.model.name, rules.model.provider
                 price = rules.credits(request)
                 seconds = rules.seconds(request)
                 asked = request
                 if not shot.simple and next(stand_ins(request), None) is not None:
                     asked = self.chains.linked(request, point, take, self.made)
-                mark = fingerprint(settings.provider, model, asked)
+                mark = fingerprint(provider, model, asked)
             key = job_key(shot.id, point, take)
             yield JobSpec(
                 key,
@@ -90,7 +90,7 @@ class Expansion:
                 take,
                 dict(point),
                 tags,
-                settings.provider,
+                provider,
                 model,
                 dict(asked),
                 price,

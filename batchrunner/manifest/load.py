@@ -123,11 +123,13 @@ class _Loader:
             report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
         report.check()
         expansion.count = checker.jobs
+        used = frozenset(settings.rules[name].model.provider for name in checker.models)
         return Manifest(
             profile=self.profile,
             **self._bounds(root, settings),
             output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
             jobs=expansion,
+            providers=used,
             notify=notify,
             warnings=report.warnings(),
             chained=checker.links.any,
@@ -230,7 +232,8 @@ class _Loader:
 
     def _rules(self, root: Node, provider: str) -> dict[str, ModelRules]:
         node = _section(root, "prices")
-        known = {n: m for n, m in self.models.items() if m.provider == provider}
+        only = {provider} if "provider" in root.value else {m.provider for m in self.models.values()}
+        known = {n: m for n, m in self.models.items() if m.provider in only}
         prices: dict[str, Price] = {}
         is_price = gate({"$ref": "#/$defs/price", "$defs": self.schema["$defs"]}).is_valid
         for name, data in node.value.items():

@@ -66,7 +66,7 @@ class Manifest:
         file: absolute path of the manifest.
         batch: the batch's name.
         profile: name of the profile that was applied, if any.
-        provider: default provider.
+        provider: the provider that all models must be of; the default where they may be of any.
         max_credits: `budget.max_credits`, None for no cap.
         submits_per_minute, in_flight: upper bounds.
         retry: new submissions allowed after failed, refunded tasks.
@@ -74,6 +74,7 @@ class Manifest:
         jobs: the jobs, in order.
         warnings: what the user should know; the run may go on.
         notify: who is told how a run ended.
+        providers: of the models that the jobs use.
         chained: whether a job needs another one's output.
     """
 
@@ -89,4 +90,5 @@ class Manifest:
     jobs: JobSource
     warnings: tuple[Finding, ...]
     notify: tuple[Sink, ...] = ()
+    providers: frozenset[str] = frozenset()
     chained: bool = False

@@ -83,7 +83,7 @@ class Promotion:
             "an approved request"
             for _, text in stand_ins(filled)
         ]
-        if winner.provider != self.provider:
+        if winner.provider not in {known.model.provider for known in self.settings.rules.values()}:
             found.append(f"it was made by {winner.provider}, and the manifest's provider is {self.provider}")
         if found:
             raise NotPromotable(found)
@@ -97,15 +97,15 @@ class Promotion:
             found.append(unsafe)
         if found:
             raise NotPromotable(found)
-        model = rules.model.name
+        model, provider = rules.model.name, rules.model.provider
         return JobSpec(
             key,
-            fingerprint(self.provider, model, request),
+            fingerprint(provider, model, request),
             winner.shot,
             winner.take,
             winner.matrix,
             winner.tags,
-            self.provider,
+            provider,
             model,
             request,
             rules.credits(judged),

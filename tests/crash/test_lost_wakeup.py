@@ -36,7 +36,13 @@ class Ledger:
         self.asked: asyncio.Queue[asyncio.Future[list[Job]]] = asyncio.Queue()
 
     async def pending(
-        self, batches: list[int], selection: Selection, limit: int, now: float, without: object = ()
+        self,
+        batches: list[int],
+        selection: Selection,
+        limit: int,
+        now: float,
+        without: object = (),
+        provider: str | None = None,
     ) -> tuple[list[Job], float | None]:
         answer: asyncio.Future[list[Job]] = asyncio.get_running_loop().create_future()
         self.asked.put_nowait(answer)

@@ -27,13 +27,12 @@ PATIENCE = 60.0
 SETTINGS = {
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
-    "max_connections": "60",
+    "max_connections": "100",
     "shared_buffers": "32MB",
     "min_wal_size": "8MB",
     "max_wal_size": "64MB",
     "autovacuum": "off",
-    "max_wal_senders": "0",
-    "wal_level": "minimal",
+    "wal_level": "replica",
     "jit": "off",
     "log_min_messages": "fatal",
 }
@@ -83,6 +82,7 @@ class Postgres:
 
     folder: Path
     port: int
+    settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -104,10 +104,10 @@ class Postgres:
         """Start, or start again: in the main thread, as the server ends with the thread that has started it."""
         programs = binaries()
         assert programs is not None
-        options = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        options = [word for name, value in {**SETTINGS, **self.settings}.items() for word in ("-c", f"{name}={value}")]
         command = [*_as_nobody_special(), str(programs / "postgres"), "-D", str(self.folder), "-p", str(self.port)]
         log = (self.folder.parent / "log").open("ab")
-        self.process = subprocess.Popen([*command, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = subprocess.Popen([*command, *options], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         subprocess.run([programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "1"], check=False)
         for _ in range(int(PATIENCE * 20)):
@@ -136,8 +136,13 @@ def _pause() -> None:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
-    """A server for the tests in the block. In memory where the system has a place for that: it has to sync."""
+def running(settings: dict[str, str] | None = None, *, standby: bool = False) -> Iterator[Postgres]:
+    """A server for the tests in the block. In memory where the system has a place for that: it has to sync.
+
+    Args:
+        settings: its own, besides `SETTINGS`.
+        standby: it never ends its recovery, as one that follows another server.
+    """
     programs = binaries()
     assert programs is not None
     memory = Path("/dev/shm")
@@ -161,7 +166,9 @@ def running() -> Iterator[Postgres]:
             env={**os.environ, "TZ": "UTC"},
         )
         (data / "pg_hba.conf").write_text(HBA)
-        server = Postgres(data, _free_port())
+        if standby:
+            (data / "standby.signal").touch()
+        server = Postgres(data, _free_port(), settings or {})
         server.start()
         try:
             yield server

@@ -81,7 +81,7 @@ def test_a_night_in_postgresql_that_is_killed_again_and_again(
         running.kill()
         look(server, line, double.account(name))
 
-    code = line.call("run", "night.yaml")
+    code = line.call("resume", "night")
 
     account = double.account(name)
     books = look(server, line, account, code)

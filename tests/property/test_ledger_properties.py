@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from batchrunner.core import events as e
 from batchrunner.core.job import (
@@ -33,10 +40,12 @@ from batchrunner.core.job import (
     Unconfirmed,
 )
 from batchrunner.core.lifecycle import TABLE, IllegalTransition, advance
+from batchrunner.ledger.address import Address
 from batchrunner.ledger.connection import open_reader
 from batchrunner.ledger.errors import BudgetExhausted, Conflict, DuplicateTask
 from batchrunner.ledger.rows import FACT_COLUMNS, fact_of, fact_values
 from batchrunner.ledger.store import Ledger
+from tests.postgres.server import Postgres
 from tests.support import FakeClock, batch, dump, jobs_of, spec
 
 T = TypeVar("T")
@@ -113,7 +122,7 @@ class Lives(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "l.db"
+        self.path = self.place()
         self.clock = FakeClock()
         self.ledger = self.do(Ledger.open(self.path, self.clock.wall))
         specs = [spec(name, credits=price) for name, price in PRICES.items()]
@@ -124,6 +133,9 @@ class Lives(RuleBasedStateMachine):
         reader = open_reader(self.path)
         assert reader is not None
         self.reader = reader
+
+    def place(self) -> Address:
+        return Path(self.folder.name) / "l.db"
 
     def do(self, awaitable: Awaitable[T]) -> T:
         async def wait() -> T:
@@ -257,7 +269,7 @@ class Lives(RuleBasedStateMachine):
             return
         open_attempts = (
             "SELECT max(n) FROM (SELECT count(*) AS n FROM attempt "
-            "WHERE money <> 'none' AND consent IS NULL GROUP BY job_id)"
+            "WHERE money <> 'none' AND consent IS NULL GROUP BY job_id) AS open"
         )
         assert (self.reader.execute(open_attempts).fetchone()[0] or 0) <= 1
         unsettled = (
@@ -293,3 +305,14 @@ Lives.TestCase.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLives = Lives.TestCase
+
+
+def test_lives_in_postgresql(postgres: Postgres) -> None:
+    """The same machine; fewer, as each is a hundred times as slow."""
+
+    class OnServer(Lives):
+        def place(self) -> Address:
+            return postgres.ledger()
+
+    few = settings(Lives.TestCase.settings, max_examples=4, stateful_step_count=20)
+    run_state_machine_as_test(OnServer, settings=few)

@@ -82,7 +82,44 @@ def judge(books: Books, world: World, outputs: Path, budget: int | None) -> list
         *_files(books, world, outputs),
         *_money(books, world, budget),
         *_history(books),
+        *_chains(books),
     ]
+
+
+def _chains(books: Books) -> list[str]:
+    """What needs another job's output was sent after that had succeeded, with its URL, as the ledger has it."""
+    wrong = []
+    for job in books.jobs:
+        parent = _parent(books, job)
+        for attempt in books.of[job["id"]]:
+            sent = attempt["request"]
+            if (sent is None) != (parent is None):
+                wrong.append(f"{job['key']}: what was sent is not recorded, or needlessly")
+            elif parent is not None and (
+                "$" in sent or parent["state"] != "succeeded" or parent["task_id"] not in sent
+            ):
+                wrong.append(f"{job['key']} was sent without what it needs, {parent['key']}: {sent}")
+    return wrong
+
+
+def _parent(books: Books, job: Row) -> Row | None:
+    """The job whose output one needs; None where it needs none."""
+    found = json.loads(job["request"]).get("first_frame_image")
+    if found is None:
+        return None
+    return next((j for j in books.jobs if j["key"] == found["$output"]["job"]), {"key": "?", "state": "?"})
+
+
+def judge_waiting(books: Books, world: World) -> list[str]:
+    """The end of a calm night: nothing waits but for what did not succeed, or for what the service has forgotten."""
+    wrong = []
+    for job in books.jobs:
+        parent = _parent(books, job)
+        if job["state"] != "pending" or parent is None or parent["state"] != "succeeded":
+            continue
+        if world.account.tasks[parent["task_id"]].fate != "vanish":
+            wrong.append(f"liveness: {job['key']} waits, and {parent['key']} has succeeded")
+    return wrong
 
 
 def _once(books: Books, world: World) -> list[str]:

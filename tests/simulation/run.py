@@ -35,6 +35,7 @@ import batchrunner.providers.fetch
 import batchrunner.providers.folders
 import batchrunner.providers.reapi
 from batchrunner import catalogue
+from batchrunner.core.chain import Need
 from batchrunner.core.job import Job, JobSpec, RetryBudget
 from batchrunner.core.keys import fingerprint, job_key
 from batchrunner.core.polling import PollPolicy
@@ -50,7 +51,7 @@ from batchrunner.night import Night, RunOptions, RunResult, Watcher
 from batchrunner.providers.base import Access, Provider, ProviderKind
 from batchrunner.providers.fetch import Fetcher
 from tests.simulation.loop import Died, Life, SimLoop, Stuck
-from tests.simulation.oracle import Books, judge, judge_end, judge_recorded, judge_times, judge_whole
+from tests.simulation.oracle import Books, judge, judge_end, judge_recorded, judge_times, judge_waiting, judge_whole
 from tests.simulation.world import BASE_URL, KEY, Hold, Post, Weather, World
 
 MODEL = "kling-3-0-turbo"
@@ -110,6 +111,8 @@ class Plan:
     """Probability that a run is `resume`, without the manifest."""
     limit: int | None = None
     until: float | None = None
+    chained: float = 0.0
+    """Probability that a job begins with the output of another one."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> Plan:
@@ -155,6 +158,11 @@ def _with_grace(plan: Plan, rng: random.Random) -> Plan:
     return plan if plan.until is None else replace(plan, settings=replace(plan.settings, grace=grace))
 
 
+def _chained(plan: Plan, rng: random.Random) -> Plan:
+    """In one of six seeds jobs need each other's outputs."""
+    return replace(plan, chained=rng.choice([0.3, 0.9])) if rng.random() < 1 / 6 else plan
+
+
 def _death(rng: random.Random) -> Death | None:
     kind = rng.random()
     if kind < 0.08:
@@ -192,9 +200,22 @@ class _Jobs:
         return iter(self._jobs)
 
 
-def _spec(shot: str, price: int) -> JobSpec:
+def _specs(prices: list[int], chained: float, rng: random.Random) -> list[JobSpec]:
+    """The batch's jobs; of those that are chained some stand before what they need."""
+    found: list[JobSpec] = []
+    for n, price in enumerate(prices):
+        parent = rng.choice(found) if found and rng.random() < chained else None
+        found.append(_spec(f"shot{n}", price, parent))
+    if chained and rng.random() < 0.5:
+        rng.shuffle(found)
+    return found
+
+
+def _spec(shot: str, price: int, parent: JobSpec | None = None) -> JobSpec:
     key = job_key(shot, {}, 1)
-    request = {"model": MODEL, "prompt": key, "duration": 5}
+    request: dict[str, Any] = {"model": MODEL, "prompt": key, "duration": 5}
+    if parent is not None:
+        request["first_frame_image"] = Need(parent.key, parent.fingerprint, "output_url").reference
     return JobSpec(
         key=key,
         fingerprint=fingerprint("reapi", MODEL, request),
@@ -392,11 +413,13 @@ class Simulation:
         self._seed = seed
         self._rng = random.Random(f"plan {seed}")
         drawn = plan or _in_parts(Plan.draw(self._rng), random.Random(f"parts {seed}"))
-        self._plan = plan or _with_grace(drawn, random.Random(f"grace {seed}"))
+        self._plan = plan or _chained(
+            _with_grace(drawn, random.Random(f"grace {seed}")), random.Random(f"chained {seed}")
+        )
         self._db = folder / "night.db"
         self._outputs = folder / "out"
         prices = [self._rng.choice([630, 630, 315, 1260]) for _ in range(self._plan.jobs)]
-        self._specs = [_spec(f"shot{n}", price) for n, price in enumerate(prices)]
+        self._specs = _specs(prices, self._plan.chained, random.Random(f"chain {seed}"))
         self.world = World(
             seed,
             prices={s.key: s.credits or 0 for s in self._specs},
@@ -446,6 +469,10 @@ class Simulation:
                 return
             assert result is not None
             if result.exit_code in {0, 1, 3} or (result.stop is not None and result.stop.value == "budget"):
+                return
+            if result.stop is not None and result.stop.value == "needs":
+                for text in judge_waiting(Books(self._db), self.world):
+                    self.world.violation(text)
                 return
             self.world.timeline.advance(30.0)
         self.world.violation(f"liveness: {MOST_CLEAN} clean runs and no end: {result}")
@@ -523,6 +550,7 @@ class Simulation:
             output_dir=self._outputs,
             jobs=_Jobs(self._specs),
             warnings=(),
+            chained=plan.chained > 0,
         )
 
     async def _main(

@@ -281,7 +281,12 @@ def _polls_believe_any_id(patch: Patch) -> None:
     patch.setattr(answers, "poll_answer", mutant)
 
 
+def _children_not_looked_for(patch: Patch) -> None:
+    patch.setattr(Submitter, "stored", lambda _: None)
+
+
 MUTANTS = (
+    _children_not_looked_for,
     _ambiguous_is_not_sent,
     _post_again_after_a_reset,
     _redirects_followed,

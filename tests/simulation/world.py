@@ -336,13 +336,15 @@ class World:
         if host in {CDN, CDN2}:
             if "authorization" in headers:
                 self.violation("the key was sent to the media host")
-            self._media(talk, host, path)
+            self._media(talk, host, path, look=headers.get("range") == "bytes=0-0")
             return
         if host != API or headers.get("authorization") != f"Bearer {KEY}":
             self.violation(f"a call to {host} without the key")
             return
         if method == "POST" and path == "/api/v1/videos/generations":
-            self._post(talk, json.loads(body), sha256(body).hexdigest())
+            request = json.loads(body)
+            same = {name: value for name, value in request.items() if name != "first_frame_image"}  # URLs are renewed
+            self._post(talk, request, sha256(json.dumps(same).encode()).hexdigest())
         elif method == "GET" and path.startswith("/api/v1/tasks/"):
             self._poll(talk, path.rpartition("/")[2])
         else:
@@ -598,7 +600,7 @@ class World:
 
     # --- GET media ---------------------------------------------------------------------------------------
 
-    def _media(self, talk: _Talk, host: str, path: str) -> None:
+    def _media(self, talk: _Talk, host: str, path: str, *, look: bool) -> None:
         self.account.downloads += 1
         name, _, query = path.partition("?")
         words = dict(pair.split("=") for pair in query.split("&"))
@@ -616,6 +618,9 @@ class World:
         if version <= task.dead or self.timeline.now > float(words["until"]):
             task.bad += 1
             talk.answer(self.rng.choice([403, 404, 410]), b"")
+            return
+        if look and what != "error503":  # whether it is there is asked, and no more of it
+            talk.answer(206, b"x")
             return
         self._answer_media(talk, task, int(number), what, path)
 

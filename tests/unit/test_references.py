@@ -18,7 +18,8 @@ from batchrunner.core.chain import DRAW, MARK, Link, Need, changed_parents, need
 from batchrunner.core.job import JobSpec
 from batchrunner.core.keys import fingerprint
 from batchrunner.ledger.connection import open_writer
-from batchrunner.ledger.needs import save
+from batchrunner.ledger.errors import LedgerUnusable
+from batchrunner.ledger.needs import hold, save
 from batchrunner.manifest import ManifestError, load
 
 HEAD = "version: 1\nbatch: b\nshots:\n"
@@ -360,6 +361,13 @@ def test_no_intent_before_the_parent_has_succeeded_nor_with_a_reference_in_it(db
 def test_what_a_job_needs_never_changes(db: sqlite3.Connection, sql: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="never changes"):
         db.execute(sql)
+
+
+def test_a_need_that_the_ledger_has_lost_ends_the_run_instead_of_turning_in_circles(db: sqlite3.Connection) -> None:
+    hold(db, 2, "p-1", "no live URL")
+    assert db.execute("SELECT problem FROM need").fetchone()[0] == "no live URL"
+    with pytest.raises(LedgerUnusable, match="what job 1 needs is damaged"):
+        hold(db, 1, "p-1", "no live URL")
 
 
 # --- Pure ------------------------------------------------------------------------------------------------

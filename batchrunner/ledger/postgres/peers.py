@@ -152,9 +152,9 @@ class Bounds:
 def bounds(connection: Connection, provider: str) -> Bounds | None:
     """The lowest of the batches that workers have work of; None where there is none."""
     row = connection.execute(
-        "SELECT min(submits_per_minute) / 60, min(in_flight) FROM batch WHERE provider = ? "
-        "AND id IN (SELECT batch_id FROM given) AND EXISTS (SELECT 1 FROM job WHERE job.batch_id = batch.id "
-        "AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')))",
+        "SELECT min(submits_per_minute) / 60, min(in_flight) FROM batch "
+        "WHERE id IN (SELECT batch_id FROM given) AND EXISTS (SELECT 1 FROM job WHERE job.batch_id = batch.id "
+        "AND job.provider = ? AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')))",
         (provider,),
     ).fetchone()
     return None if row[0] is None else Bounds(row[0], row[1])

@@ -158,6 +158,7 @@ class SharedLedger(Ledger):
         limit: int,
         now: float,
         without: Sequence[tuple[str, int | None]] = (),  # noqa: ARG002  they have no deadline
+        provider: str | None = None,  # noqa: ARG002  they have one
     ) -> tuple[list[Job], float | None]:
         """As `Ledger.pending`, of what was handed to this worker."""
         ids = list(self.mine)

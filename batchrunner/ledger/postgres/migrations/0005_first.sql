@@ -371,6 +371,8 @@ DECLARE
   last INT := length(pattern);
   c TEXT;
   inside TEXT;
+  before TEXT;
+  special CONSTANT TEXT := '[^[:alnum:][:space:]_]';
 BEGIN
   WHILE at <= last LOOP
     c := substr(pattern, at, 1);
@@ -379,24 +381,33 @@ BEGIN
     ELSIF c = '[' THEN
       at := at + 1;
       inside := '';
+      before := '';
       IF substr(pattern, at, 1) = '^' THEN inside := '^'; at := at + 1; END IF;
       -- A `]` that comes first stands for itself.
       IF substr(pattern, at, 1) = ']' THEN inside := inside || '\]'; at := at + 1; END IF;
       WHILE at <= last AND substr(pattern, at, 1) <> ']' LOOP
         c := substr(pattern, at, 1);
-        inside := inside || CASE WHEN c IN ('\', '[', '^') THEN '\' || c ELSE c END;
+        IF c = '-' AND before <> '' AND at < last AND substr(pattern, at + 1, 1) <> ']' THEN
+          at := at + 1;
+          c := substr(pattern, at, 1);
+          IF before COLLATE "C" <= c COLLATE "C" THEN
+            inside := inside || regexp_replace(before, special, '\\\&') || '-' || regexp_replace(c, special, '\\\&');
+          END IF;
+          before := '';
+        ELSE
+          inside := inside || regexp_replace(c, special, '\\\&');
+          before := c;
+        END IF;
         at := at + 1;
       END LOOP;
       IF at > last THEN RETURN FALSE; END IF;
       found := found || '[' || inside || ']';
     ELSE
-      found := found || regexp_replace(c, '([\\.+(){}|^$\]])', '\\\1');
+      found := found || regexp_replace(c, special, '\\\&');
     END IF;
     at := at + 1;
   END LOOP;
-  RETURN subject ~ ('^(?:' || found || ')$');
-EXCEPTION WHEN invalid_regular_expression THEN
-  RETURN FALSE; -- such as a range that runs backwards
+  RETURN subject COLLATE "C" ~ ('^(?:' || found || ')$');
 END $$;
 
 CREATE FUNCTION json_each(document TEXT) RETURNS TABLE (value TEXT) LANGUAGE sql IMMUTABLE STRICT AS $$

@@ -41,7 +41,7 @@ from .spools import spool
 PRUNE = 30.0
 """Seconds without a sign of life after which a worker is taken for dead. A database that restarts takes less."""
 
-AHEAD = 32
+AHEAD = 12
 """Jobs that a worker has in hand beside those in flight: the next to be sent, and what is being downloaded."""
 
 PULSE = 1.0

@@ -126,7 +126,10 @@ def prepare_shared(server: Server) -> bool:
     except psycopg.Error as error:
         raise LedgerUnusable(_why(server, error)) from None
     try:
-        _no_older(server, _look(server, session))
+        version = _look(server, session)
+        if version is None:
+            raise LedgerUnusable(f"there is no ledger at {server} yet; {MIGRATE}, or a run")
+        _no_older(server, version)
         with session.transaction():
             session.execute("SELECT pg_advisory_xact_lock($1::int, $2::int)", (APPLICATION_ID + 1, lock_number(server)))
             row = session.execute("SELECT to_regclass('claim'), to_regclass('procrastinate_jobs')").fetchone()

@@ -20,7 +20,7 @@ from ..sql import Connection, Row
 from ..transitions import Change
 from .opening import open_reader
 
-CATCHING_UP = 0.08
+CATCHING_UP = 0.03
 """Seconds by which a submission may be early against the even pace, where earlier ones were late: so much of a second's
 limit can come on top in the worst second."""
 

@@ -124,7 +124,7 @@ async def test_who_slept_between_the_intent_and_the_post_does_not_send(
     clock = FakeClock()
     async with two(postgres, clock.wall) as (one, other):
         write = one.write
-        slept = []
+        slept: list[bool] = []
 
         async def asleep(operation: Any) -> Any:
             found = await write(operation)
@@ -147,7 +147,7 @@ async def test_who_slept_and_was_not_missed_sends(postgres: Postgres, monkeypatc
     clock = FakeClock()
     async with two(postgres, clock.wall) as (one, _):
         write = one.write
-        slept = []
+        slept: list[bool] = []
 
         async def asleep(operation: Any) -> Any:
             found = await write(operation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from .app import open_ledger
 from .catalogue import models
 from .core.job import Output
 from .core.media import LAST_FRAME, Kept, Ordered, differences, judged, warnings_of
+from .core.places import Remote, place_of
 from .engine.clock import SystemClock
 from .engine.outputs import ordered
 from .exits import UsageError
@@ -28,6 +30,8 @@ from .ledger.address import Address
 from .ledger.connection import exists
 from .ledger.media import Finished
 from .providers import decoder, media
+from .providers.fetch import FetchError
+from .providers.objects import connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,28 @@ def _file(one: Kept, output: Output, order: Ordered, decode: bool) -> tuple[Kept
     Raises:
         _Changed: it is gone, or another.
     """
-    path = Path(output.path)
+    place = place_of(output.path)
+    if isinstance(place, Remote):
+        with tempfile.TemporaryDirectory(prefix="batchrunner-check-") as folder:
+            here = Path(folder, place.name)
+            try:
+                _bring(place, here)
+            except FileNotFoundError:
+                raise _Changed("the object is not there any more") from None
+            except (OSError, FetchError) as error:
+                raise _Changed(f"the object can't be read: {error}") from None
+            return _here(here, one, output, order, decode)
+    return _here(place, one, output, order, decode)
+
+
+def _bring(place: Remote, here: Path) -> None:
+    """Fetch an object. Raises FileNotFoundError, OSError, Transient."""
+    folder, _, name = place.url.rpartition("/")
+    connect(Remote(folder)).fetch(name, here)
+
+
+def _here(path: Path, one: Kept, output: Output, order: Ordered, decode: bool) -> tuple[Kept, str | None]:
+    """As `_file`, of a file of this machine."""
     try:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != output.sha256:

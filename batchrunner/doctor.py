@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, plugins
 from .core.events import Refused
+from .core.places import Remote, is_url
 from .core.pricing import usd_text
 from .engine import spool
 from .engine.clock import wall
@@ -31,6 +32,9 @@ from .ledger.errors import LedgerUnusable
 from .ledger.files import NETWORK_FILESYSTEMS, filesystem_type, runner
 from .ledger.sql import Connection
 from .providers.base import Balance, Unavailable
+from .providers.fetch import Transient
+from .providers.objects import StoreUnusable
+from .providers.objects import connect as connect_store
 
 if TYPE_CHECKING:
     from .providers.base import Access, Provider, ProviderKind
@@ -287,6 +291,9 @@ def _spool(db: Path) -> Iterator[Check]:
 
 def _outputs(connection: Connection) -> Iterator[Check]:
     for folder in queries.output_folders(connection, FOLDERS):
+        if is_url(folder):
+            yield _objects(Remote(folder))
+            continue
         there = Path(folder)
         while not there.exists() and there != there.parent:
             there = there.parent
@@ -294,6 +301,14 @@ def _outputs(connection: Connection) -> Iterator[Check]:
             yield Check("output folder", Level.FAIL, f"can't write in {folder}", "mend its permissions, or output.dir")
         else:
             yield _room("output folder", there)
+
+
+def _objects(place: Remote) -> Check:
+    try:
+        connect_store(place).prove()
+    except (StoreUnusable, Transient) as error:
+        return Check("object storage", Level.FAIL, str(error), "docs/object-storage.md says what it takes")
+    return Check("object storage", Level.OK, f"{place} may be written to")
 
 
 # --- The account -----------------------------------------------------------------------------------------

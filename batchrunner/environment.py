@@ -29,9 +29,20 @@ def person() -> str:
         return f"uid {os.getuid()}"
 
 
+STORE_SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_CLIENT_SECRET",
+)
+"""The variables in which the packages for object storage (botocore, adlfs) look for what is secret."""
+
+
 def keys() -> list[str]:
-    """The keys that are set, of every provider: what must stand nowhere else."""
-    return [key for key in map(os.environ.get, plugins.key_variables()) if key]
+    """The keys that are set, of every provider and of object storage: what must stand nowhere else."""
+    return [key for key in map(os.environ.get, (*plugins.key_variables(), *STORE_SECRETS)) if key]
 
 
 def passwords() -> list[str]:

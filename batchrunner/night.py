@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from .catalogue import Model, models
 from .core.frozen import Frozen
 from .core.job import Job, State
+from .core.limits import Bounds, tightest
 from .core.pacing import clamp_retry_after
+from .core.places import place_of
 from .core.polling import Latencies
 from .core.selection import Selection
 from .engine.account import Share
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
 from .engine.feed import Feed
-from .engine.files import target_path
 from .engine.ground import Site, clear
 from .engine.offer import offerer
 from .engine.outputs import EXTENSIONS, ordered
@@ -31,6 +32,7 @@ from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
 from .engine.signals import on_signals
 from .engine.spool import Spool
+from .engine.stores import Stores
 from .environment import THIS_MACHINE, access, connect, kind_of, person
 from .exits import (
     EXIT_FAILED,
@@ -44,10 +46,13 @@ from .exits import (
 )
 from .ledger import queries
 from .ledger.address import Address
+from .ledger.due import Batch
 from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.sql import Row
 from .ledger.store import Ledger
 from .planning import hold_to, promotion_of
+from .providers.fetch import Transient
+from .providers.objects import StoreUnusable
 from .recording import names_of, record, to_resume
 
 if TYPE_CHECKING:
@@ -161,6 +166,8 @@ class Night:
         self._ledger = ledger
         self._spool = spool
         self._stack = stack
+        self._stores = Stores(Path(f"{ledger.beside}.parts"))
+        stack.callback(self._stores.tidy)
         self._runner: Runner | None = None
         self._feed: Feed | None = None
         self._to_come: set[str] = set()
@@ -264,7 +271,10 @@ class Night:
                 simulate=self._options.simulate,
                 rename=lambda job_id, output: renamed.append((job_id, output)),
             )
-            taken += await asyncio.get_running_loop().run_in_executor(None, look)
+            try:
+                taken += await asyncio.get_running_loop().run_in_executor(None, look)
+            except (StoreUnusable, Transient) as failed:
+                raise UsageError(f"{failed}; nothing was sent") from None
         if taken:
             more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
             raise UsageError(
@@ -278,10 +288,9 @@ class Night:
         return self._models[model].output  # `_check_models` was before
 
     def _site(self, row: Row) -> Site:
-        root = Path(row["output_dir"])
-        extension = EXTENSIONS[self._output_kind(row["model"])]
-        target = target_path(root, row["output"], named=bool(row["named"]), extension=extension)
-        return Site(row["id"], root, target, json.loads(row["task_ids"]))
+        store = self._stores.of(place_of(row["output_dir"]))
+        extension = "" if row["named"] else EXTENSIONS[self._output_kind(row["model"])]
+        return Site(row["id"], store, row["output"] + extension, json.loads(row["task_ids"]))
 
     @property
     def _beside(self) -> Path:
@@ -312,9 +321,10 @@ class Night:
             offer=self._offerer(),
             provider_of=lambda model: by_name.get(self._models[model].provider),
             fetchers={one.name: its for one, its in joined},
+            stores=self._stores,
             simulated=options.simulate,
         )
-        shares = [await self._share(replace(deps, provider=one, fetcher=its)) for one, its in joined]
+        shares = [await self._share(replace(deps, provider=one, fetcher=its), work.batches) for one, its in joined]
         control = Control(self._clock, dice, self._stopped, shares[0].hold)
         settings = replace(
             options.settings,
@@ -340,11 +350,12 @@ class Night:
         async with self._remote(runner):
             return await runner.run()
 
-    async def _share(self, deps: Deps) -> Share:
+    async def _share(self, deps: Deps, batches: Sequence[Batch]) -> Share:
         """An account as the ledger knows it."""
         name = deps.provider.name
         hold = clamp_retry_after(await self._ledger.hold_until(name) - self._clock.wall(), 0.0)
-        return Share(deps, await self._ledger.pace(name), hold)
+        bounds = tightest(batch.limits for batch in batches)
+        return Share(deps, await self._ledger.pace(name), hold, bounds.providers.get(name, Bounds()), bounds.models)
 
     @asynccontextmanager
     async def _remote(self, runner: Runner) -> AsyncIterator[None]:

@@ -186,7 +186,7 @@ def install(
         manifest=manifest.file,
         ledger=ledger,
         folder=Path.cwd(),
-        outputs=(manifest.output_dir,),
+        outputs=(manifest.output_dir,) if isinstance(manifest.output_dir, Path) else (),
         program=_program(),
         since=since,
         until=until,

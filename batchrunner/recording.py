@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .core.notice import kept
+from .core.places import Place, Remote
 from .core.selection import Selection
 from .engine.feed import Feed
 from .engine.ports import Crash, Settings
@@ -77,8 +77,11 @@ async def _begin(ledger: Ledger, spec: BatchSpec, manifest: Manifest, settings: 
     return Feed(ledger, crash, batch_id, jobs, position=len(first), left=left, part=settings.part)
 
 
-def untouched(folder: Path) -> bool:
-    """Whether an output folder is empty or not there, so that no output can meet a file."""
+def untouched(folder: Place) -> bool:
+    """Whether an output folder is empty or not there, so that no output can meet a file. Of object storage that is not
+    asked here."""
+    if isinstance(folder, Remote):
+        return False
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
@@ -120,4 +123,5 @@ def batch_spec(manifest: Manifest, max_credits: int | None) -> BatchSpec:
         in_flight=manifest.in_flight,
         retry=manifest.retry,
         notify=kept(manifest.notify),
+        limits=manifest.limits.packed(),
     )

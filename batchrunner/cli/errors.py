@@ -72,11 +72,19 @@ def _known(error: Exception) -> int:
         return EXIT_USAGE
     if isinstance(error, Unknown):
         return _say(str(error), EXIT_USAGE)
+    if isinstance(error, sqlite3.OperationalError) and _is_gone(error):
+        return _say(f"the ledger's server went away ({error}); try again", EXIT_USAGE)
     if isinstance(error, sqlite3.DatabaseError):  # a reader does not check the whole file before it reads
         return _say(
             f"the ledger can't be read ({error}); keep it, and restore a copy or choose another --db", EXIT_USAGE
         )
     return 0
+
+
+def _is_gone(error: Exception) -> bool:
+    from ..ledger.writer import Gone
+
+    return isinstance(error, Gone)
 
 
 def _wants_json() -> bool:

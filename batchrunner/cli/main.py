@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Look at finished files again: whole, unchanged, and as ordered?"),
     "retry": ("words", "Send failed jobs back to pending."),
     "resolve": ("words", "Say what became of an unconfirmed job."),
-    "cancel": ("words", "Withdraw pending jobs."),
+    "cancel": ("words", "Withdraw pending jobs, and ask the service to cancel running ones where it can."),
     "approve": ("verdict", "Approve finished clips: `promote` makes the final from them."),
     "reject": ("verdict", "Reject finished clips: nothing is promoted from them."),
     "promote": ("run", "Make the finals of approved drafts: their own requests, with a profile's fields over them."),

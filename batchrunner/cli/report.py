@@ -65,7 +65,7 @@ def report(
     """
     from ..ledger.night_queries import morning
     from ..report import files
-    from ..report.make import Order, TooLarge, make
+    from ..report.make import NoFolder, Order, TooLarge, make
 
     path, now = ledger_path(db), wall()
     named = path if isinstance(path, Path) else str(path)
@@ -78,6 +78,8 @@ def report(
         made = make(facts, order, _bar)
     except files.NotOurs as refused:
         raise UsageError(f"{refused}; name another file with --out") from None
+    except NoFolder as refused:
+        raise UsageError(str(refused)) from None
     except TooLarge as refused:
         raise UsageError(f"{refused}; choose fewer with --tag, --only or --state, or leave out --embed") from None
     except OSError as error:

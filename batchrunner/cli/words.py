@@ -148,21 +148,29 @@ Works beside a run that is alive too: the run withdraws them.
 @json_option
 @db_option
 def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db: Address | None) -> int:
-    """Withdraw pending jobs.
+    """Withdraw pending jobs, and ask the service to cancel running ones where it can.
 
-    What was sent already is paid for, and is left alone: the service has no way to call it back.
+    What was sent already may be paid for. A running job stays running until a poll says how it ended: failed, or done
+    all the same where the wish came too late. What that costs is the service's word (docs/providers.md).
     """
-    done = say_word(ledger_path(db), Cancel(names, why), wait_lock)
+    from ..cancelling import cancel_running
+
+    path = ledger_path(db)
+    done = say_word(path, Cancel(names, why), wait_lock)
+    asked = cancel_running(path, names, done)
     if done.unrecorded:
         warn(
             f"{counted(done.unrecorded, 'job')} of the manifest never got into the ledger, as a run was cut short, and "
             "can't be cancelled: running the manifest would record and send what it asks for"
         )
     if as_json:
-        print_json({"cancelled": _keys(done), "skipped": _skipped(done)})
+        told = [{"batch": batch, "job": job} for batch, job in asked]
+        print_json({"cancelled": _keys(done), "skipped": _skipped(done), **({"asked": told} if told else {})})
         return EXIT_OK
     _list(done, "cancelled")
-    say(f"{counted(len(done.jobs), 'job')} cancelled" if done.jobs else "nothing to cancel: no pending job")
+    for _, job in asked:
+        say(f"{visible(job)}: the service was asked to cancel it; the run's next poll says what became of it")
+    say(f"{counted(len(done.jobs), 'job')} cancelled" if done.jobs or asked else "nothing to cancel: no pending job")
     return EXIT_OK
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.adaptive import Learned
 from ..core.job import TERMINAL, Job, State
 from ..core.polling import Latencies
+from ..engine.account import Share
 from ..engine.control import Control, Stop
 from ..engine.ports import Batch, Deps, Settings, Work
 from ..engine.runner import Runner
@@ -56,7 +56,7 @@ class Carrier(Runner):
         ledger: of this worker.
         batches: the batches in hand; this list is the run's, and is changed.
         latencies: what is known of how long tasks take.
-        known: the service's limits, as far as they are known.
+        share: the account.
         provider: whose jobs.
         part: `all`, `submit` or `download`: what it does.
     """
@@ -68,12 +68,12 @@ class Carrier(Runner):
         settings: Settings,
         ledger: SharedLedger,
         latencies: Latencies,
-        known: Learned,
+        share: Share,
         provider: str,
         part: str,
     ) -> None:
         self._batches: list[Batch] = []
-        super().__init__(deps, control, settings, Work(self._batches), latencies, known)
+        super().__init__(deps, control, settings, Work(self._batches), latencies, shares=[share])
         self._account = self._accounts[0]
         self._ledger = ledger
         self._provider = provider
@@ -127,7 +127,7 @@ class Carrier(Runner):
                 self._ledger.mine.add(job_id)
                 self._account.submitter.more()
             case State.RUNNING:
-                self._account.slots.take()
+                self._account.slots.take(job.model)
                 self._account.poller.resume(job, schedule)
             case _:
                 self._downloads.add(job)

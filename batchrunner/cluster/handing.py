@@ -55,7 +55,8 @@ async def _hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> 
         ledger = await join(db, clock, PRUNE, options.wait_lock)
         stack.push_async_callback(ledger.close)
         await asyncio.get_running_loop().run_in_executor(None, opening.prepare_shared, db)
-        night = _Handed(options, watcher, clock, ledger, spool(ledger.beside, stack), stack)
+        found, ledger.beside = spool(ledger.beside, stack)
+        night = _Handed(options, watcher, clock, ledger, found, stack)
         return await night.give(detach=detach)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import socket
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from procrastinate.exceptions import ConnectorException
 
 from ..core import events as e
 from ..core.job import Job, State
+from ..core.limits import Bounds as Limit
+from ..core.limits import tightest
 from ..core.pacing import clamp_retry_after
 from ..core.polling import Latencies
 from ..engine.clock import Clock, Dice, SystemClock
@@ -97,7 +100,7 @@ async def _run(options: WorkerOptions, watcher: Watcher) -> Outcome:
     async with AsyncExitStack() as stack:
         ledger = await join(options.db, clock, options.prune, options.wait_lock)
         stack.push_async_callback(ledger.close)
-        found = spool(ledger.beside, stack)
+        found, ledger.beside = spool(ledger.beside, stack)
         return await Shift(options, watcher, clock, ledger, found, stack).work()
 
 
@@ -136,6 +139,7 @@ class Shift(Night):
     ) -> None:
         super().__init__(RunOptions(options.db, models=options.models), watcher, clock, ledger, spool, stack)
         self._shared = ledger
+        self._at_work: set[int] = set()
         self._how = options
 
     async def work(self) -> Outcome:
@@ -149,8 +153,7 @@ class Shift(Night):
         )
         await self._bounded()
         dice = Dice()
-        hold = clamp_retry_after(await ledger.hold_until(provider.name) - self._clock.wall(), 0.0)
-        control = self._control = Standing(self._clock, dice, self._stopped, hold)
+        control = self._control = Standing(self._clock, dice, self._stopped)
         deps = Deps(
             ledger=ledger,
             spool=self._spool,
@@ -163,6 +166,7 @@ class Shift(Night):
             ordered=lambda job: ordered(self._models.get(job.model), job.request),
             fits=self._fits,
             offer=self._offerer(),
+            stores=self._stores,
             provider_of=lambda model: provider if self._models[model].provider == provider.name else None,
             moved=self._moved,
         )
@@ -170,8 +174,9 @@ class Shift(Night):
         latencies = Latencies()
         for model, seconds, took in await ledger.latencies():
             latencies.add(model, seconds, took)
-        known = await ledger.pace(provider.name)
-        self._carrier = Carrier(deps, control, settings, ledger, latencies, known, how.provider, how.part)
+        share = await self._share(deps, [b for b in await ledger.batches() if b.id in self._at_work])
+        control.held(share.hold)
+        self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
         on_signals(control)
         app = dispatch.app(how.db, self._carrier.carry)
         async with app.open_async():
@@ -241,8 +246,16 @@ class Shift(Night):
             await self._clock.sleep(min(PULSE, self._how.prune / 5.0))
 
     async def _bounded(self) -> None:
-        found = await self._shared.read(partial(peers.bounds, provider=self._how.provider))
-        self._shared.bounds = found or self._shared.bounds
+        """What all workers together may do: the tightest of what the batches at work say of the whole and of this
+        account."""
+        self._at_work = await self._shared.read(partial(peers.at_work, provider=self._how.provider))
+        batches = [batch for batch in await self._shared.batches() if batch.id in self._at_work]
+        if not batches:
+            return
+        own = tightest(batch.limits for batch in batches).providers.get(self._how.provider, Limit())
+        rates = [batch.submits_per_minute for batch in batches] + [own.submits_per_minute or math.inf]
+        flights = [float(batch.in_flight) for batch in batches] + [own.in_flight or math.inf]
+        self._shared.bounds = peers.Bounds(min(rates) / 60.0, int(min(flights)))
 
     @property
     def _in_flight(self) -> int:

@@ -14,8 +14,9 @@ MOST = 1000
 """Workers of one ledger on one host."""
 
 
-def spool(beside: Path, stack: AsyncExitStack) -> Spool:
-    """The first that no living worker has; what a dead one has left in it is found there. Closed with the stack.
+def spool(beside: Path, stack: AsyncExitStack) -> tuple[Spool, Path]:
+    """The first that no living worker has; what a dead one has left in it is found there. Closed with the stack. And
+    the path that whatever else this worker keeps is named after.
 
     Raises:
         LedgerUnusable: it can't be made.
@@ -32,7 +33,7 @@ def spool(beside: Path, stack: AsyncExitStack) -> Spool:
             stack.callback(os.close, fd)
             found = Spool(name)
             stack.callback(found.close)
-            return found
+            return found, name
     except OSError as error:
         raise LedgerUnusable(f"can't prepare {beside}.N.spool: {error.strerror}") from None
     raise LedgerUnusable(f"more than {MOST} workers on this host")

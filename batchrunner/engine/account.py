@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.adaptive import Learned
 from ..core.job import Job
+from ..core.limits import Bounds
 from ..core.pacing import Gcra
 from ..core.polling import Latencies
 from .control import Allowance, Slots, Switches, Total
@@ -25,11 +26,15 @@ class Share:
         deps: with the account's provider.
         known: what other nights have found of its limits.
         hold: seconds for which it is held still.
+        bounds: of the account.
+        models: bounds of single models.
     """
 
     deps: Deps
     known: Learned
     hold: float = 0.0
+    bounds: Bounds = field(default_factory=Bounds)
+    models: Mapping[str, Bounds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,13 @@ class Account:
         backlog: Callable[[], int],
     ) -> None:
         deps = share.deps
+        settings = _bounded(settings, share.bounds)
+        flights = {name: b.in_flight for name, b in share.models.items() if b.in_flight is not None}
+        rates = {name: b.submits_per_minute for name, b in share.models.items() if b.submits_per_minute is not None}
         self.name = deps.provider.name
         self.control = control
-        self.slots = Slots(settings.in_flight, total=common.total, ended=lambda: control.ended)
-        self.pacer = Pacer(deps, settings, self.slots, share.known, common.sent, common.rate)
+        self.slots = Slots(settings.in_flight, total=common.total, ended=lambda: control.ended, models=flights)
+        self.pacer = Pacer(deps, settings, self.slots, share.known, common.sent, common.rate, rates)
         self.poller = Poller(
             deps,
             control,
@@ -95,6 +103,7 @@ class Account:
             latencies=latencies,
             allowance=common.allowance,
             provider=None if common.total is None else self.name,
+            bounded=bool(share.models),
         )
 
     @property
@@ -110,6 +119,16 @@ class Account:
     def progress(self) -> dict[str, Any]:
         """The limits that hold now, for people who watch."""
         return {**self.pacer.progress(), "hold": round(self.control.hold(), 1)}
+
+
+def _bounded(settings: Settings, bounds: Bounds) -> Settings:
+    """The run's settings below an account's own bounds."""
+    rate, flight = bounds.submits_per_minute, bounds.in_flight
+    return replace(
+        settings,
+        submits_per_minute=settings.submits_per_minute if rate is None else min(settings.submits_per_minute, rate),
+        in_flight=settings.in_flight if flight is None else min(settings.in_flight, flight),
+    )
 
 
 def together(every: list[dict[str, Any]]) -> dict[str, Any]:

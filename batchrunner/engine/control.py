@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from ..core.pacing import backoff, clamp_retry_after
@@ -323,14 +323,21 @@ class Slots:
     """How many tasks may be in flight: POSTs and running tasks together. The limit may be moved while in use."""
 
     def __init__(
-        self, limit: int, used: int = 0, total: Total | None = None, ended: Callable[[], bool] = lambda: False
+        self,
+        limit: int,
+        used: int = 0,
+        total: Total | None = None,
+        ended: Callable[[], bool] = lambda: False,
+        models: Mapping[str, int] | None = None,
     ) -> None:
         """Args:
         limit: of this account.
         used: in flight now.
         total: of all accounts of the run, where there are several.
         ended: whether the account can't be called any more.
+        models: limits of single models.
         """
+        self._models = {name: [limit, 0] for name, limit in (models or {}).items()}
         self.limit = limit
         self.used = used
         self.ended = ended
@@ -347,11 +354,20 @@ class Slots:
         """In flight in the whole run."""
         return self.used if self._total is None else self._total.used
 
-    def take(self) -> None:
-        self.used += 1
+    def full(self, model: str) -> bool:
+        """Whether a model's own limit is reached."""
+        bound = self._models.get(model)
+        return bound is not None and bound[1] >= bound[0]
 
-    def give_back(self) -> None:
+    def take(self, model: str = "") -> None:
+        self.used += 1
+        if model in self._models:
+            self._models[model][1] += 1
+
+    def give_back(self, model: str = "") -> None:
         self.used -= 1
+        if model in self._models:
+            self._models[model][1] -= 1
         if self._total is not None:
             self._total.on_free()
 

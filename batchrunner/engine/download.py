@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core import events as e
@@ -16,13 +14,13 @@ from ..core.media import Facts, Kept, Ordered, differences, judged
 from ..core.pacing import backoff
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Attempt
-from ..providers import media
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
 from .clock import iso
 from .control import Control, Stop
-from .files import Occupied, Placed, UnsafePath, find_placed, part_path, place, sweep
+from .files import Occupied, Placed, UnsafePath, part_path
 from .outputs import Wanted, names_to_ask, plan, set_apart
 from .ports import Deps, Settings, Work
+from .stores import Store
 
 T = TypeVar("T")
 
@@ -134,9 +132,9 @@ class Downloader:
         self._deps.observe("left_behind", job, error={"code": problem.code, "message": problem.message})
 
     async def _link_died(self, job: Job, problem: Problem) -> None:
-        folder, ours = self._work.folder(job), await self._deps.ledger.task_ids(job)
+        store, ours = self._store(job), await self._deps.ledger.task_ids(job)
         for wanted in plan(job, self._deps.output_kind(job.model)):
-            await self._thread(sweep, folder / wanted.name(), folder, ours)
+            await self._thread(store.sweep, wanted.name(), ours)
         after = await self._deps.advance(job, e.LinkDied(problem))
         self._deps.crash("download.link_died")
         if isinstance(after.fact, Running):
@@ -167,32 +165,26 @@ class Downloader:
 
     async def _bring(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
         """One output. Raises as `_once`."""
-        folder = self._work.folder(job)
         placed, facts = await self._there(job, wanted) or await self._fetch(job, wanted, land)
-        output = Output(str(folder / placed.path), placed.sha256, placed.size)
+        output = Output(str(self._work.place(job) / placed.path), placed.sha256, placed.size)
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
-        folder = self._work.folder(job)
-        part, then = part_path(folder / wanted.name()), partial(land, wanted)
+        parts, place = self._store(job).parts, self._work.place(job)
+        part, then = part_path(parts / wanted.name()), partial(land, wanted)
         fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
-        name, found = await fetcher.fetch(wanted.url, part, root=folder, kind=wanted.kind, then=then)
+        name, found = await fetcher.fetch(wanted.url, part, root=parts, kind=wanted.kind, then=then)
         if found[0].path != name:
-            output, wish = str(folder / found[0].path), str(folder / name)
+            output, wish = str(place / found[0].path), str(place / name)
             self._deps.observe("output_renamed", job, output=output, wanted=wish)
         return found
 
     async def _there(self, job: Job, wanted: Wanted) -> tuple[Placed, Facts] | None:
         """What an earlier try had placed."""
-        fact, folder = job.fact, self._work.folder(job)
+        fact, store = job.fact, self._store(job)
         assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are queued
-        for path in map(folder.joinpath, wanted.names()):
-            if not os.path.lexists(path):  # noqa: ASYNC240  a look is cheaper than a thread, and nearly always says no
-                continue
-            placed = await self._thread(find_placed, path, folder, fact.task_id)
-            if placed is not None:
-                return placed, await self._thread(facts_of, path, wanted.kind)
-        return None
+        names = store.likely(wanted.names())
+        return await self._thread(store.find, names, fact.task_id, wanted.kind) if names else None
 
     async def _last_frame(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
         """A clip's last frame: an extra, whose failure is a warning, because the clip is what was paid for. A disk
@@ -205,8 +197,8 @@ class Downloader:
                 if isinstance(failed, LinkDead) or tries == self._settings.bad_content_tries:
                     break
                 await self._wait(job, problem, tries, getattr(failed, "retry_after", None))
-        folder, ours = self._work.folder(job), await self._deps.ledger.task_ids(job)
-        await self._thread(sweep, folder / wanted.name(), folder, ours)
+        store, ours = self._store(job), await self._deps.ledger.task_ids(job)
+        await self._thread(store.sweep, wanted.name(), ours)
         return Kept(wanted.number, wanted.kind, wanted.url, None, warnings=(f"not fetched: {problem.message}",))
 
     def _land(
@@ -220,22 +212,24 @@ class Downloader:
     ) -> tuple[str, tuple[Placed, Facts]]:
         """Give what came its name, in the thread that wrote it. Returns the name that it should have, too."""
         self._deps.crash("download.fetched")
-        folder = self._work.folder(job)
+        store = self._store(job)
         name = wanted.name(fetched.extension)
-        target = folder / name
-        part = part_path(folder / wanted.name())
-        put = partial(place, part, root=folder, replaces=ours, crash=self._deps.crash)
+        part = part_path(store.parts / wanted.name())
+        put = partial(store.place, part, replaces=ours, crash=self._deps.crash)
         sidecar = self._sidecar(job, attempt, fetched) | wanted.facts()
         sidecar["media"] = {**fetched.facts.words(), "warnings": differences(order, fetched.facts, wanted.kind)}
         try:
-            placed = put(target, sidecar=sidecar)
+            placed = put(name, sidecar=sidecar)
         except Occupied:
             # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
             try:
-                placed = put(folder / wanted.name_beside(fetched.extension), sidecar=sidecar)
+                placed = put(wanted.name_beside(fetched.extension), sidecar=sidecar)
             except Occupied as again:
                 raise UnsafePath(str(again)) from None
         return name, (placed, fetched.facts)
+
+    def _store(self, job: Job) -> Store:
+        return self._deps.stores.of(self._work.place(job))
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
@@ -264,14 +258,6 @@ class Downloader:
         if attempt.promoted_from is not None:
             facts["promoted_from"] = attempt.promoted_from
         return {**facts, "simulated": True} if self._deps.simulated else facts
-
-
-def facts_of(path: Path, kind: str) -> Facts:
-    """What a finished file says of itself. Blocks."""
-    try:
-        return media.check(path, kind).facts
-    except media.NotMedia:  # it was whole when it got its name: only where it changed since
-        return Facts()
 
 
 def _describe(error: Exception) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from ..core.places import Place
 from ..providers.folders import UnsafePath, ensure_folder, sync_folder
 from .rename import give_name
 
@@ -33,7 +34,7 @@ _MAX_SIDECAR = 4 << 20
 class Occupied(Exception):
     """Another file has that name already. Nothing was written, and the part is still there."""
 
-    def __init__(self, path: Path, why: str) -> None:
+    def __init__(self, path: Place, why: str) -> None:
         super().__init__(f"{path} exists and is not this job's: {why}")
         self.path = path
 
@@ -67,18 +68,6 @@ def sidecar_path(target: Path) -> Path:
 def part_path(target: Path) -> Path:
     """Where `target` is while it is on its way: its name plus `.part`, in the same folder."""
     return target.with_name(target.name + ".part")
-
-
-def target_path(root: Path, output: str, *, named: bool, extension: str) -> Path:
-    """The final name: as the manifest gave it, or else with the extension of what came.
-
-    Args:
-        root: the output folder.
-        output: `Job.output`.
-        named: `Job.named`.
-        extension: with its dot, such as `.mp4`.
-    """
-    return root / (output if named else output + extension)
 
 
 def free_bytes(path: Path) -> int:
@@ -355,6 +344,5 @@ __all__ = [
     "precheck",
     "sidecar_path",
     "sweep",
-    "target_path",
     "unwritable",
 ]

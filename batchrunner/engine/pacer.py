@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class Pacer:
         known: Learned = Learned(),  # noqa: B008  frozen
         sent: Sequence[float] = (),
         shared: Gcra | None = None,
+        models: Mapping[str, float] | None = None,
     ) -> None:
         """
         Args:
@@ -66,10 +67,12 @@ class Pacer:
             known: what other nights have found.
             sent: monotonic times of the last run's submissions, oldest first: a restart adds no burst.
             shared: the run's own rate, where it has several accounts.
+            models: POSTs a minute of single models.
         """
         self._deps = deps
         self._slots = slots
         self._shared = shared
+        self._models = {name: Gcra(per_minute) for name, per_minute in (models or {}).items()}
         self._known = known
         self._saved = self._told = known
         self._bound = (settings.submits_per_minute / 60.0, settings.in_flight)
@@ -113,8 +116,15 @@ class Pacer:
         """Whether no more POSTs may be on the wire than these."""
         return posts >= self._pace.crowd
 
-    def take(self, now: float) -> Place:
+    def model_delay(self, model: str, now: float) -> float:
+        """Seconds until a POST of this model may be sent, as far as the model's own rate goes."""
+        meter = self._models.get(model)
+        return 0.0 if meter is None else meter.delay(now)
+
+    def take(self, now: float, model: str = "") -> Place:
         """A POST is let go; its slot is taken already."""
+        if model in self._models:
+            self._models[model].take(now)
         used = self._posts.idle(now) < self._posts.interval
         receipt = self._posts.take(now)
         if self._shared is not None:

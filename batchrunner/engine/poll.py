@@ -283,6 +283,6 @@ class Poller:
 
     def _release(self, watched: Watched, took: float | None = None) -> None:
         self._schedules.pop(watched.job.id, None)
-        self._slots.give_back()
+        self._slots.give_back(watched.job.model)
         self._pacer.ended(watched.job, took)
         self._on_ended()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..core import events as e
 from ..core.job import Job, State
 from ..core.media import Ordered, warnings_of
+from ..core.places import Place
 from ..core.polling import PollPolicy
 from ..core.selection import Selection
 from ..ledger.due import Batch
@@ -18,6 +19,7 @@ from ..providers.base import Provider
 from ..providers.fetch import Fetcher
 from .clock import Clock, Dice
 from .spool import Spool
+from .stores import Stores
 
 Crash = Callable[[str], None]
 """Called with the name of every durable step and effect as it is passed. Does nothing, except in tests."""
@@ -192,6 +194,8 @@ class Deps(Books):
     """Model name to the account that has its tasks, where the run has that; None where all are `provider`'s."""
     fetchers: Mapping[str, Fetcher] = field(default_factory=dict)
     """Provider name to what fetches its outputs, where that is not `fetcher`."""
+    stores: Stores = field(default_factory=Stores)
+    """Where outputs are kept."""
     simulated: bool = False
     """Whether the provider is the built-in simulator: sidecars say so."""
 
@@ -228,8 +232,8 @@ class Work:
     def ids(self) -> list[int]:
         return [b.id for b in self.batches]
 
-    def folder(self, job: Job) -> Path:
-        """The output folder of a job's batch."""
+    def place(self, job: Job) -> Place:
+        """Where the outputs of a job's batch go."""
         return self._batch(job).output_dir
 
     def name(self, job: Job) -> str:

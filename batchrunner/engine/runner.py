@@ -167,9 +167,18 @@ class Runner:
     def _limits(self) -> dict[str, Any]:
         """The limits that hold now; of several accounts also each one's."""
         every = {account.name: account.progress() for account in self._accounts}
-        if len(every) == 1:
+        if self._total is None or self._rate is None:
             return self._accounts[0].progress()
-        return {**together(list(every.values())), "providers": every}
+        rate, flight = round(self._rate.per_minute, 2), self._total.limit
+        sums = together(list(every.values()))
+        return {
+            **sums,
+            "submits_per_minute_limit": min(sums["submits_per_minute_limit"], rate),
+            "in_flight_limit": min(sums["in_flight_limit"], flight),
+            "submits_per_minute_bound": rate,
+            "in_flight_bound": flight,
+            "providers": every,
+        }
 
     def _eta(self) -> Eta | None:
         """How long what this run will do takes; None where nobody can tell yet."""
@@ -241,7 +250,7 @@ class Runner:
         It takes a slot, for the poll budget's sake."""
         account = self._of(job)
         if account is not None:
-            account.slots.take()
+            account.slots.take(job.model)
             account.poller.resume(job, Schedule(job.id, 0.0, 0))
 
     def _of(self, job: Job) -> Account | None:
@@ -264,7 +273,7 @@ class Runner:
         for number, (job, schedule) in enumerate(running, 1):
             account = self._of(job)
             if account is not None:
-                account.slots.take()
+                account.slots.take(job.model)
                 account.poller.resume(job, schedule)
             if number % TOGETHER == 0:
                 await self._deps.clock.sleep(0.0)

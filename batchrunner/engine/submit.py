@@ -53,10 +53,12 @@ class Submitter:
         latencies: Latencies,
         allowance: Allowance | None = None,
         provider: str | None = None,
+        bounded: bool = False,
     ) -> None:
         """Args that say little by their names:
         allowance: shared with the other accounts of the run; None for one of its own.
         provider: whose jobs to send; None where the run has but one.
+        bounded: whether any model has bounds of its own.
         """
         self._deps = deps
         self._control = control
@@ -74,7 +76,10 @@ class Submitter:
         """Kinds of tasks (model, length) that would not be done by the deadline."""
         self._allowance = allowance or Allowance(settings.max_submissions)
         self._provider = provider
+        self._has_bounds = bounded
         self._page: deque[Job] = deque()
+        self._aside: set[str] = set()
+        """Models that have reached bounds of their own."""
         self._exhausted_until = 0.0
         self._stale = False
         self._busy: set[int] = set()
@@ -159,11 +164,13 @@ class Submitter:
         self._check_deadline()
         self._supplies.go_on()
         self._pass_over()
+        self._set_aside()
         if not self._page:
             wait = await self._turn_page()
             self._pass_over()
+            self._set_aside()
             if not self._page:
-                return wait
+                return 0.0 if wait == 0.0 else min(wait, self._back_in())
         wait = self._obstacle()
         if wait == 0.0 and self._control.submitting:
             job = self._page.popleft()
@@ -177,6 +184,10 @@ class Submitter:
     async def _turn_page(self) -> float:
         """Read the next pending jobs; where there are none, seconds until there may be."""
         now = self._deps.clock.monotonic()
+        back = {model for model in self._aside if not self._bounded(model, now)}
+        if back:
+            self._aside -= back
+            self._exhausted_until = 0.0
         if now < self._exhausted_until:
             return self._exhausted_until - now
         if self._supplies.waiting >= PAGE:
@@ -196,6 +207,7 @@ class Submitter:
                 wall,
                 without=tuple(self._late),
                 provider=self._provider,
+                models=tuple(self._aside),
             )
             if withdrawals != self._withdrawals:
                 return 0.0  # what was read may have been withdrawn since
@@ -224,6 +236,8 @@ class Submitter:
     def _nothing_is_due(self) -> None:
         """And nothing will be by itself: stop, where that is why."""
         last = not self.chained or not (self._slots.all_used or self._backlog())  # else more may become due
+        if self._aside:
+            return  # what waits for a bound of its model is due as soon as that allows
         if self._late and self.whole and not self._busy and last:
             self._too_late()
         if self._broke and not self._slots.all_used:
@@ -239,6 +253,28 @@ class Submitter:
         while self._page and not self._in_time(self._page[0].model, self._page[0].seconds):
             self._late.add((self._page[0].model, self._page[0].seconds))
             self._page = deque(j for j in self._page if (j.model, j.seconds) not in self._late)
+
+    def _set_aside(self) -> None:
+        """Leave out of the page what has to wait for a bound of its own model; others go first meanwhile."""
+        if not self._has_bounds:
+            return
+        now = self._deps.clock.monotonic()
+        held = {job.model for job in self._page if self._bounded(job.model, now)}
+        if held:
+            self._aside |= held
+            self._page = deque(job for job in self._page if job.model not in held)
+            self._exhausted_until = 0.0
+
+    def _bounded(self, model: str, now: float) -> bool:
+        return self._slots.full(model) or self._pacer.model_delay(model, now) > 0.0
+
+    def _back_in(self) -> float:
+        """Seconds until a model that was set aside may be sent; infinite where that hangs on a task's end."""
+        now = self._deps.clock.monotonic()
+        return min(
+            (self._pacer.model_delay(model, now) for model in self._aside if not self._slots.full(model)),
+            default=math.inf,
+        )
 
     def _in_time(self, model: str, seconds: int | None) -> bool:
         deadline = self._settings.deadline
@@ -281,7 +317,7 @@ class Submitter:
             self._disk_checked = now
             self._disk_full = ""
             for batch in self._work.batches:
-                self._disk_full = self._disk_full or self._no_room(batch.output_dir)
+                self._disk_full = self._disk_full or self._no_room(self._deps.stores.of(batch.output_dir).parts)
         return self._disk_full
 
     def _no_room(self, folder: Path) -> str:
@@ -310,8 +346,8 @@ class Submitter:
 
     def _send(self, job: Job) -> None:
         self._busy.add(job.id)
-        self._slots.take()
-        place = self._pacer.take(self._deps.clock.monotonic())
+        self._slots.take(job.model)
+        place = self._pacer.take(self._deps.clock.monotonic(), job.model)
         self._allowance.take()
         task = asyncio.get_running_loop().create_task(self._submit(job, place), name=f"submit {job.key}")
         self._posts.add(task)
@@ -347,7 +383,7 @@ class Submitter:
             return
         self._deps.crash("submit.answered")
         if claimed is None:
-            self._not_connected(answer, place)
+            self._not_connected(job, answer, place)
             return
         try:
             await self._record(claimed, answer, place)
@@ -357,9 +393,9 @@ class Submitter:
             self._superseded(claimed, answer, self._deps.moved)
         self._deps.crash("submit.recorded")
 
-    def _not_sent(self, place: Place) -> None:
+    def _not_sent(self, job: Job, place: Place) -> None:
         """Nothing left this machine: give back what the submission held, its place in the rate too."""
-        self._slots.give_back()
+        self._slots.give_back(job.model)
         self._pacer.give_back(place)
         self._allowance.give_back()
         self._look_again()
@@ -370,7 +406,7 @@ class Submitter:
         self.idle = False  # not known until it has looked: the run must not end on the strength of an old answer
 
     def _not_claimed(self, job: Job, refused: Exception, place: Place, *, money_came_back: bool) -> None:
-        self._not_sent(place)
+        self._not_sent(job, place)
         match refused:
             case BudgetExhausted() if money_came_back:
                 pass  # the answer is older than the money: ask again
@@ -385,8 +421,8 @@ class Submitter:
             case _:
                 pass  # a stale copy of a job that has moved on; the next page has the truth
 
-    def _not_connected(self, answer: e.SubmitAnswer, place: Place) -> None:
-        self._not_sent(place)
+    def _not_connected(self, job: Job, answer: e.SubmitAnswer, place: Place) -> None:
+        self._not_sent(job, place)
         problem = answer.problem if isinstance(answer, e.NotSent) else Problem("answered before it was asked")
         self._control.silent(problem.message)
         self._deps.observe("not_sent", error={"code": problem.code, "message": problem.message})
@@ -430,14 +466,14 @@ class Submitter:
         """Another writer took this one for dead while it waited for the answer, and the job has gone on without it. A
         task id that nobody expects any more is kept all the same."""
         self._keep_id(claimed, answer)
-        self._slots.give_back()
+        self._slots.give_back(claimed.model)
         self.requeued()
         moved(claimed)
 
     async def _settle(self, claimed: Job, event: e.SubmitAnswer) -> None:
         """Record an answer that ends the submission, and free its slot."""
         await self._durably(claimed, event)
-        self._slots.give_back()
+        self._slots.give_back(claimed.model)
         self.requeued()
 
     async def _accepted(self, claimed: Job, answer: e.Accepted) -> None:

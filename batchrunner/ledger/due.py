@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..core.job import RetryBudget, State
+from ..core.limits import Limits, unpacked
 from ..core.pacing import MAX_RETRY_AFTER
+from ..core.places import Place, place_of
 from ..core.selection import Selection
 from .needs import UNMET
 from .rows import JOB_COLUMNS
@@ -22,12 +23,14 @@ class Batch:
 
     id: int
     name: str
-    output_dir: Path
+    output_dir: Place
     submits_per_minute: float
     in_flight: int
     retry: RetryBudget
     unrecorded: int = 0
     """Jobs of its manifest that are not in the ledger."""
+    limits: Limits = Limits()  # noqa: RUF009  frozen
+    """Bounds of single providers and models."""
 
 
 def marks(values: Sequence[object]) -> str:
@@ -47,11 +50,12 @@ def batches(names: tuple[str, ...], connection: Connection) -> list[Batch]:
         Batch(
             r["id"],
             r["name"],
-            Path(r["output_dir"]),
+            place_of(r["output_dir"]),
             r["submits_per_minute"],
             r["in_flight"],
             RetryBudget(r["retry_provider"], r["retry_moderated"]),
             r["unrecorded"],
+            unpacked(r["limits"]),
         )
         for r in rows
     ]
@@ -64,6 +68,7 @@ def pending(
     now: float,
     without: Sequence[tuple[str, int | None]],
     provider: str | None,
+    models: Sequence[str],
     connection: Connection,
 ) -> tuple[list[Row], float | None]:
     if not batches:
@@ -71,6 +76,8 @@ def pending(
     condition, values = where(selection)
     condition += " AND NOT (model = ? AND coalesce(seconds, -1) = coalesce(?, -1))" * len(without)
     known: tuple[object, ...] = (*values, *(value for kind in without for value in kind))
+    if models:
+        condition, known = f"{condition} AND model NOT IN ({marks(models)})", (*known, *models)
     if provider is not None:
         condition, known = f"{condition} AND provider = ?", (*known, provider)
     due = f"batch_id IN ({marks(batches)}) AND state = 'pending' AND current = 1 AND {condition} AND NOT {UNMET}"

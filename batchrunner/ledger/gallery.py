@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..core.places import is_url
 from . import media
 from .naming import JOBS
 from .queries import job_dict
@@ -40,10 +41,10 @@ def _with_ids(connection: Connection, ids: Cursor) -> list[dict[str, Any]]:
 
 
 def output(connection: Connection, job_id: int) -> tuple[Path, Path] | None:
-    """(output folder, file) of a finished job, by its row's id; None where there is none."""
+    """(output folder, file) of a finished job, by its row's id; None where this machine has none."""
     row = connection.execute(
         "SELECT batch.output_dir, job.file FROM job JOIN batch ON batch.id = job.batch_id "
         "WHERE job.id = ? AND job.state = 'succeeded' AND job.file IS NOT NULL",
         (job_id,),
     ).fetchone()
-    return None if row is None else (Path(row["output_dir"]), Path(row["file"]))
+    return None if row is None or is_url(row["file"]) else (Path(row["output_dir"]), Path(row["file"]))

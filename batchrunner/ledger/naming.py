@@ -86,7 +86,8 @@ def find_named(connection: Connection, name: str) -> Named:
         raise Unknown(f"{name} is both a batch and a job; write '{name}/*' for the batch, or BATCH/{name} for the job")
     rows = connection.execute(
         "SELECT job.id, job.batch_id, job.key, job.revision, job.current, job.state, job.attempt, "
-        "job.error_kind, job.credits, batch.name AS batch FROM job JOIN batch ON batch.id = job.batch_id "
+        "job.error_kind, job.credits, job.provider, job.model, job.task_id, batch.name AS batch "
+        "FROM job JOIN batch ON batch.id = job.batch_id "
         "WHERE batch.id = ? AND job.current = 1 ORDER BY job.position",
         (batch["id"],),
     ).fetchall()

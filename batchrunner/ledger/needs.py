@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.chain import needs
+from ..core.places import is_url
 from .errors import LedgerUnusable
 from .sql import Connection
 
@@ -81,7 +82,7 @@ def parent(connection: Connection, batch_id: int, key: str, fingerprint: str, nu
     if number != 1:
         frame = connection.execute(_FRAME, (job_id, number)).fetchone()
         file = None if frame is None else frame[0]
-    return Parent(job_id, task_id, model, None if file is None else Path(file), ended_at or 0.0, url)
+    return Parent(job_id, task_id, model, None if file is None or is_url(file) else Path(file), ended_at or 0.0, url)
 
 
 def hold(connection: Connection, job_id: int, key: str, problem: str) -> None:

@@ -30,6 +30,8 @@ class BatchSpec:
     in_flight: int
     retry: RetryBudget
     notify: str = "[]"
+    limits: str = "{}"
+    """See `core.limits.Limits.packed`."""
 
 
 class OutputClash(LedgerError):
@@ -38,13 +40,14 @@ class OutputClash(LedgerError):
 
 _UPSERT_BATCH = """
 INSERT INTO batch (name, provider, manifest, profile, output_dir, max_credits, submits_per_minute, in_flight,
-                   retry_provider, retry_moderated, notify, created_at, updated_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   retry_provider, retry_moderated, notify, limits, created_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
   provider = excluded.provider, manifest = excluded.manifest, profile = excluded.profile,
   output_dir = excluded.output_dir, max_credits = excluded.max_credits,
   submits_per_minute = excluded.submits_per_minute, in_flight = excluded.in_flight,
   retry_provider = excluded.retry_provider, retry_moderated = excluded.retry_moderated, notify = excluded.notify,
+  limits = excluded.limits,
   unrecorded = 0, updated_at = excluded.updated_at
 RETURNING id
 """
@@ -195,6 +198,7 @@ def _upsert(connection: Connection, batch: BatchSpec, now: float) -> int:
             batch.retry.provider,
             batch.retry.moderated,
             batch.notify,
+            batch.limits,
             now,
             now,
         ),

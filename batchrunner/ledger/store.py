@@ -210,11 +210,13 @@ class Ledger:
         now: float,
         without: Sequence[tuple[str, int | None]] = (),
         provider: str | None = None,
+        models: Sequence[str] = (),
     ) -> tuple[list[Job], float | None]:
         """Current pending jobs that may be sent now, in the manifest's order, and when the next one that is held back
         may be (unix seconds; None where none is). A hold of more than an hour was made by a clock that has jumped
-        since, and counts as over. `without`: kinds (model, length) to pass over; `provider`: whose, None for any."""
-        ask = partial(due.pending, tuple(batches), selection, limit, now, without, provider)
+        since, and counts as over. `without`: kinds (model, length) to pass over, and `models`: all of a model's;
+        `provider`: whose, None for any."""
+        ask = partial(due.pending, tuple(batches), selection, limit, now, without, provider, models)
         rows, next_at = await self._writer.read(ask)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):

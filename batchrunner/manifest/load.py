@@ -12,6 +12,8 @@ from typing import Any
 from .. import catalogue, plugins
 from ..catalogue import Model
 from ..core.job import RetryBudget
+from ..core.limits import Limits, parse_limits
+from ..core.places import Place, Remote, is_url
 from ..core.pricing import Price, parse_price
 from ..core.text import visible
 from .checks import Checker
@@ -118,6 +120,7 @@ class _Loader:
         checker = Checker(expansion, self.schema, report, output_node.at("name"), budget is not None)
         checker.run()
         notify = sinks(root, settings.variables, report) if not report.errors else ()
+        limits = self._limits(root, settings.rules)
         self._unused(head, checker.used | (name.names if name else frozenset()))
         if not checker.jobs and not report.errors:
             report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
@@ -127,9 +130,10 @@ class _Loader:
         return Manifest(
             profile=self.profile,
             **self._bounds(root, settings),
-            output_dir=Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output))),
+            output_dir=self._place(output),
             jobs=expansion,
             providers=used,
+            limits=limits,
             notify=notify,
             warnings=report.warnings(),
             chained=checker.links.any,
@@ -202,6 +206,24 @@ class _Loader:
             )
             return DEFAULT_PROVIDER
         return name if isinstance(name, str) else DEFAULT_PROVIDER
+
+    def _limits(self, root: Node, rules: Mapping[str, ModelRules]) -> Limits:
+        """Bounds of single providers and models; the names must be those of some."""
+        section = _section(root, "limits")
+        given: dict[str, dict[str, Any]] = {}
+        for kind, known in (
+            ("providers", sorted({rule.model.provider for rule in rules.values()})),
+            ("models", sorted(rules)),
+        ):
+            node = _section(section, kind)
+            for name in node.value:
+                if name not in known:
+                    said = f"; {kind}: {listed(known)}"
+                    self.report.error(
+                        node.key(name), f"unknown {kind[:-1]} {quoted(name)}{did_you_mean(name, known)}{said}"
+                    )
+            given[kind] = {name: bounds for name, bounds in node.value.items() if isinstance(bounds, Map)}
+        return Limits() if self.report.errors else parse_limits(given)
 
     def _variables(self, root: Node, batch: str) -> dict[str, Any]:
         node = _section(root, "vars")
@@ -277,6 +299,11 @@ class _Loader:
             self.report.error(node.at("dir"), str(error))
             return "."
 
+    def _place(self, output: str) -> Place:
+        if is_url(output):
+            return Remote(output)
+        return Path(os.path.abspath(os.path.join(os.path.dirname(self.file) or ".", output)))
+
     def _name(self, root: Node) -> NameTemplate | None:
         node = _section(root, "output")
         text = node.value.get("name")
@@ -301,4 +328,4 @@ def _section(root: Node, name: str) -> Node:
     """A mapping of the head; an empty one where it is absent or something else (that was reported)."""
     if isinstance(root.value.get(name), Map):
         return root.child(name)
-    return Node(root.document, _EMPTY, name)
+    return Node(root.document, _EMPTY, f"{root.path}.{name}" if root.path else name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ..core.job import JobSpec, RetryBudget
+from ..core.limits import Limits
 from ..core.notice import Sink
+from ..core.places import Place
 
 DEFAULT_SUBMITS_PER_MINUTE = 300.0
 DEFAULT_IN_FLIGHT = 50
@@ -70,11 +72,12 @@ class Manifest:
         max_credits: `budget.max_credits`, None for no cap.
         submits_per_minute, in_flight: upper bounds.
         retry: new submissions allowed after failed, refunded tasks.
-        output_dir: absolute folder of the outputs.
+        output_dir: absolute folder of the outputs, or a prefix in object storage.
         jobs: the jobs, in order.
         warnings: what the user should know; the run may go on.
         notify: who is told how a run ended.
         providers: of the models that the jobs use.
+        limits: further bounds, for single providers and models.
         chained: whether a job needs another one's output.
     """
 
@@ -86,9 +89,10 @@ class Manifest:
     submits_per_minute: float
     in_flight: int
     retry: RetryBudget
-    output_dir: Path
+    output_dir: Place
     jobs: JobSource
     warnings: tuple[Finding, ...]
     notify: tuple[Sink, ...] = ()
     providers: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
     chained: bool = False

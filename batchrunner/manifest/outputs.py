@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.names import COMMON
-from .findings import quoted
+from ..core.places import PACKAGES, is_url
+from .findings import did_you_mean, quoted
 from .scalars import to_text
 from .templates import NoValue, TemplateError, fill, split
 
@@ -27,6 +28,7 @@ _RESERVED = frozenset(
         for n in (*range(10), "\N{SUPERSCRIPT ONE}", "\N{SUPERSCRIPT TWO}", "\N{SUPERSCRIPT THREE}")
     ]
 )
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 COMPANIONS = (".json", ".part")
 """What stands beside an output under its name, each 5 characters; no other output may be named so."""
 
@@ -79,19 +81,53 @@ def _part_problem(part: str) -> str | None:
 
 
 def folder(template: str, variables: Mapping[str, Any]) -> str:
-    """`output.dir`, filled in and checked.
+    """`output.dir`, filled in and checked: a path, or the URL of a prefix in object storage.
 
     Raises:
         TemplateError: an unknown variable, or a path that is refused.
     """
     safe = {name: safe_value(value) for name, value in variables.items()}
     path = fill(template, safe).rstrip("/") or "/"
+    if is_url(path):
+        return _object_url(path)
     path = path.removeprefix("./")
     if path != ".":
         problem = path_problem(path)
         if problem:
             raise TemplateError("output.dir " + problem)
     return path
+
+
+def _object_url(url: str) -> str:
+    """A prefix in object storage, normal and checked. What may be a credential is not repeated.
+
+    Raises:
+        TemplateError: it is refused.
+    """
+    scheme, _, path = url.partition("://")
+    scheme = scheme.lower()
+    bucket, _, prefix = path.partition("/")
+    if scheme not in PACKAGES:
+        hint = did_you_mean(scheme, PACKAGES)
+        allowed = ", ".join(f"{name}://" for name in PACKAGES)
+        raise TemplateError(f"output.dir: {quoted(scheme)}:// is not known{hint}; {allowed} or a folder is allowed")
+    if "@" in bucket or ":" in bucket:
+        raise TemplateError(
+            "output.dir has credentials in its URL, which are stored nowhere: they belong into the environment "
+            f"(AWS_ACCESS_KEY_ID, ...); {scheme}://bucket/prefix is allowed"
+        )
+    if "?" in path or "#" in path:
+        raise TemplateError(
+            f"output.dir: a URL of object storage has no query and no fragment; {scheme}://bucket/prefix is allowed"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise TemplateError(
+            f"output.dir: {quoted(bucket)} is no name of a bucket: 3 to 63 of a-z, 0-9, '.', '_' and '-' are allowed; "
+            "another endpoint is named by AWS_ENDPOINT_URL_S3"
+        )
+    if prefix and (problem := path_problem(prefix)):
+        raise TemplateError("output.dir " + problem)
+    return f"{scheme}://{path}"
 
 
 class NameTemplate:

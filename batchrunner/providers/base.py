@@ -73,6 +73,20 @@ class Unavailable:
     problem: Problem
 
 
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """The service took the wish to cancel a task; only a poll says what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTooLate:
+    """The task has ended, or is not known any more."""
+
+    problem: Problem
+
+
+CancelAnswer = CancelAsked | CancelTooLate | Throttled | Refused | Unavailable
+
 BalanceAnswer = Balance | Throttled | Refused | Unavailable
 
 
@@ -121,6 +135,10 @@ class Provider(Protocol):
 
     async def balance(self) -> BalanceAnswer:
         """GET the account's balance. Free."""
+        ...
+
+    async def cancel(self, task_id: str, model: str = "") -> CancelAnswer:
+        """Ask for a running task to be cancelled. Free, and safe to repeat. Arguments as of `poll`."""
         ...
 
     async def aclose(self) -> None:

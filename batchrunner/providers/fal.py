@@ -33,7 +33,17 @@ from ..catalogue import Model
 from ..core.events import Completed, PollAnswer, PollFailed, StillRunning, SubmitAnswer, TaskFailed
 from ..core.job import Problem
 from ..core.keys import canonical_json
-from .base import Access, Capabilities, OverLimit, Provider, ProviderKind
+from .base import (
+    Access,
+    CancelAnswer,
+    CancelAsked,
+    CancelTooLate,
+    Capabilities,
+    OverLimit,
+    Provider,
+    ProviderKind,
+    Unavailable,
+)
 from .http import HttpProvider, HttpSettings
 from .replies import (
     MAX_URLS,
@@ -54,6 +64,9 @@ NAME = "fal"
 
 MODERATED = "content_policy_violation"
 """Type of the error of a flagged prompt or picture (the page of errors)."""
+
+
+NO_MODEL = Problem("fal keeps the tasks of each model apart, and this one's model is not known here", "no_model")
 
 
 def _error(obj: Mapping[str, Any] | None) -> Envelope | None:
@@ -128,6 +141,23 @@ def result_answer(reply: Reply, kind: str, key: Key, now: float | None = None) -
     return Completed(urls)
 
 
+def cancel_answer(reply: Reply, key: Key, now: float | None = None) -> CancelAnswer:
+    """What the answer to a cancel says. Its `status` is OK (it had not begun), CANCELLATION_REQUESTED,
+    ALREADY_COMPLETED or NOT_FOUND (https://fal.ai/docs/inference-api/queue/cancel)."""
+    obj = json_object(reply)
+    error = DIALECT.error(obj)
+    status = obj.get("status") if obj is not None else None
+    if reply.good and status in {"OK", "CANCELLATION_REQUESTED"}:
+        return CancelAsked()
+    if status in {"ALREADY_COMPLETED", "NOT_FOUND"}:
+        words = "it has ended" if status == "ALREADY_COMPLETED" else "the service does not know it"
+        return CancelTooLate(Problem(words, str(status), reply.status))
+    refused = refusal(reply, error, key, now)
+    if refused is not None:
+        return refused
+    return Unavailable(evidence_of(reply, "http_error", "the wish to cancel was not answered", error, key))
+
+
 def _urls(result: Mapping[str, Any], kind: str, key: Key) -> Iterator[str]:
     """The URLs of a result: of the fields that are called after what the model makes, such as `images` or `video`; of
     any where there is none."""
@@ -161,7 +191,7 @@ class Fal(HttpProvider):
 
     async def _task(self, task_id: str, model: Model | None) -> PollAnswer:
         if model is None:
-            return PollFailed(Problem("fal keeps the tasks of each model apart, and this one is not known", "no_model"))
+            return PollFailed(NO_MODEL)
         path = _request_path(model, task_id)
         status = await self._get(path + "/status")
         if isinstance(status, Problem):
@@ -173,6 +203,14 @@ class Fal(HttpProvider):
         if isinstance(result, Problem):
             return PollFailed(result)
         return result_answer(result, model.output, self._key, self._now())
+
+    async def _cancel(self, task_id: str, model: Model | None) -> CancelAnswer:
+        if model is None:
+            return Unavailable(NO_MODEL)
+        reply = await self._call("PUT", _request_path(model, task_id) + "/cancel")
+        if isinstance(reply, Problem):
+            return Unavailable(reply)
+        return cancel_answer(reply, self._key, self._now())
 
 
 def _request_path(model: Model, task_id: str) -> str:
@@ -189,7 +227,7 @@ def connect(access: Access, clock: Callable[[], float] | None, models: Mapping[s
 KIND = ProviderKind(
     name=NAME,
     title="fal",
-    capabilities=Capabilities(webhook=True, over_limit=OverLimit.QUEUED, output_hours=None),
+    capabilities=Capabilities(cancel=True, webhook=True, over_limit=OverLimit.QUEUED, output_hours=None),
     keys=("FAL_KEY",),
     base_url="https://queue.fal.run",
     base_variable="FAL_BASE_URL",

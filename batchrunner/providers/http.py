@@ -25,7 +25,7 @@ from yarl import URL
 from ..catalogue import Model, models
 from ..core.events import Ambiguous, NotSent, PollAnswer, PollFailed, SubmitAnswer
 from ..core.job import Problem
-from .base import DEFAULT_USER_AGENT, BalanceAnswer, BeforeSend, Unavailable
+from .base import DEFAULT_USER_AGENT, BalanceAnswer, BeforeSend, CancelAnswer, Unavailable
 from .replies import Reply, usable_task_id
 from .wire import MAX_ANSWER, Base, Key, explain, parse_base, read_into
 
@@ -217,6 +217,11 @@ class HttpProvider:
         """`poll`, of a usable id."""
         raise NotImplementedError
 
+    async def _cancel(self, task_id: str, model: Model | None) -> CancelAnswer:
+        """`cancel`, of a usable id."""
+        del task_id, model
+        return Unavailable(Problem(f"{self.name} has no way to cancel a task", "no_cancel_call"))
+
     async def balance(self) -> BalanceAnswer:
         """See `Provider.balance`."""
         return Unavailable(Problem(f"{self.name} has no call that tells the balance", "no_balance_call"))
@@ -294,11 +299,21 @@ class HttpProvider:
             return PollFailed(Problem("this is not a task id", "bad_task_id"))
         return await self._task(task_id, self._models.get(model))
 
+    async def cancel(self, task_id: str, model: str = "") -> CancelAnswer:
+        """See `Provider.cancel`."""
+        if usable_task_id(task_id):
+            return await self._cancel(task_id, self._models.get(model))
+        return Unavailable(Problem("this is not a task id", "bad_task_id"))
+
     async def _get(self, path: str) -> Reply | Problem:
+        return await self._call("GET", path)
+
+    async def _call(self, method: str, path: str) -> Reply | Problem:
+        """A call without a body that is free and safe to repeat."""
         read = bytearray()
         try:
-            async with self._poll_session().get(
-                URL(self._base.url + path, encoded=True), allow_redirects=False
+            async with self._poll_session().request(
+                method, URL(self._base.url + path, encoded=True), allow_redirects=False
             ) as response:
                 whole = await read_into(response.content, read)
                 if not whole:

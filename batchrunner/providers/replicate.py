@@ -24,10 +24,30 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from ..catalogue import Model
-from ..core.events import Completed, PollAnswer, PollFailed, StillRunning, SubmitAnswer, TaskFailed
+from ..core.events import (
+    Completed,
+    Missing,
+    PollAnswer,
+    PollFailed,
+    Refused,
+    StillRunning,
+    SubmitAnswer,
+    TaskFailed,
+    Throttled,
+)
 from ..core.job import Problem
 from ..core.keys import canonical_json
-from .base import Access, Capabilities, OverLimit, Provider, ProviderKind
+from .base import (
+    Access,
+    CancelAnswer,
+    CancelAsked,
+    CancelTooLate,
+    Capabilities,
+    OverLimit,
+    Provider,
+    ProviderKind,
+    Unavailable,
+)
 from .http import HttpProvider, HttpSettings
 from .replies import (
     MAX_MESSAGE,
@@ -145,6 +165,28 @@ class Replicate(HttpProvider):
             return PollFailed(reply)
         return poll_answer(reply, task_id, self._key, self._now())
 
+    async def _cancel(self, task_id: str, model: Model | None) -> CancelAnswer:
+        del model
+        reply = await self._call("POST", f"/predictions/{quote(task_id, safe='')}/cancel")
+        if isinstance(reply, Problem):
+            return Unavailable(reply)
+        return cancel_answer(reply, task_id, self._key, self._now())
+
+
+def cancel_answer(reply: Reply, task_id: str, key: Key, now: float | None = None) -> CancelAnswer:
+    """What the answer to a cancel says; it shows the prediction as it is then."""
+    found = task_object(reply, DIALECT, task_id, key, now)
+    match found:
+        case Missing(problem=problem):
+            return CancelTooLate(problem)
+        case PollFailed(problem=problem):
+            return Unavailable(problem)
+        case Throttled() | Refused():
+            return found
+    if found.get("status") in {"succeeded", "failed"}:
+        return CancelTooLate(Problem(f"it has {found['status']}", found["status"], reply.status))
+    return CancelAsked()
+
 
 def connect(access: Access, clock: Callable[[], float] | None, models: Mapping[str, Model] | None) -> Provider:
     """See `base.Open`."""
@@ -154,7 +196,7 @@ def connect(access: Access, clock: Callable[[], float] | None, models: Mapping[s
 KIND = ProviderKind(
     name=NAME,
     title="Replicate",
-    capabilities=Capabilities(webhook=True, over_limit=OverLimit.REFUSED, output_hours=1.0),
+    capabilities=Capabilities(cancel=True, webhook=True, over_limit=OverLimit.REFUSED, output_hours=1.0),
     keys=("REPLICATE_API_TOKEN",),
     base_url="https://api.replicate.com",
     base_variable="REPLICATE_BASE_URL",

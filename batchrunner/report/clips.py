@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ..core.places import is_url
+
 KINDS = {
     "video": (".mp4", ".m4v", ".mov", ".webm", ".ogv"),
     "image": (".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif"),
@@ -48,7 +50,7 @@ class Clip:
 
     Attributes:
         path: absolute.
-        url: relative to the page's folder, percent-encoded.
+        url: relative to the page's folder, percent-encoded; of an output in object storage its own.
         kind: `video`, `image`, `audio`, or `file` for what no browser shows.
         size: bytes; None where there is no such file.
         role: `last_frame` of a clip's last frame; empty of an output proper.
@@ -77,6 +79,8 @@ def find(path: str, size: int, folder: Path, role: str = "") -> Clip:
         folder: absolute; where the page will be.
         role: see `Clip.role`.
     """
+    if is_url(path):  # no page can play it, and a signed URL would outlive the page's readers; nothing is asked
+        return Clip(Path(path), quote(path, safe="/:"), "file", size, role)
     kind = next((k for k, endings in KINDS.items() if path.lower().endswith(endings)), "file")
     url = _url(path, folder)
     try:

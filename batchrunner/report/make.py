@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.morning import Morning
+from ..core.places import Remote, place_of
 from . import clips, files, posters, render
 from .commands import Commands, word
 from .view import view
@@ -24,6 +25,10 @@ Track = Callable[[Iterator[str | None], int], Iterator[str | None]]
 
 class TooLarge(Exception):
     """The clips are too large to be embedded. Nothing was written."""
+
+
+class NoFolder(Exception):
+    """There is no folder of outputs beside which the page could stand. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,15 @@ def make(morning: Morning, order: Order, track: Track = lambda stills, _: stills
     """Write the page.
 
     Raises:
+        NoFolder: the outputs are not on this machine, and `out` is None.
         NotOurs: a file of that name is not a report of this batch.
         TooLarge: see `EMBEDDABLE`.
         OSError: the disk failed, or the folder is not there.
     """
-    folder = Path(morning.status["output_dir"])
+    place = place_of(morning.status["output_dir"])
+    if order.out is None and isinstance(place, Remote):
+        raise NoFolder(f"the outputs of {morning.batch} are in object storage; say with --out where the page goes")
+    folder = Path(str(place))
     if order.out is None:
         folder.mkdir(parents=True, exist_ok=True)
     made = Made(folder / NAME if order.out is None else order.out)

@@ -15,8 +15,15 @@ from ..catalogue import Model
 from ..core.pacing import Gcra
 from .settings import SimulatorSettings
 
-FAILURES = {80001: "The provider failed to generate the output", 80006: "Request violates content policy"}
+FAILURES = {
+    80099: "The task was cancelled",
+    80001: "The provider failed to generate the output",
+    80006: "Request violates content policy",
+}
 """Messages of failed tasks by code; 80006 and its message are KNOWN (REAPI.md), 8xxxx is the provider's category."""
+
+CANCELLED = 80099
+"""Code of a task that its user has cancelled; of the simulator's own making."""
 
 MAX_MESSAGE = 300
 """Longest validation message, characters: a schema error quotes the value, and a prompt can be long."""

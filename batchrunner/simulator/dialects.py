@@ -74,7 +74,10 @@ class Replicate(Dialect):
         if answer["status"] == "completed":
             told["output"] = _outputs(answer)
         if answer["status"] == "failed":
-            told["error"] = answer["error"]["message"] + (" (E005)" if answer["error"]["code"] == 80006 else " (E1000)")
+            code = answer["error"]["code"]
+            told["error"] = answer["error"]["message"] + (" (E005)" if code == 80006 else " (E1000)")
+            if code == api.CANCELLED:
+                told |= {"status": "canceled", "error": None}
         return told
 
 

@@ -100,6 +100,8 @@ class Routes:
             web.get("/_simulator/account", self._guard(self._show_account)),
             web.get("/_simulator/faults", self._guard(self._show_faults)),
             web.post("/_simulator/faults", self._guard(self._change_faults)),
+            web.post("/v1/predictions/{id}/cancel", self._guard(self._cancel_prediction, REPLICATE)),
+            web.put("/{owner}/{app}/requests/{id}/cancel", self._guard(self._cancel_request, FAL)),
             web.get("/{owner}/{app}/requests/{id}/status", self._guard(self._status, FAL), allow_head=False),
             web.get("/{owner}/{app}/requests/{id}", self._guard(self._result, FAL), allow_head=False),
             web.post("/{endpoint:(?!api/|v1/|_)[^/]+/.+}", self._guard(self._submit_fal, FAL)),
@@ -217,6 +219,28 @@ class Routes:
             raise api.unknown_task()
         told = FAL.result(self._world.poll(task, self.url), self._world.models[task.model].output)
         return _json(told.body, told.status)
+
+    async def _cancel_prediction(self, request: web.Request) -> web.StreamResponse:
+        task, _ = self._cancelled(request)
+        return _json(REPLICATE.prediction(self._world.poll(task, self.url), self.url))
+
+    async def _cancel_request(self, request: web.Request) -> web.StreamResponse:
+        _, in_time = self._cancelled(request)
+        if in_time:
+            return _json({"status": "CANCELLATION_REQUESTED"}, 202)
+        return _json({"status": "ALREADY_COMPLETED"}, 400)
+
+    def _cancelled(self, request: web.Request) -> tuple[Task, bool]:
+        """The task that is to be cancelled, as it is then, and whether it was in time."""
+        scheme = request[DIALECT].scheme
+        user = self._world.enter(request.headers.get("Authorization"), submit=False, scheme=scheme)
+        task = self._store.task(request.match_info["id"]) if request.path.isascii() else None
+        if task is None or task.user != user:
+            raise api.unknown_task()
+        now = self._world.clock()
+        in_time = task.status(now) == "processing"
+        self._store.cancel(task.number, api.CANCELLED, now)
+        return self._store.task(task.id) or task, in_time
 
     def _asked_for(self, request: web.Request) -> Task | web.StreamResponse:
         """The task that is polled, or what its poll meets instead."""

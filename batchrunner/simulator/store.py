@@ -232,6 +232,12 @@ class Store:
         ).fetchall()
         return int(rows[0][0])
 
+    def cancel(self, number: int, code: int, now: float) -> None:
+        """End a task that is processing: it has failed with this code."""
+        self._db.execute(
+            "UPDATE tasks SET due_at = ?, error_code = ? WHERE number = ? AND due_at > ?", (now, code, number, now)
+        )
+
     def give(self, number: int, what: str) -> None:
         """Remember what a task will give, where that is nothing plain."""
         self._db.execute("INSERT INTO given VALUES (?, ?)", (number, what))

@@ -43,6 +43,7 @@ class Ledger:
         now: float,
         without: object = (),
         provider: str | None = None,
+        models: object = (),
     ) -> tuple[list[Job], float | None]:
         answer: asyncio.Future[list[Job]] = asyncio.get_running_loop().create_future()
         self.asked.put_nowait(answer)

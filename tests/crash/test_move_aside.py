@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from batchrunner.engine.files import sidecar_path
-from batchrunner.engine.ground import ASIDE, Site, clear
+from batchrunner.engine.ground import Site, clear
+from batchrunner.engine.stores import ASIDE, FolderStore
 
 
 class Died(BaseException):
@@ -32,7 +33,7 @@ def test_a_run_that_dies_between_clip_and_sidecar(tmp_path: Path, monkeypatch: p
             raise Died
         rename(source, target)
 
-    sites = [Site(1, tmp_path, clip, ())]
+    sites = [Site(1, FolderStore(tmp_path), clip.name, ())]
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", dying)
         with pytest.raises(Died):

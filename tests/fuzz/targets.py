@@ -34,6 +34,7 @@ from unittest import mock
 from batchrunner import catalogue
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, Problem
+from batchrunner.core.places import is_url
 from batchrunner.core.text import visible
 from batchrunner.manifest import Finding, Manifest, ManifestError, checks, events, findings, load, located, rows_jsonl
 from batchrunner.manifest.outputs import normal, path_problem
@@ -176,7 +177,7 @@ def check_manifest(made: Manifest, folder: Path) -> None:
     assert len({job.key for job in jobs}) == len(jobs), "a key twice"
     assert len({normal(job.output) for job in jobs}) == len(jobs), "an output twice"
     assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", made.batch)
-    assert made.output_dir.is_relative_to(folder)
+    assert is_url(str(made.output_dir)) or Path(str(made.output_dir)).is_relative_to(folder)
     assert made.max_credits is None or (type(made.max_credits) is int and made.max_credits >= 0)
     assert 0 < made.submits_per_minute < math.inf
     assert made.in_flight >= 1
@@ -194,7 +195,8 @@ def check_job(job: JobSpec, made: Manifest) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", job.fingerprint)
     json.dumps([job.request, job.matrix, job.tags, job.output], allow_nan=False, ensure_ascii=False).encode()
     assert path_problem(job.output) is None
-    assert (made.output_dir / job.output).resolve().is_relative_to(made.output_dir.resolve())
+    if isinstance(made.output_dir, Path):
+        assert (made.output_dir / job.output).resolve().is_relative_to(made.output_dir.resolve())
     assert all(type(tag) is str for tag in job.tags)
     assert job.credits is None or (type(job.credits) is int and job.credits >= 0)
     assert job.credits is not None or made.max_credits is None, "a budget, and a job without a price"

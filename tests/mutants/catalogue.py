@@ -342,6 +342,14 @@ SENT_AGAIN = (
         MOVES,
     ),
     _mutant(
+        "unwanted_is_claimed",
+        "A job that nobody asks for any more is submitted all the same.",
+        TRANSITIONS,
+        " AND attempt = ? AND current = 1",
+        " AND attempt = ?",
+        MOVES,
+    ),
+    _mutant(
         "no_row_changed_is_fine",
         "A transition that changed no row counts as made.",
         TRANSITIONS,
@@ -861,8 +869,8 @@ OUTPUTS = (
         "stored_before_it_is",
         "A job counts as succeeded before its file stands under its final name.",
         DOWNLOAD,
-        "placed = put(target, sidecar=sidecar)",
-        'placed = Placed(target.name, sidecar["sha256"], sidecar["bytes"])',
+        "placed = put(name, sidecar=sidecar)",
+        'placed = Placed(name, sidecar["sha256"], sidecar["bytes"])',
         f"{SIGNALS}::test_a_dead_link_is_renewed_once",
     ),
 )

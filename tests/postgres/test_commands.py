@@ -54,6 +54,8 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "cancel": [["pending-1", "--why", "no"], ["nobody"], ["succeeded-1"]],
     "approve": [["s*", "--note", "the light is right"]],
     "reject": [["succeeded-1", "--json"]],
+    "providers": [[], ["--json"]],
+    "models": [[], ["--json"]],
     "promote": [["night", "--profile", "final", "--dry-run", "--no-balance"]],
     "report": [["night", "--out", "page.html", "--no-stills"]],
     "export": [["night", "--format", "csv"], ["night", "--format", "json"]],
@@ -64,6 +66,10 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "init": [["--nightly", "night.yaml", "--to", "units"]],
     "doctor": [],  # its words about a file are a file's
     "ledger migrate": [[]],
+    # These look at no ledger; they take --db as everything does.
+    "validate": [["night.yaml"]],
+    "schema": [["kling-3-0-turbo"]],
+    "simulate": [],  # would serve for ever
 }
 """Every command that takes --db, and what it is asked."""
 

@@ -30,9 +30,9 @@ from batchrunner.core.events import (
 )
 from batchrunner.environment import connect, kind_of
 from batchrunner.exits import UsageError
-from batchrunner.providers.base import Access, Provider, Unavailable
+from batchrunner.providers.base import Access, CancelAnswer, CancelAsked, CancelTooLate, Provider, Unavailable
 from tests.providers.wordings import ID, MESSAGE, URL, WORDINGS, Wording
-from tests.raw_server import Peer, RawServer, Script, http, keep, once
+from tests.raw_server import Peer, RawServer, Request, Script, http, keep, once
 
 KEY = "rk_live_canary_0123456789"
 
@@ -319,6 +319,41 @@ def test_the_key_travels_protected(words: Wording, url: str) -> None:
     with pytest.raises(UsageError, match="the server's address") as caught:
         connect(kind_of(words.name), Access(url, KEY))
     assert KEY not in str(caught.value)
+
+
+async def cancel(words: Wording, data: bytes) -> tuple[CancelAnswer, list[Request]]:
+    async with RawServer(once(data)) as server, provider_of(words, server.url) as provider:
+        return await provider.cancel(ID, words.model), server.requests
+
+
+async def test_a_running_task_is_cancelled_where_that_is_possible(words: Wording) -> None:
+    assert kind_of(words.name).capabilities.cancel == (words.cancel is not None)
+    if words.cancel is None or words.cancelled is None:
+        answer, requests = await cancel(words, b"")
+        assert isinstance(answer, Unavailable)
+        assert requests == []
+        return
+    answer, (request,) = await cancel(words, words.cancelled("running"))
+    assert isinstance(answer, CancelAsked)
+    assert (request.method, request.target) == words.cancel
+    assert request.headers["authorization"] == words.authorization + KEY
+    late, _ = await cancel(words, words.cancelled("done"))
+    assert isinstance(late, CancelTooLate)
+
+
+@pytest.mark.parametrize("status", [401, 429, 404, 500])
+async def test_a_cancel_that_is_refused_promises_nothing(words: Wording, status: int) -> None:
+    answer, _ = await cancel(words, http(status, words.error(status)))
+    assert not isinstance(answer, CancelAsked)
+    broken, _ = await cancel(words, b"")
+    assert isinstance(broken, Unavailable)
+
+
+async def test_what_is_no_task_id_is_not_cancelled(words: Wording) -> None:
+    async with provider_of(words, "http://127.0.0.1:1") as provider:
+        answer = await provider.cancel("a/../b", words.model)
+    assert isinstance(answer, Unavailable)
+    assert answer.problem.code == "bad_task_id"
 
 
 # --- What only one of them says --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,12 +211,77 @@ async def test_the_limits_of_the_run_hold_over_all(tmp_path: Path) -> None:
         tasks = simulator.account()["tasks"]
     assert (ran.code, len(tasks)) == (4, 5)
     assert {models()[task["model"]].provider for task in tasks} == {"reapi", "replicate"}
-    steps = sorted([(t["created_at"], 1) for t in tasks] + [(t["due_at"], -1) for t in tasks])
+    assert most_at_once(tasks) <= 2
+
+
+BOUNDED = """\
+version: 1
+batch: mix
+defaults: {prompt: a dog, takes: 4}
+limits:
+  in_flight: 8
+  providers: {replicate: {in_flight: 2}}
+  models: {z-image: {in_flight: 1}, fal-ai/flux/schnell: {submits_per_minute: 120}}
+shots:
+  - {id: z, model: z-image}
+  - {id: gpt, model: gpt-image-2}
+  - {id: rep, model: black-forest-labs/flux-schnell}
+  - {id: flux, model: fal-ai/flux/schnell}
+"""
+
+
+def most_at_once(tasks: list[dict[str, Any]]) -> int:
     flying = most = 0
-    for _, step in steps:
+    for _, step in sorted([(t["created_at"], 1) for t in tasks] + [(t["due_at"], -1) for t in tasks]):
         flying += step
         most = max(most, flying)
-    assert most <= 2
+    return most
+
+
+async def test_providers_and_models_have_bounds_of_their_own(tmp_path: Path) -> None:
+    """Also where the run goes on from the ledger alone; a full model holds nobody else up."""
+    (tmp_path / "m.yaml").write_text(BOUNDED, "utf-8")
+    async with Simulator(SimulatorSettings(median_seconds=0.3, sigma=0.0, clips="tiny")) as simulator:
+        where = access(**dict.fromkeys(plugins.SHIPPED, simulator.url))
+        first = await call(tmp_path, "run", "m.yaml", "--limit", "6", dying=NEVER, where=where)
+        last = await call(tmp_path, "resume", dying=NEVER, where=where)
+        tasks = simulator.account()["tasks"]
+    assert (first.code, last.code, len(tasks)) == (4, 0, 16), last.err
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        by_model.setdefault(task["model"], []).append(task)
+    assert most_at_once(by_model["z-image"]) == 1
+    assert most_at_once(by_model["black-forest-labs/flux-schnell"]) <= 2
+    assert most_at_once(tasks) <= 8
+    flux = sorted(task["created_at"] for task in by_model["fal-ai/flux/schnell"])
+    assert flux[3] - flux[0] > 0.9  # 120 a minute are two a second, two at once
+    z = sorted(task["created_at"] for task in by_model["z-image"])
+    assert min(task["created_at"] for task in by_model["gpt-image-2"]) < z[1]
+
+
+async def test_running_jobs_are_cancelled_where_the_service_can(tmp_path: Path) -> None:
+    """The service is asked; a job stays running until a poll says how its task ended."""
+    (tmp_path / "m.yaml").write_text(BOUNDED.replace("takes: 4", "takes: 1"), "utf-8")
+    async with Simulator(SimulatorSettings(median_seconds=600.0, sigma=0.0, clips="tiny")) as simulator:
+        where = access(**dict.fromkeys(plugins.SHIPPED, simulator.url))
+        await call(tmp_path, "run", "m.yaml", dying=("poll.answered", 8), where=where)
+        before = jobs_of(await call(tmp_path, "jobs", "mix", "--json"))
+        assert {job["state"] for job in before.values()} == {"running"}
+        told = json.loads((await call(tmp_path, "cancel", "mix", "--json", where=where)).out)
+        assert sorted(job["job"] for job in told["asked"]) == ["flux-1", "rep-1"]
+        assert told["cancelled"] == []
+        assert {job["job"]: job["why"] for job in told["skipped"]} == dict.fromkeys(("gpt-1", "z-1"), "is running")
+        after = jobs_of(await call(tmp_path, "jobs", "mix", "--json"))
+        assert {job["state"] for job in after.values()} == {"running"}
+        again = await call(tmp_path, "cancel", "flux-1", where=where)
+        assert "the wish came too late" in again.err + again.out
+        await call(tmp_path, "run", "m.yaml", dying=("poll.recorded", 8), where=where)
+        ended = jobs_of(await call(tmp_path, "jobs", "mix", "--json"))
+    states = {key: job["state"] for key, job in ended.items()}
+    assert states == {"z-1": "running", "gpt-1": "running", "rep-1": "failed", "flux-1": "failed"}
+    error = ended["rep-1"]["error"]
+    assert isinstance(error, dict)
+    assert (error["kind"], error["code"]) == ("provider", "canceled")
 
 
 # --- The manifest ----------------------------------------------------------------------------------------

@@ -83,6 +83,17 @@ def test_its_key_may_stand_in_no_manifest(tmp_path: Path) -> None:
     assert "canary" not in found.stdout + found.stderr
 
 
+@pytest.mark.parametrize("variable", ["FAL_KEY", "REPLICATE_API_TOKEN"])
+def test_a_key_of_any_provider_may_stand_in_no_manifest_and_is_shown_nowhere(variable: str, tmp_path: Path) -> None:
+    key = "key_canary+9vQ=~7x.Kd2"
+    (tmp_path / "m.yaml").write_text(MANIFEST.replace("a dog", f"a {key} dog"), "utf-8")
+    for words in (("validate", "m.yaml"), ("run", "m.yaml", "--var", f"x={key}"), ("doctor", "--offline")):
+        told = call(tmp_path, tmp_path, *words, **{variable: key})
+        assert "canary" not in told.stdout + told.stderr
+        assert told.returncode == (0 if words[0] == "doctor" else 2), told.stderr
+    assert f"set in {variable}" in told.stdout
+
+
 def test_a_provider_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> None:
     site = install(tmp_path)
     (tmp_path / "m.yaml").write_text(MANIFEST.replace("acme\n", "acmee\n"), "utf-8")

@@ -29,6 +29,8 @@ class Wording:
         error: the body of an error with this status.
         state: the answers to the polls of a task of this id, in a state of that name, by path.
         charged: the failed states after which a charge can't be excluded.
+        cancel: method and path of a cancel of `ID`; None where there is none.
+        cancelled: the answer to it, of a task that is `running` or `done`.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Wording:
     error: Callable[[int], dict[str, Any]]
     state: Callable[[str, str], dict[str, bytes]]
     charged: frozenset[str] = frozenset()
+    cancel: tuple[str, str] | None = None
+    cancelled: Callable[[str], bytes] | None = None
     request: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -125,6 +129,8 @@ REPLICATE = Wording(
     error=lambda status: {"title": "No", "detail": MESSAGE, "status": status},
     state=_replicate_state,
     charged=frozenset({"failed", "moderated", "cancelled late", "expired"}),
+    cancel=("POST", f"/v1/predictions/{ID}/cancel"),
+    cancelled=lambda state: http(200, _prediction(ID, {"running": "canceled", "done": "succeeded"}[state])),
 )
 
 
@@ -164,6 +170,11 @@ FAL = Wording(
     error=lambda _status: {"detail": MESSAGE},
     state=_fal_state,
     charged=frozenset({"moderated"}),
+    cancel=("PUT", f"/fal-ai/flux/requests/{ID}/cancel"),
+    cancelled=lambda state: {
+        "running": http(202, {"status": "CANCELLATION_REQUESTED"}),
+        "done": http(400, {"status": "ALREADY_COMPLETED"}),
+    }[state],
 )
 
 WORDINGS = {w.name: w for w in (REAPI, FAL, REPLICATE)}

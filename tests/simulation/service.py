@@ -29,7 +29,7 @@ from batchrunner.ledger.connection import open_writer
 from batchrunner.ledger.record import BatchSpec
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.writer import InlineDatabase
-from batchrunner.providers.base import Balance, BeforeSend
+from batchrunner.providers.base import Balance, BeforeSend, CancelAnswer, Unavailable
 from batchrunner.providers.fetch import Fetched
 from tests.simulation.loop import Life, SimLoop, Timeline
 from tests.support import spec
@@ -184,6 +184,9 @@ class Service:
     @property
     def loopback(self) -> bool:
         return False
+
+    async def cancel(self, task_id: str, model: str = "") -> CancelAnswer:
+        return Unavailable(Problem("it can't", "no_cancel_call"))
 
     async def balance(self) -> Balance:
         return Balance(10**9)

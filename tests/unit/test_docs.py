@@ -15,7 +15,7 @@ from batchrunner.cli.main import COMMANDS
 from batchrunner.core.job import State
 from batchrunner.core.lifecycle import TABLE
 from batchrunner.manifest import read_models
-from docs import make_models, make_reference, site_hooks
+from docs import make_models, make_providers, make_reference, site_hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +36,7 @@ def test_the_drawing_of_the_states_is_that_of_the_table() -> None:
 
 def test_the_table_of_models_is_that_of_the_catalogue() -> None:
     assert make_models.PAGE.read_text("utf-8") == make_models.page(), "run: python -m docs.make_models"
+    assert make_providers.PAGE.read_text("utf-8") == make_providers.page(), "run: python -m docs.make_providers"
 
 
 @pytest.mark.parametrize("path", make_reference.pages(), ids=lambda path: str(path.name))

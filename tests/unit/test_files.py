@@ -25,7 +25,6 @@ from batchrunner.engine.files import (
     place,
     precheck,
     sidecar_path,
-    target_path,
 )
 from batchrunner.engine.rename import give_name
 from batchrunner.providers.folders import ensure_folder
@@ -453,13 +452,6 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 
 # --- Small ones ------------------------------------------------------------------------------------------
-
-
-def test_target_path() -> None:
-    root = Path("/out")
-    assert target_path(root, "corgi-1", named=False, extension=".mp4") == Path("/out/corgi-1.mp4")
-    assert target_path(root, "a.b-1", named=False, extension=".mp4") == Path("/out/a.b-1.mp4")
-    assert target_path(root, "x/corgi.avi", named=True, extension=".mp4") == Path("/out/x/corgi.avi")
 
 
 def test_free_bytes(tmp_path: Path) -> None:

@@ -406,7 +406,7 @@ SNAPSHOT = {
         "id:INTEGER name:TEXT! provider:TEXT! manifest:TEXT! profile:TEXT output_dir:TEXT!",
         "max_credits:INTEGER submits_per_minute:REAL! in_flight:INTEGER! retry_provider:INTEGER!=0",
         "retry_moderated:INTEGER!=0 reserved:INTEGER!=0 spent:INTEGER!=0 at_risk:INTEGER!=0 created_at:REAL!",
-        "updated_at:REAL! unrecorded:INTEGER!=0 notify:TEXT!='[]'",
+        "updated_at:REAL! unrecorded:INTEGER!=0 notify:TEXT!='[]' limits:TEXT!='{}'",
     ),
     "history": (
         "id:INTEGER job_id:INTEGER! at:REAL! attempt:INTEGER! from_state:TEXT to_state:TEXT! event:TEXT!",

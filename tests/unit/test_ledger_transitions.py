@@ -19,7 +19,7 @@ from batchrunner.ledger.errors import BudgetExhausted, Conflict, DuplicateTask, 
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.transitions import reason_of
 from batchrunner.ledger.writer import InlineDatabase
-from tests.support import START, FakeClock, drive, dump, money, open_ledger, path_to, spec, with_jobs
+from tests.support import START, FakeClock, batch, drive, dump, money, open_ledger, path_to, spec, with_jobs
 
 BOTH_STORES = True
 
@@ -165,6 +165,16 @@ async def test_two_claims_at_once_are_one_submission(path: Address, clock: FakeC
         results = await asyncio.gather(*(ledger.advance(job, e.Claimed()) for _ in range(5)), return_exceptions=True)
         assert [type(r) for r in results] == [Job, *[Conflict] * 4]
         assert await money(ledger) == (0, 630, 0)
+
+
+async def test_what_nobody_asks_for_any_more_is_not_claimed(path: Address, clock: FakeClock) -> None:
+    """A final whose draft was rejected, or a shot that left the manifest, after its page was read."""
+    async with open_ledger(path, clock) as ledger:
+        (job,) = await with_jobs(ledger, [spec()])
+        await ledger.record(batch(), [spec("other")])
+        with pytest.raises(Conflict):
+            await ledger.advance(job, e.Claimed())
+        assert await money(ledger) == (0, 0, 0)
 
 
 async def test_an_old_attempt_is_a_conflict(path: Address, clock: FakeClock) -> None:

@@ -15,7 +15,6 @@ _WORDS = re.compile(
     | (?P<hint>\s(?:NOT\ INDEXED|INDEXED\ BY\ \w+))
     | (?P<begin>^BEGIN\ IMMEDIATE$)
     | \bjson_group_array\((?P<each>[^()]*)\)
-    | \bjson_group_array\(json_array\((?P<list>[^()]*)\)\)
     | (?P<none>\bIN\ \(\))
     | (?P<any>\berror_code\ =\ \?)
     | (?P<mark>\?(?P<number>\d*))""",
@@ -34,9 +33,8 @@ def translate(sql: str) -> str:
             return found[0]
         if found["hint"]:
             return ""
-        if found["each"] or found["list"]:
-            each = f"json_build_array({found['list']})" if found["list"] else found["each"]
-            return f"coalesce(json_agg({each})::text, '[]')"
+        if found["each"]:
+            return f"coalesce(json_agg({found['each']})::text, '[]')"
         if found["none"]:
             return "IN (NULL)"
         if found["begin"]:

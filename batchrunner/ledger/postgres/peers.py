@@ -149,15 +149,14 @@ class Bounds:
     in_flight: int
 
 
-def bounds(connection: Connection, provider: str) -> Bounds | None:
-    """The lowest of the batches that workers have work of; None where there is none."""
-    row = connection.execute(
-        "SELECT min(submits_per_minute) / 60, min(in_flight) FROM batch "
-        "WHERE id IN (SELECT batch_id FROM given) AND EXISTS (SELECT 1 FROM job WHERE job.batch_id = batch.id "
+def at_work(connection: Connection, provider: str) -> set[int]:
+    """The batches that workers have something to do of, or will have."""
+    rows = connection.execute(
+        "SELECT batch_id FROM given WHERE EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id "
         "AND job.provider = ? AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')))",
         (provider,),
-    ).fetchone()
-    return None if row[0] is None else Bounds(row[0], row[1])
+    ).fetchall()
+    return {row[0] for row in rows}
 
 
 def claim(change: Change, worker: int, bounds: Bounds, connection: Connection) -> float | None:

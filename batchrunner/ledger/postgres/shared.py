@@ -159,9 +159,11 @@ class SharedLedger(Ledger):
         now: float,
         without: Sequence[tuple[str, int | None]] = (),  # noqa: ARG002  they have no deadline
         provider: str | None = None,  # noqa: ARG002  they have one
+        models: Sequence[str] = (),
     ) -> tuple[list[Job], float | None]:
         """As `Ledger.pending`, of what was handed to this worker."""
         ids = list(self.mine)
+        aside = set(models)
         if not ids:
             return [], None
 
@@ -179,7 +181,7 @@ class SharedLedger(Ledger):
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
                 raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
         ours = set(batches)
-        return [self._job(row) for row in rows if row["batch_id"] in ours], next_at
+        return [self._job(row) for row in rows if row["batch_id"] in ours and row["model"] not in aside], next_at
 
     async def one(self, job_id: int) -> tuple[Job, Schedule] | None:
         """A job as it is now."""

@@ -17,26 +17,6 @@ FOR EACH ROW EXECUTE FUNCTION refuse('what a job needs never changes');
 CREATE TRIGGER need_is_kept BEFORE DELETE ON need
 FOR EACH ROW EXECUTE FUNCTION refuse('what a job needs never changes');
 
--- What SQLite has and the queries use.
-CREATE FUNCTION instr(whole TEXT, part TEXT) RETURNS INT LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT strpos(whole, part) $$;
-
-CREATE FUNCTION json_extract(document TEXT, path TEXT) RETURNS TEXT LANGUAGE sql IMMUTABLE STRICT AS
-  $$ SELECT document::json ->> substr(path, 3) $$; -- '$.name'
-
--- Every member of every object and element of every array, at any depth: its name, its type, and itself as JSON.
-CREATE FUNCTION json_tree(document TEXT) RETURNS TABLE (key TEXT, type TEXT, value TEXT) LANGUAGE sql IMMUTABLE STRICT AS $$
-  WITH RECURSIVE tree (key, value) AS (
-    SELECT NULL::text, document::json
-    UNION ALL
-    SELECT inner_.key, inner_.value FROM tree, LATERAL (
-      SELECT o.key, o.value FROM json_each(CASE json_typeof(tree.value) WHEN 'object' THEN tree.value ELSE '{}' END) AS o
-      UNION ALL
-      SELECT NULL, a.value
-      FROM json_array_elements(CASE json_typeof(tree.value) WHEN 'array' THEN tree.value ELSE '[]' END) AS a
-    ) AS inner_
-  )
-  SELECT tree.key, json_typeof(tree.value), tree.value::text FROM tree $$;
-
 -- Nothing is sent that waits for another job, and no reference is sent unresolved.
 CREATE FUNCTION has_what_it_needs() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE refers BOOLEAN;

@@ -1,0 +1,161 @@
+"""Draws docs/providers.md: the table comes from the code, the rest stands here. A test holds the two equal.
+
+Run from the checkout: `python -m docs.make_providers`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchrunner import plugins
+from batchrunner.providers.base import ProviderKind
+
+PAGE = Path(__file__).with_name("providers.md")
+
+INTRODUCTION = """\
+# Providers
+
+Made by `python -m docs.make_providers`; don't edit it by hand. `batchrunner providers` shows the same of what is
+installed, and whether a key is set.
+
+A shot goes to the service of its model, so one manifest may use several side by side: stills of one, drafts of
+another, finals of a third. `provider: fal` in the manifest's head makes every other service's model an error. Each
+service has a key, a pace, a hold after a 429 and a circuit breaker of its own: what one refuses stops its own jobs
+and nobody else's, and the run goes on. There is one budget over all of them.
+
+```yaml
+version: 1
+batch: mixed
+budget: {max_credits: 5000}
+limits:
+  in_flight: 40                                   # of all together
+  providers: {replicate: {in_flight: 10}}         # and of these alone
+  models: {fal-ai/kling-video/v3/turbo/pro/text-to-video: {submits_per_minute: 30}}
+defaults: {prompt: a corgi on the beach}
+shots:
+  - {id: still, model: fal-ai/flux/schnell}
+  - {id: draft, model: kling-3-0-turbo, first_frame: "${shots.still.output_url}"}
+  - {id: other, model: black-forest-labs/flux-schnell, num_outputs: 2}
+```
+
+`run --simulate` needs no key for any of them. The simulator speaks all their dialects, with one account.
+
+## What each can do
+"""
+
+MEANING = """\
+- **lost answer**: what becomes of a submission whose answer was not read. *held* means that nothing can be looked up:
+  the job is `unconfirmed`, and waits for your word (`batchrunner resolve`). None of these services documents an
+  idempotency key or a lookup that would be certain.
+- **cancel**: `batchrunner cancel` asks the service for running jobs too. A job stays `running` until a poll says how
+  its task ended: `failed`, or done all the same where the wish came too late. It works beside a run and without one,
+  and records nothing. What has run may be charged (below).
+- **over the limit**: *429* refuses, and nothing is created; *queued* accepts, and the task waits there.
+- **outputs kept**: how long a file can be fetched. A run fetches at once; what ended while no run was there may be
+  gone at a service that keeps it for an hour.
+- **failed tasks**: *refunded* means never charged. *counted* means that the pages promise no refund in general: such a
+  failure counts as spent in the budget (unless this very one is documented as free), and `retry:` never submits it
+  again by itself; `batchrunner retry` is your word that it may.
+
+## Keys and addresses
+
+A key is read from the environment alone, never from a flag or a manifest, and is shown nowhere. The ledger remembers
+for each provider at which address its key was first used, and refuses another one: a task's id means nothing there.
+"""
+
+NOTES = """\
+## fal
+
+[Queue API](https://fal.ai/docs/api-reference/inference-api): `POST /{model}` answers with a `request_id`; status and
+result are asked for below the first two parts of the model's name. The page advises to take the URLs of the answer
+instead; they are built here, so that the key goes to no address that an answer names.
+
+- Status 500 and above is [never charged](https://fal.ai/docs/documentation/model-apis/faq), 422 may be: a
+  [moderated](https://fal.ai/docs/documentation/model-apis/errors) request counts as spent.
+- An error of a result counts as the model's only where it is typed (`type` or
+  [`error_type`](https://fal.ai/docs/documentation/model-apis/request-errors)); any other is asked for again.
+- An account without credit is answered 403, with the reason in words only
+  ([seen](https://github.com/fal-ai/fal/issues/1147)): the run ends with 6 as for a refused key, and says why.
+- A result is kept [for an hour, or 6 minutes from 10 KB on](https://fal.ai/docs/inference-api/queue/result), unless
+  payloads are stored: a run that comes back later may find the task `lost`.
+- Not verified: how a status of a failed request looks beyond `COMPLETED`; what the status of a cancelled one is; for
+  how long files on fal.media stay. `X-Fal-Idempotency-Key` is sent by other people's clients and promised on no page:
+  it is not sent, and nothing rests on it.
+
+## Replicate
+
+[HTTP API](https://replicate.com/docs/reference/http): `POST /v1/models/{owner}/{name}/predictions` with
+`{"input": {...}}` answers 201 with an `id`; `GET /v1/predictions/{id}`. `Prefer: wait` is not sent.
+
+- Files are gone [after an hour](https://replicate.com/docs/topics/predictions/data-retention). A prediction that
+  succeeded and whose data were removed before a run came back is `failed`, and counts as spent.
+- What was `aborted` never ran and is free; what was `canceled` is
+  [charged for the time that it ran](https://replicate.com/docs/topics/predictions/lifecycle). Whether a failed one is
+  charged depends on the model, so that it counts as spent.
+- [600 predictions a minute](https://replicate.com/docs/topics/predictions/rate-limits); without a Retry-After header
+  the wait grows from a second.
+- The list of predictions shows their input. Two takes of one prompt have the same input, and others may use the
+  account: nothing in it makes a match certain, so that it is not used as a lookup.
+- Not verified: whether a 429 has a Retry-After header; the code `E005` of flagged content, which is seen in reports
+  and stands on no page; whether every error has a `detail`.
+
+## A provider of your own
+
+A package adds one. Nothing of batchrunner changes:
+
+```toml
+[project.entry-points."batchrunner.providers"]
+acme = "acme_batchrunner:KIND"
+```
+
+`KIND` is a `batchrunner.providers.base.ProviderKind`: name, key variables, address, capabilities, and `open`, which
+makes a `Provider`. Over HTTP that is a subclass of `providers.http.HttpProvider` with four methods: the body of a POST,
+what its answer proves (`replies.submit_verdict` with a `Dialect`, which says where errors and ids stand), how a task
+is asked after, and, where there is such a call, the balance. Its models are files for `--models`
+([models](models.md)), with `"provider": "acme"`. A name that is shipped can't be taken: a key goes to what was meant.
+
+What it must promise, and `tests/providers/test_behaviour.py` holds every shipped one to:
+
+1. Nothing is on the wire before `before_send` has returned; what it raises comes out, and nothing was sent.
+2. After that the answer is `Ambiguous`, unless the service's own words prove something else. A proxy's page, a cut
+   answer, a redirect, a 5xx, a 2xx without a usable id prove nothing.
+3. A POST is sent once. No redirect is followed, nothing is repeated by the client library.
+4. A poll's answer counts only where it names the task that was asked for.
+5. No method raises for what a server or a network does, and the key is in nothing that is returned.
+"""
+
+
+def page() -> str:
+    """The whole page, as Markdown."""
+    kinds: list[ProviderKind] = [plugins.load(name) for name in plugins.SHIPPED]
+    lines = [
+        INTRODUCTION,
+        "| provider | lost answer | cancel | over the limit | outputs kept | failed tasks | balance | webhook |",
+        "|---|---|---|---|---|---|---|---|",
+        *map(_row, kinds),
+        "",
+        MEANING,
+        "| provider | key | address, and its variable |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {k.name} | {' or '.join(f'`{key}`' for key in k.keys)} | {k.base_url}, `{k.base_variable}` |" for k in kinds
+    ]
+    return "\n".join([*lines, "", NOTES])
+
+
+def _row(kind: ProviderKind) -> str:
+    can = kind.capabilities
+    kept = "not said" if can.output_hours is None else f"{can.output_hours:g} h"
+    lost = "settles itself" if can.lookup or can.replay else "held"
+    failed = "refunded" if can.refunds else "counted"
+    yes = {True: "yes", False: "no"}
+    webhook = "yes, not used" if can.webhook else "no"
+    return (
+        f"| [{kind.name}]({kind.source}) | {lost} | {yes[can.cancel]} | {can.over_limit.value} | {kept} | {failed} "
+        f"| {yes[can.balance]} | {webhook} |"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -8,7 +8,7 @@ JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 2)
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
+.PHONY: help setup demo demo-cluster cluster-long test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -23,6 +23,9 @@ setup: $(STAMP) ## make .venv and install batchrunner in it
 
 demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh manifests/demo.sh
+
+demo-cluster: $(STAMP) ## PostgreSQL, the simulator and two workers, one of which is killed: no key, no cost
+	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m tests.postgres.demo; fi
 
 test: $(STAMP) ## every test of the gate; installs Chromium and PostgreSQL for its tests where it can
 	@if sh tests/browser/chromium.sh; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
@@ -49,6 +52,9 @@ docs-check: docs ## axe-core on every page of the site, light and dark, wide and
 
 crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (many minutes)
 	BATCHRUNNER_CRASH_SCALE=5 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever
+
+cluster-long: $(STAMP) ## workers that are killed, frozen and cut off, 20 times each with 300 jobs (an hour)
+	BATCHRUNNER_CLUSTER_SEEDS=20 $(BIN)/python -m pytest -p no:xdist -rP tests/postgres/test_workers.py
 
 seeds-long: $(STAMP) ## the deterministic simulation over SEEDS seeds
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

@@ -21,11 +21,14 @@ from .engine.spool import Spool
 from .engine.words import REFUNDED, Done, Skipped, speak
 from .environment import person
 from .exits import UsageError
-from .ledger.address import Address
-from .ledger.connection import exists
+from .ledger.address import Address, Server
+from .ledger.connection import exists, postgres
 from .ledger.errors import LedgerBusy, LedgerUnusable
 from .ledger.naming import Unknown
 from .remote.client import NoRun, ask
+
+PRUNE = 30.0
+"""Seconds for which a word's transaction may lie before the server ends it, times three; see `SharedLedger.join`."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ async def say(db: Address, word: Word, wait: float = 0.0, crash: Crash = no_cras
     try:
         return await _say(db, word, 0.0, crash)
     except LedgerBusy:
+        if isinstance(db, Server) and workers(db):
+            return await _beside_workers(db, word, crash)
         with suppress(NoRun):
             return _answered(word, ask(db, word))
     return await _say(db, word, wait, crash)
@@ -63,11 +68,42 @@ async def say(db: Address, word: Word, wait: float = 0.0, crash: Crash = no_cras
 
 async def _say(db: Address, word: Word, wait: float, crash: Crash) -> Said:
     async with _books(db, wait, crash) as books:
-        done = await speak(books, word, person())
-        unrecorded = 0
-        if isinstance(word, Cancel):
-            unrecorded = sum(batch.unrecorded for batch in await books.ledger.batches(word.names))
+        return await _spoken(books, word)
+
+
+async def _spoken(books: Books, word: Word) -> Said:
+    done = await speak(books, word, person())
+    unrecorded = 0
+    if isinstance(word, Cancel):
+        unrecorded = sum(batch.unrecorded for batch in await books.ledger.batches(word.names))
     return Said(done.jobs, done.skipped, done.credits, unrecorded)
+
+
+def workers(db: Server) -> bool:
+    """Whether workers are alive on a ledger. Raises LedgerUnusable."""
+    with postgres():
+        from .ledger.postgres import peers
+    return peers.anybody(db)
+
+
+async def _beside_workers(db: Server, word: Word, crash: Crash) -> Said:
+    """Say it as one more writer: a transition is made by whoever is first. What was withdrawn while a worker was about
+    to send it is not sent; what goes back to pending is handed out by the next sweep."""
+    with postgres(workers=True):
+        from .ledger.postgres.shared import SharedLedger
+    clock = SystemClock()
+    ledger = await SharedLedger.join(db, clock.wall, PRUNE)
+    try:
+        try:
+            spool = Spool(ledger.beside)
+        except OSError as error:
+            raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
+        try:
+            return await _spoken(Books(ledger=ledger, spool=spool, clock=clock, crash=crash), word)
+        finally:
+            spool.close()
+    finally:
+        await ledger.close()
 
 
 def _answered(word: Word, answer: dict[str, Any]) -> Said:

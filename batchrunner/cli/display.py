@@ -220,7 +220,7 @@ def _code(error: dict[str, Any]) -> str:
     return f" ({visible(', '.join(parts), 120)})" if parts else ""
 
 
-def watcher_for(db: Address, *, as_json: bool, quiet: bool) -> Display:
+def watcher_for(db: Address, *, as_json: bool, quiet: bool, board: bool = True) -> Display:
     """The display that fits where stdout goes."""
     display: Display
     if as_json:
@@ -228,7 +228,7 @@ def watcher_for(db: Address, *, as_json: bool, quiet: bool) -> Display:
     elif quiet:
         display = QuietDisplay()
     else:
-        display = _board() if sys.stdout.isatty() else LineDisplay()
+        display = _board() if board and sys.stdout.isatty() else LineDisplay()
     display.db = db
     return display
 

@@ -11,6 +11,7 @@ from .. import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Do the main job: submit, poll, download. Run it again to continue."),
     "resume": ("run", "Continue unfinished batches from the ledger alone, without the manifest."),
+    "worker": ("worker", "Do what was left to workers: submit, poll, download, beside any number of others."),
     "validate": ("validate", "Check a manifest; nothing is recorded or sent."),
     "plan": ("plan", "Show what a run would do, what it would cost, and how long it would take."),
     "status": ("status", "Counts by state, and credits spent, reserved and at risk."),

@@ -190,6 +190,11 @@ def run_options(function: F) -> F:
                 "--wait-lock", type=Duration(), default="0s", help="Wait this long for another runner, such as 10m."
             ),
             click.option(
+                "--detach",
+                is_flag=True,
+                help="Record it, leave it to workers, and end. For a ledger in PostgreSQL; see worker --help.",
+            ),
+            click.option(
                 "--simulate", is_flag=True, help="Use the built-in simulator: free, no key, a ledger of its own."
             ),
             click.option(

@@ -20,7 +20,8 @@ from ..core.selection import Selection
 from ..core.text import visible
 from ..exits import EXIT_SIGTERM
 from ..ledger import queries
-from ..ledger.address import Address
+from ..ledger.address import Address, Server
+from ..ledger.connection import postgres
 from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
@@ -40,6 +41,7 @@ from .telling import Teller, logging, tracing
 if TYPE_CHECKING:
     from ..ledger.early import EarlyLook
     from ..manifest import Manifest, Promotion
+    from ..runlog import RunLog
 
 
 @click.command(
@@ -242,6 +244,7 @@ def _go(
     promotion: Promotion | None = None,
     teller: Teller | None = None,
     metrics_file: Path | None = None,
+    detach: bool = False,
 ) -> int:
     from .display import watcher_for
     from .errors import drop_stdout
@@ -278,13 +281,28 @@ def _go(
         logging(traced, log_file, log_level) as log,
     ):
         with teller.of_errors(log):
-            result = app.run(options, log)
+            result = _do(options, log, detach=detach)
         try:
             watcher.summary(result)
         except OSError:  # a pipe without a reader, a terminal that was closed, a full disk under a log
             drop_stdout()  # the exit code still says how it went
         teller.of_result(result, log)
     return result.exit_code
+
+
+def _do(options: app.RunOptions, log: RunLog, *, detach: bool) -> app.RunResult:
+    """Do it here; or leave it to workers, where some are alive on the ledger."""
+    if isinstance(options.db, Server) and not options.simulate:
+        with postgres(workers=detach):
+            from ..ledger.postgres import peers
+
+            if detach or peers.anybody(options.db):
+                from ..cluster.handing import hand_over
+
+                return hand_over(options, log, detach=detach)
+    elif detach:
+        raise app.UsageError("--detach leaves work to workers, who share a ledger in PostgreSQL: --db postgresql://...")
+    return app.run(options, log)
 
 
 def _metrics(path: Path | None, db: Address) -> AbstractContextManager[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -70,10 +71,11 @@ def status(batch: str | None, watch: bool, as_json: bool, db: Address | None) ->
             _watch(lambda: batches_of(connection, batch), path)
             return EXIT_OK
         found = batches_of(connection, batch)
+        there = _workers(connection, path)
     if as_json:
-        print_json(found[0] if batch is not None else {"batches": found})
+        print_json(found[0] if batch is not None else {"batches": found, **({"workers": there} if there else {})})
         return EXIT_OK
-    for line in lines_of(found, path):
+    for line in [*lines_of(found, path), *_worker_lines(there)]:
         say(line)
     return EXIT_OK
 
@@ -91,6 +93,14 @@ def batches_of(connection: Connection, batch: str | None) -> list[dict[str, Any]
     names = [batch] if batch is not None else queries.batch_names(connection)
     found = (queries.status(connection, name, wall()) for name in names)
     return [s for s in found if s is not None]
+
+
+def _workers(connection: Connection, path: Address) -> list[dict[str, Any]]:
+    if isinstance(path, Path):
+        return []
+    from ..ledger.workers import workers
+
+    return workers(connection)
 
 
 # --- For people ------------------------------------------------------------------------------------------
@@ -111,6 +121,19 @@ def lines_of(found: list[dict[str, Any]], path: Address) -> list[str]:
             *_service(one.get("learned_limits")),
             *_next(one, db),
         ]
+    return lines
+
+
+def _worker_lines(workers: list[dict[str, Any]]) -> list[str]:
+    lines = [""] if workers else []
+    for one in workers:
+        part = "" if one["part"] == "all" else f", {one['part']}s only"
+        does = f"{one['in_flight']} in flight, {one['in_hand']} jobs in hand"
+        if not one["alive"]:
+            does = f"silent for {one['silent_seconds']:.0f} s: taken for dead, the others take up its jobs"
+        elif one["stop"]:
+            does += f", about to end ({visible(str(one['stop']))})"
+        lines.append(f"worker {one['worker']} on {visible(one['host'])} (process {one['pid']}{part}): {does}")
     return lines
 
 

@@ -99,6 +99,10 @@ class _Account:
         self._held_until = max(self._held_until, now + wait)
         return self._held_until - now
 
+    def held(self, seconds: float) -> None:
+        """Somebody else who uses the account was told to wait: so do we."""
+        self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
+
     def hold(self) -> float:
         """Seconds until calls may be made again; 0 for now."""
         return max(0.0, self._held_until - self._clock.monotonic())

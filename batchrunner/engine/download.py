@@ -12,7 +12,7 @@ from ..core import events as e
 from ..core.job import Downloading, Job, Output, Problem, Running
 from ..core.media import Facts, Kept, Ordered, differences, judged
 from ..core.pacing import backoff
-from ..ledger.errors import WriteFailed
+from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Attempt
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
 from ..providers.objects import StoreUnusable
@@ -92,6 +92,10 @@ class Downloader:
                 self._deps.crash("download.recorded")
             except LinkDead as dead:
                 await self._link_died(job, dead.problem)
+            except Conflict:
+                if self._deps.moved is None:
+                    raise
+                self._deps.moved(job)
             except BadContent as unusable:
                 bad += 1
                 if bad >= self._settings.bad_content_tries:

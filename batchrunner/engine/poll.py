@@ -15,7 +15,7 @@ from ..core import retry
 from ..core.job import Job, Problem, Running
 from ..core.pacing import backoff
 from ..core.polling import Latencies, interval
-from ..ledger.errors import WriteFailed
+from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Schedule
 from .control import Slots, Stop, Switches
 from .pacer import Pacer
@@ -191,6 +191,11 @@ class Poller:
             if self._record_failures >= MAX_RECORD_FAILURES:
                 self._control.give_up()
             self._plan(watched, self._deps.clock.monotonic() + LEDGER_PAUSE)
+        except Conflict:
+            if self._deps.moved is None:
+                raise
+            self._release(watched)
+            self._deps.moved(watched.job)
         self._deps.crash("poll.recorded")
 
     async def _heed(self, watched: Watched, answer: e.PollAnswer) -> None:

@@ -187,6 +187,9 @@ class Deps(Books):
     offer: Callable[[Path], Awaitable[str]] | None = None
     """Makes a file public, by the user's own command, and gives its URL, which is not trusted. Raises NotOffered. None
     where the user has named none."""
+    moved: Callable[[Job], None] | None = None
+    """Is told of a job that another writer of the ledger has moved on: it is nobody's here any more. None where there
+    is no other writer, so that it would be a bug."""
     provider_of: Callable[[str], Provider | None] | None = None
     """Model name to the account that has its tasks, where the run has that; None where all are `provider`'s."""
     fetchers: Mapping[str, Fetcher] = field(default_factory=dict)

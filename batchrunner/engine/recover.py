@@ -26,6 +26,17 @@ async def recover(books: Books, every_batch: list[int]) -> None:
         LedgerError: it could not be recorded; nothing may be submitted then.
     """
     books.crash("start.opened")
+    submitting = await restore(books, every_batch)
+    interrupted = _interrupted(books.spool.damaged)
+    for job in submitting.values():
+        await books.advance(job, interrupted)
+        books.crash("recover.interrupted")
+    if books.spool.damaged:
+        books.spool.clear()
+
+
+async def restore(books: Books, every_batch: list[int]) -> dict[int, Job]:
+    """Record the ids in the spool. Returns what is `submitting` all the same, by row id. Raises as `recover`."""
     submitting = {job.id: job for job, _ in await books.ledger.in_state(every_batch, State.SUBMITTING)}
     if books.spool.found:
         unconfirmed = {job.id: job for job, _ in await books.ledger.in_state(every_batch, State.UNCONFIRMED)}
@@ -41,12 +52,7 @@ async def recover(books: Books, every_batch: list[int]) -> None:
         if not books.spool.damaged:
             books.spool.clear()
         books.crash("recover.cleared")
-    interrupted = _interrupted(books.spool.damaged)
-    for job in submitting.values():
-        await books.advance(job, interrupted)
-        books.crash("recover.interrupted")
-    if books.spool.damaged:
-        books.spool.clear()
+    return submitting
 
 
 def _interrupted(damaged: list[str]) -> e.Interrupted:

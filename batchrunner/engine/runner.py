@@ -84,7 +84,7 @@ class Runner:
                 work,
                 latencies,
                 common,
-                on_completed=self._downloads.add,
+                on_completed=self._completed,
                 on_ended=self._task_ended,
                 on_idle=self._wake.notify,
                 backlog=lambda: self._downloads.backlog,
@@ -290,6 +290,9 @@ class Runner:
                 account.submitter.whole = True
         self._more()
         self._wake.notify()
+
+    def _completed(self, job: Job) -> None:
+        self._downloads.add(job)
 
     def _more(self) -> None:
         """More jobs were recorded."""

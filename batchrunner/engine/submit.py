@@ -15,7 +15,7 @@ from ..core.chain import needs
 from ..core.deadline import SURE, in_time
 from ..core.job import Job, Problem
 from ..core.polling import Latencies
-from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, WriteFailed
+from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, NotYet, WriteFailed
 from .control import Allowance, Slots, Stop, Switches
 from .files import free_bytes, unwritable
 from .pacer import Pacer, Place
@@ -84,6 +84,7 @@ class Submitter:
         self._stale = False
         self._busy: set[int] = set()
         self._broke: dict[int, str] = {}
+        self._not_before = 0.0
         self._refunds = 0
         self._withdrawals = 0
         self._posts: set[asyncio.Task[None]] = set()
@@ -103,6 +104,11 @@ class Submitter:
     def posts(self) -> int:
         """POSTs on the wire."""
         return len(self._posts)
+
+    @property
+    def broke(self) -> frozenset[int]:
+        """Batches whose money is used up, or reserved."""
+        return frozenset(self._broke)
 
     def requeued(self) -> None:
         """A job went back to pending, or a task ended and its money may have come back: look again."""
@@ -302,7 +308,7 @@ class Submitter:
                 self._control.halt(Stop.DISK, disk)
             return DISK_CHECK_EVERY
         now = self._deps.clock.monotonic()
-        return max(self._control.hold(), self._control.quiet(), self._pacer.delay(now))
+        return max(self._control.hold(), self._control.quiet(), self._pacer.delay(now), self._not_before - now)
 
     def _disk(self) -> str:
         """What is wrong with the output disk; empty for nothing."""
@@ -370,14 +376,21 @@ class Submitter:
         try:
             request = job.request if resolved is None else resolved
             answer = await self._deps.provider.submit(job.model, request, before_send, label=job.key)
-        except (BudgetExhausted, Conflict, WriteFailed) as refused:
+        except (BudgetExhausted, Conflict, NotYet, WriteFailed) as refused:
+            if made is not None and isinstance(refused, NotYet):
+                self._requests[job.id] = made
             self._not_claimed(job, refused, place, money_came_back=refunds != self._refunds)
             return
         self._deps.crash("submit.answered")
         if claimed is None:
             self._not_connected(job, answer, place)
             return
-        await self._record(claimed, answer, place)
+        try:
+            await self._record(claimed, answer, place)
+        except Conflict:
+            if self._deps.moved is None:
+                raise
+            self._superseded(claimed, answer, self._deps.moved)
         self._deps.crash("submit.recorded")
 
     def _not_sent(self, job: Job, place: Place) -> None:
@@ -402,6 +415,9 @@ class Submitter:
                 self._page = deque(j for j in self._page if j.batch_id != job.batch_id)
             case WriteFailed():
                 self._control.halt(Stop.LEDGER, str(refused))
+            case NotYet():
+                self._not_before = self._deps.clock.monotonic() + refused.seconds
+                self._page.appendleft(job)  # it is next, with what was found for it
             case _:
                 pass  # a stale copy of a job that has moved on; the next page has the truth
 
@@ -445,6 +461,14 @@ class Submitter:
                 self._control.ambiguous()
             case _:
                 assert_never(answer)
+
+    def _superseded(self, claimed: Job, answer: e.SubmitAnswer, moved: Callable[[Job], None]) -> None:
+        """Another writer took this one for dead while it waited for the answer, and the job has gone on without it. A
+        task id that nobody expects any more is kept all the same."""
+        self._keep_id(claimed, answer)
+        self._slots.give_back(claimed.model)
+        self.requeued()
+        moved(claimed)
 
     async def _settle(self, claimed: Job, event: e.SubmitAnswer) -> None:
         """Record an answer that ends the submission, and free its slot."""

@@ -144,15 +144,21 @@ _NOTHING_NEEDED = "CREATE TEMP TABLE need (job_id INTEGER PRIMARY KEY, parent, f
 
 
 @contextmanager
-def postgres() -> Iterator[None]:
+def postgres(*, workers: bool = False) -> Iterator[None]:
     """Around the imports of what a ledger in PostgreSQL needs, which an installation may not have."""
     try:
         yield
     except ImportError as missing:
-        if (missing.name or "").partition(".")[0] not in {"psycopg", "psycopg_binary", "psycopg_c"} and (
-            "libpq" not in str(missing)
-        ):
+        if (missing.name or "").partition(".")[0] not in {
+            "psycopg",
+            "psycopg_binary",
+            "psycopg_c",
+            "psycopg_pool",
+            "procrastinate",
+        } and ("libpq" not in str(missing)):
             raise
+        if workers:
+            raise LedgerUnusable("workers need Procrastinate: pip install 'batchrunner[cluster]'") from None
         raise LedgerUnusable(
             "a ledger in PostgreSQL needs psycopg: pip install 'batchrunner[cluster]' (or name a file with --db)"
         ) from None

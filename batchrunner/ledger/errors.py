@@ -23,6 +23,18 @@ class Conflict(LedgerError):
     """Compare-and-set found another state than the caller's: a bug, or a second writer."""
 
 
+class NotYet(LedgerError):
+    """The account's rate, a hold or what is in flight lets nobody send now. Nothing was written.
+
+    Attributes:
+        seconds: until it is worth asking again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the account lets nobody send for {seconds:.3f} s")
+        self.seconds = seconds
+
+
 class BudgetExhausted(LedgerError):
     """The claim would have taken the batch beyond its cap. Nothing was written."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 
 from .address import Address, Server
 from .connection import open_writer, postgres
@@ -19,7 +19,10 @@ def migrate(address: Address) -> tuple[int, int]:
     if isinstance(address, Server):
         with postgres():
             from .postgres import opening
-        return opening.migrate(address)
+        found = opening.migrate(address)
+        with suppress(ImportError):  # what workers share, where there may be workers
+            opening.prepare_shared(address)
+        return found
     lock = RunLock(address)
     lock.acquire()
     try:

@@ -947,8 +947,8 @@ BOUNDS = (
         "rate_ignored",
         "POSTs go out as fast as the slots allow.",
         SUBMIT,
-        "self._pacer.delay(now))",
-        "0.0)",
+        "self._pacer.delay(now), ",
+        "0.0, ",
         f"{SEEDS}[0]",
     ),
     _mutant(

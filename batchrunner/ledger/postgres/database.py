@@ -30,12 +30,12 @@ class ServerDatabase:
         self.identity = name
 
     @classmethod
-    async def open(cls, server: Server) -> ServerDatabase:
+    async def open(cls, server: Server, opener: Callable[[Server], Link] = open_writer) -> ServerDatabase:
         """Raises as `open_writer`."""
         thread = ThreadPoolExecutor(1, "ledger")
 
         def opened() -> tuple[Link, str]:
-            link = open_writer(server)
+            link = opener(server)
             return link, identity(link)
 
         try:

@@ -60,6 +60,26 @@ def open_writer(server: Server, *, make: bool = True) -> Link:
     return link
 
 
+def open_peer(server: Server, idle: float) -> Link:
+    """A writing connection beside others: it shares the run lock with them, so that none of them meets a run that has
+    the ledger to itself. What they write takes turns (`peers`).
+
+    Args:
+        server: where the ledger is.
+        idle: seconds for which it may leave a transaction lie. Then the server ends it: one whose process is frozen in
+            the middle of its turn stops the others no longer than that.
+
+    Raises: as `open_writer`.
+    """
+
+    def opened(lost: tuple[int, Any] | None) -> Session:
+        session = _writing(server, make=True, lost=lost, shared=True)
+        session.execute(f"SET idle_in_transaction_session_timeout = {int(idle * 1000)}")
+        return session
+
+    return _link(server, opened)
+
+
 def open_reader(server: Server) -> Link | None:
     """A read-only connection, beside a run or not; None where there is no ledger yet. Raises LedgerUnusable."""
     version: list[int | None] = []
@@ -92,6 +112,45 @@ def migrate(server: Server) -> tuple[int, int]:
     return before[0], LATEST
 
 
+def prepare_shared(server: Server) -> bool:
+    """Make what workers share, Procrastinate's tables too, in the ledger's schema, where it is not there yet.
+
+    Returns:
+        whether it was made.
+
+    Raises:
+        LedgerUnusable: there is no ledger, or the role may not.
+    """
+    try:
+        session = _session(server)
+    except psycopg.Error as error:
+        raise LedgerUnusable(_why(server, error)) from None
+    try:
+        version = _look(server, session)
+        if version is None:
+            raise LedgerUnusable(f"there is no ledger at {server} yet; {MIGRATE}, or a run")
+        _no_older(server, version)
+        with session.transaction():
+            session.execute("SELECT pg_advisory_xact_lock($1::int, $2::int)", (APPLICATION_ID + 1, lock_number(server)))
+            row = session.execute("SELECT to_regclass('claim'), to_regclass('procrastinate_jobs')").fetchone()
+            if row is None or row[0] is not None:
+                return False
+            from procrastinate.schema import SchemaManager
+
+            own = resources.files("batchrunner.ledger.postgres") / "cluster.sql"
+            for text in (SchemaManager.get_schema(), own.read_text("utf-8")):
+                session.execute(text.encode())
+    except pg.InsufficientPrivilege:
+        raise LedgerUnusable(
+            f"{server} has no tables for workers yet, and this role may not make them; {MIGRATE}"
+        ) from None
+    except psycopg.Error as error:
+        raise LedgerUnusable(_why(server, error)) from None
+    finally:
+        session.close()
+    return True
+
+
 def identity(link: Link) -> str:
     """The ledger's own name, whatever its address: what stands beside it on this machine is named after it."""
     return str(link.execute("SELECT identity::text FROM ledger").fetchone()[0])
@@ -103,7 +162,7 @@ def holder(link: Link, server: Server) -> str | None:
         "SELECT a.application_name FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
         "WHERE l.locktype = 'advisory' AND l.granted AND l.classid::bigint = ? AND l.objid::bigint = ? "
         "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        (APPLICATION_ID, _lock_number(server) & 0xFFFFFFFF),
+        (APPLICATION_ID, lock_number(server) & 0xFFFFFFFF),
     ).fetchone()
     return None if row is None else row[0] or "another session"
 
@@ -190,10 +249,10 @@ def _reading(server: Server, version: list[int | None], _lost: tuple[int, Any] |
     return session
 
 
-def _writing(server: Server, make: bool, lost: tuple[int, Any] | None) -> Session:
+def _writing(server: Server, make: bool, lost: tuple[int, Any] | None, *, shared: bool = False) -> Session:
     session = _session(server)
     try:
-        _lock(server, session, lost)
+        _lock(server, session, lost, shared=shared)
         version = _look(server, session)
         _no_older(server, version)
         if version is None:
@@ -211,27 +270,27 @@ def _writing(server: Server, make: bool, lost: tuple[int, Any] | None) -> Sessio
 # --- The lock --------------------------------------------------------------------------------------------
 
 
-def _lock_number(server: Server) -> int:
+def lock_number(server: Server) -> int:
     """A signed int4 of the schema's name; the other half of the key is `APPLICATION_ID`."""
     number = zlib.crc32(server.schema.encode())
     return number - (1 << 32) if number >= 1 << 31 else number
 
 
-def _lock(server: Server, session: Session, lost: tuple[int, Any] | None) -> None:
+def _lock(server: Server, session: Session, lost: tuple[int, Any] | None, *, shared: bool = False) -> None:
     if lost is not None:
         session.execute(
             "SELECT pg_terminate_backend(pid, $3) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2",
             (*lost, int(SETTLING * 1000)),
         )
-    sql = "SELECT pg_try_advisory_lock($1::int, $2::int)"
+    sql = f"SELECT pg_try_advisory_lock{'_shared' if shared else ''}($1::int, $2::int)"
     for pause in (0.05, 0.1, 0.2, 0.4, 0.0):  # a process that was killed just now: the server is about to notice
-        if session.execute(sql, (APPLICATION_ID, _lock_number(server))).fetchone()[0]:  # type: ignore[index]
+        if session.execute(sql, (APPLICATION_ID, lock_number(server))).fetchone()[0]:  # type: ignore[index]
             return
         threading.Event().wait(pause)
     row = session.execute(
         "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
         "WHERE l.locktype = 'advisory' AND l.granted AND l.classid::bigint = $1 AND l.objid::bigint = $2",
-        (APPLICATION_ID, _lock_number(server) & 0xFFFFFFFF),
+        (APPLICATION_ID, lock_number(server) & 0xFFFFFFFF),
     ).fetchone()
     who = f" ({row[0]})" if row is not None and row[0] else ""
     raise LedgerBusy(f"another batchrunner{who} holds {server}; wait for it with --wait-lock 10m")

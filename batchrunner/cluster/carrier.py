@@ -1,0 +1,208 @@
+"""A run over the jobs that are handed to it one by one: the engine as it is, without a beginning and an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.job import TERMINAL, Job, State
+from ..core.polling import Latencies
+from ..engine.account import Share
+from ..engine.control import Control, Stop
+from ..engine.ports import Batch, Deps, Settings, Work
+from ..engine.runner import Runner
+from ..ledger.postgres.shared import SharedLedger
+from .dispatch import Later, queue
+
+ENDS = TERMINAL | {State.UNCONFIRMED}
+"""States in which nobody can do anything for a job but a person."""
+
+LATER = 30
+"""Seconds until a job is handed out again that could not be sent for want of money, or by this worker."""
+
+
+class Standing(Control):
+    """The switches of a worker. A batch without money does not stop it: there are others."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.broke: Callable[[], None] = lambda: None
+
+    def halt(self, reason: Stop, message: str) -> None:
+        if reason is Stop.BUDGET:
+            self.broke()
+        else:
+            super().halt(reason, message)
+
+
+@dataclass(slots=True)
+class _Handed:
+    """A job in these hands."""
+
+    batch_id: int
+    state: State
+    over: asyncio.Future[Later | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Carrier(Runner):
+    """A runner of what is handed to it. Its batches are those of the jobs in its hands.
+
+    Args:
+        deps: whose `observe` and `moved` have to call `told` and `moved`.
+        control: its `broke` is set.
+        settings: bounds of this worker.
+        ledger: of this worker.
+        batches: the batches in hand; this list is the run's, and is changed.
+        latencies: what is known of how long tasks take.
+        share: the account.
+        provider: whose jobs.
+        part: `all`, `submit` or `download`: what it does.
+    """
+
+    def __init__(
+        self,
+        deps: Deps,
+        control: Standing,
+        settings: Settings,
+        ledger: SharedLedger,
+        latencies: Latencies,
+        share: Share,
+        provider: str,
+        part: str,
+    ) -> None:
+        self._batches: list[Batch] = []
+        super().__init__(deps, control, settings, Work(self._batches), latencies, shares=[share])
+        self._account = self._accounts[0]
+        self._ledger = ledger
+        self._provider = provider
+        self._part = part
+        self._hands: dict[int, _Handed] = {}
+        self.leaving = False
+        """It takes nothing more, and ends when its hands are empty."""
+        control.broke = self._broke
+        ledger.unwanted = self._let_go
+
+    # --- In and out --------------------------------------------------------------------------------------
+
+    async def carry(self, job_id: int) -> None:
+        """Do what there is to do for a job, until nothing more is. May be cancelled; then the job stays in hand.
+
+        Raises:
+            Later: it is to be handed out again.
+        """
+        handed = self._hands.get(job_id)
+        if handed is None:
+            handed = await self._take(job_id)
+        if handed is not None and (later := await asyncio.shield(handed.over)) is not None:
+            raise later
+
+    async def look_again(self) -> None:
+        """What manifests say of batches may be another since; and batches that are done are no concern any more."""
+        found = {batch.id: batch for batch in await self._ledger.batches()}
+        in_hand = {handed.batch_id for handed in self._hands.values()}
+        self._batches[:] = [found[one] for one in sorted(in_hand)]
+
+    @property
+    def in_hand(self) -> int:
+        """Jobs that it has."""
+        return len(self._hands)
+
+    async def _take(self, job_id: int) -> _Handed | None:
+        found = await self._ledger.one(job_id)
+        if found is None or job_id in self._hands:
+            return self._hands.get(job_id)
+        job, schedule = found
+        if job.state in ENDS or job.state is State.SUBMITTING:
+            return None  # of the last, whoever sends it takes care, or the sweeper
+        if job.state is State.PENDING and not self.control.submitting:
+            raise Later(LATER)
+        if job.state is State.DOWNLOADING and self._part == "submit":
+            raise Later(0, queue(self._provider, "download"))
+        await self._know(job.batch_id)
+        handed = self._hands[job_id] = _Handed(job.batch_id, job.state)
+        match job.state:
+            case State.PENDING:
+                self._ledger.mine.add(job_id)
+                self._account.submitter.more()
+            case State.RUNNING:
+                self._account.slots.take(job.model)
+                self._account.poller.resume(job, schedule)
+            case _:
+                self._downloads.add(job)
+        return handed
+
+    async def _know(self, batch_id: int) -> None:
+        """Have the batch of a job."""
+        if any(batch.id == batch_id for batch in self._batches):
+            return
+        found = {batch.id: batch for batch in await self._ledger.batches()}
+        in_hand = {handed.batch_id for handed in self._hands.values()} | {batch_id}
+        self._batches[:] = [found[one] for one in sorted(in_hand)]
+
+    def _let_go(self, job_id: int, later: Later | None = None) -> None:
+        """Have a job no longer."""
+        self._ledger.mine.discard(job_id)
+        handed = self._hands.pop(job_id, None)
+        if handed is not None and not handed.over.done():
+            handed.over.set_result(later)
+        if not self._hands:
+            self._wake.notify()
+
+    def leave(self) -> None:
+        """Take nothing more, and end when its hands are empty."""
+        self.leaving = True
+        self._wake.notify()
+
+    # --- What happens ------------------------------------------------------------------------------------
+
+    def told(self, event: str, job: Job | None, data: dict[str, Any]) -> None:
+        """Something happened to a job."""
+        if job is None or (handed := self._hands.get(job.id)) is None:
+            return
+        if event == "left_behind":
+            self._let_go(job.id, Later(LATER))
+        elif "state" in data:
+            handed.state = job.state
+            self._goes_on(job)
+
+    def _goes_on(self, job: Job) -> None:
+        if job.state in ENDS:
+            self._let_go(job.id)
+        elif job.state is State.PENDING:
+            if self.control.submitting:
+                self._ledger.mine.add(job.id)
+            else:
+                self._let_go(job.id, Later(LATER))
+        else:
+            self._ledger.mine.discard(job.id)
+
+    def moved(self, job: Job) -> None:
+        """Another worker has it."""
+        self._let_go(job.id)
+
+    def stopped(self) -> None:
+        """Nothing more is sent by this worker: others may."""
+        for job_id in list(self._ledger.mine):
+            self._let_go(job_id, Later(LATER))
+
+    def _broke(self) -> None:
+        broke = self._account.submitter.broke
+        for job_id in list(self._ledger.mine):
+            if self._hands[job_id].batch_id in broke:
+                self._let_go(job_id, Later(LATER))
+        self._account.submitter.requeued()
+
+    def _completed(self, job: Job) -> None:
+        if self._part == "submit":
+            self._let_go(job.id, Later(0, queue(self._provider, "download")))
+        else:
+            super()._completed(job)
+
+    async def _take_up(self) -> None:
+        """It begins with empty hands."""
+
+    @property
+    def _idle(self) -> bool:
+        return (self.leaving or not self.control.submitting) and not self._hands and not self._account.submitter.posts

@@ -1,0 +1,184 @@
+"""`run` and `resume` for workers: record what is asked for, leave it to them, and look on until it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from typing import Any
+
+from ..core.job import State
+from ..engine.clock import SystemClock
+from ..engine.control import Stop
+from ..engine.ports import Books, Tally, Work
+from ..engine.recover import consent
+from ..engine.runner import Outcome
+from ..environment import person
+from ..exits import EXIT_OK, UsageError
+from ..ledger import queries
+from ..ledger.address import Server
+from ..ledger.postgres import opening, peers
+from ..ledger.postgres.shared import SharedLedger
+from ..night import Night, RunOptions, RunResult, Watcher
+from .shift import PRUNE, join
+from .spools import spool
+
+LOOK = 1.0
+"""Seconds between two looks at how far the workers are."""
+
+NOBODY = 60.0
+"""Seconds without any worker after which whoever looks on ends."""
+
+STILL = 120.0
+"""Seconds in which nothing changes, where a batch's money does not reach for what is left: then it is that."""
+
+SHORT = "the budget does not reach for what is left"
+
+LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
+
+
+def hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> RunResult:
+    """Record and leave it to the workers; look on, unless `detach`.
+
+    Raises: as `app.run`.
+    """
+    return asyncio.run(_hand_over(options, watcher, detach=detach))
+
+
+async def _hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> RunResult:
+    db = options.db
+    assert isinstance(db, Server)  # noqa: S101  the caller has looked
+    _check(options)
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        ledger = await join(db, clock, PRUNE, options.wait_lock)
+        stack.push_async_callback(ledger.close)
+        await asyncio.get_running_loop().run_in_executor(None, opening.prepare_shared, db)
+        found, ledger.beside = spool(ledger.beside, stack)
+        night = _Handed(options, watcher, clock, ledger, found, stack)
+        return await night.give(detach=detach)
+
+
+def _check(options: RunOptions) -> None:
+    """Workers do all of a batch: what would hold for one run alone is refused."""
+    asked = {
+        "--simulate": options.simulate,
+        "--limit": options.limit is not None,
+        "--until and --for": options.until is not None,
+        "--only and --tag": bool(options.selection),
+        "--plan": options.plan is not None,
+    }
+    for name, given in asked.items():
+        if given:
+            raise UsageError(
+                f"{name}: for a run of its own; workers do all of a batch. Stop them, and run it without --detach"
+            )
+
+
+class _Handed(Night):
+    """One who gives work away."""
+
+    def __init__(self, options: RunOptions, watcher: Watcher, clock: Any, ledger: SharedLedger, *rest: Any) -> None:
+        super().__init__(options, watcher, clock, ledger, *rest)
+        self._shared = ledger
+        self._stop: Stop | None = None
+        self._message = ""
+
+    async def give(self, *, detach: bool) -> RunResult:
+        """Record, check, defer; look on."""
+        options = self._options
+        names = await self._begin()
+        batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
+        work = Work(batches)
+        await self._check_models(work)
+        await self._check_outputs(work)
+        if await self._ledger.chained(work.ids):
+            await self._ledger.forget_holds(work.ids)
+        if options.resubmit:
+            await consent(Books(ledger=self._ledger, spool=self._spool, clock=self._clock), work, person())
+        deferred = await self._shared.write(partial(peers.give, batches=work.ids, who=person()))
+        self._watcher.begin(names, Tally(await self._states(work)))
+        self._tell("deferred", jobs=deferred)
+        if not detach:
+            await self._look_on(work)
+        elif await self._left(work):
+            result = await self._result(work, None)
+            return RunResult(EXIT_OK, result.batches, None, "left to the workers")
+        outcome = Outcome(self._stop, self._message, 0) if self._stop else None
+        return await self._ended(work, outcome)
+
+    async def _ended(self, work: Work, outcome: Outcome | None) -> RunResult:
+        result = await self._result(work, None)
+        if outcome is None:
+            return result
+        from ..night import exit_code
+
+        current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
+        return RunResult(exit_code(outcome.stop, current, old), result.batches, outcome.stop, outcome.message)
+
+    async def _left(self, work: Work) -> int:
+        states = await self._states(work)
+        return sum(states.get(state, 0) for state in LEFT)
+
+    async def _look_on(self, work: Work) -> None:
+        """Show progress until everything has ended, nothing can go on, or a signal. The work goes on without it."""
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def interrupted(stop: Stop) -> None:
+            self._stop, self._message = stop, "the workers go on with it"
+            over.set()
+
+        loop.add_signal_handler(signal.SIGINT, interrupted, Stop.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, interrupted, Stop.TERMINATED)
+        before: object = None
+        changed = seen = self._clock.monotonic()
+        while not over.is_set():
+            now = self._clock.monotonic()
+            states = await self._states(work)
+            workers = await self._shared.read(partial(peers.alive, within=PRUNE))
+            seen = now if workers else seen
+            if states != before:
+                before, changed = states, now
+            self._told(states, await self._ledger.money(work.ids), len(workers))
+            if not sum(states.get(state, 0) for state in LEFT):
+                return
+            if await self._stuck(work, states):
+                if await self._short(work):
+                    self._stop, self._message = Stop.BUDGET, SHORT
+                return
+            if now - seen > NOBODY:
+                self._stop, self._message = Stop.UNREACHABLE, "no worker is alive; start one, the batch waits for it"
+            elif now - changed > STILL and await self._short(work):
+                self._stop, self._message = Stop.BUDGET, SHORT
+            if self._stop is not None:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), LOOK)
+
+    async def _stuck(self, work: Work, states: dict[State, int]) -> bool:
+        """Whether all that is left waits for something that no worker can give."""
+        if {state for state in LEFT if states.get(state)} != {State.PENDING}:
+            return False
+        return not await self._shared.read(partial(peers.able, batches=work.ids))
+
+    async def _short(self, work: Work) -> bool:
+        return bool(await self._shared.read(partial(peers.short_of_money, batches=work.ids)))
+
+    def _told(self, states: dict[State, int], money: dict[str, int], workers: int) -> None:
+        flight = sum(states.get(s, 0) for s in (State.SUBMITTING, State.RUNNING))
+        self._tell(
+            "progress",
+            states={s.value: n for s, n in states.items() if n},
+            in_flight=flight,
+            in_flight_limit=self._shared.bounds.in_flight,
+            hold=0.0,
+            per_minute=0.0,
+            eta_seconds=None,
+            eta_range=None,
+            stop=None,
+            paused_by=None,
+            workers=workers,
+            credits=money,
+        )

@@ -1,0 +1,321 @@
+"""One worker, from joining the ledger to the exit code: where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import procrastinate
+from procrastinate.exceptions import ConnectorException
+
+from ..core import events as e
+from ..core.job import Job, State
+from ..core.limits import Bounds as Limit
+from ..core.limits import tightest
+from ..core.pacing import clamp_retry_after
+from ..core.polling import Latencies
+from ..engine.clock import Clock, Dice, SystemClock
+from ..engine.control import AT_ONCE, Stop
+from ..engine.outputs import ordered
+from ..engine.ports import Books, Deps, Settings
+from ..engine.recover import restore
+from ..engine.runner import Outcome
+from ..engine.signals import on_signals
+from ..engine.spool import Spool
+from ..exits import EXIT_OK, EXIT_STOPPED
+from ..ledger.address import Server
+from ..ledger.errors import Conflict, LedgerBusy, LedgerError
+from ..ledger.postgres import peers
+from ..ledger.postgres.opening import prepare_shared
+from ..ledger.postgres.shared import SharedLedger
+from ..night import Night, RunOptions, Watcher, exit_code
+from . import dispatch
+from .carrier import Carrier, Standing
+from .spools import spool
+
+PRUNE = 30.0
+"""Seconds without a sign of life after which a worker is taken for dead. A database that restarts takes less."""
+
+AHEAD = 12
+"""Jobs that a worker has in hand beside those in flight: the next to be sent, and what is being downloaded."""
+
+PULSE = 1.0
+"""Seconds between two signs of life."""
+
+PARTS = {"all": ("submit", "download"), "submit": ("submit",), "download": ("download",)}
+"""What a worker does -> the queues that it listens to."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker was asked for.
+
+    Attributes:
+        db: the ledger.
+        provider: whose jobs it does.
+        in_flight: most tasks in flight of this worker, None for as many as all workers may have.
+        part: one of `PARTS`.
+        until_idle: it ends when no batch that was left to workers has anything unfinished.
+        prune: seconds without a sign of life after which a worker is taken for dead; the same for all workers.
+        wait_lock: seconds to wait for a run that has the ledger to itself.
+        models: the models there are, None for the shipped ones.
+    """
+
+    db: Server
+    provider: str = "reapi"
+    in_flight: int | None = None
+    part: str = "all"
+    until_idle: bool = False
+    prune: float = PRUNE
+    wait_lock: float = 0.0
+    models: Any = None
+
+
+def run(options: WorkerOptions, watcher: Watcher) -> Outcome:
+    """Be a worker until told to end.
+
+    Raises:
+        UsageError, LedgerUnusable: exit code 2. LedgerBusy: exit code 5. Anything else is a bug.
+    """
+    main = partial(_run, options, watcher)
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main())
+    return uvloop.run(main())
+
+
+async def _run(options: WorkerOptions, watcher: Watcher) -> Outcome:
+    clock = SystemClock()
+    asyncio.get_running_loop().set_exception_handler(_unheard)
+    await asyncio.get_running_loop().run_in_executor(None, prepare_shared, options.db)
+    async with AsyncExitStack() as stack:
+        ledger = await join(options.db, clock, options.prune, options.wait_lock)
+        stack.push_async_callback(ledger.close)
+        found, ledger.beside = spool(ledger.beside, stack)
+        return await Shift(options, watcher, clock, ledger, found, stack).work()
+
+
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a task of the engine ends with when its database is gone is known from elsewhere."""
+    if not isinstance(context.get("exception"), ConnectorException):
+        loop.default_exception_handler(context)
+
+
+async def join(db: Server, clock: Clock, prune: float, wait: float = 0.0) -> SharedLedger:
+    """The ledger, beside other workers. Raises as `SharedLedger.join`; LedgerBusy after `wait` seconds."""
+    end = clock.monotonic() + wait
+    while True:
+        try:
+            return await SharedLedger.join(db, clock.wall, prune)
+        except LedgerBusy:
+            if clock.monotonic() >= end:
+                raise
+            await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
+
+
+class Shift(Night):
+    """One worker's time at work."""
+
+    _carrier: Carrier
+    _control: Standing
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        watcher: Watcher,
+        clock: Clock,
+        ledger: SharedLedger,
+        spool: Spool,
+        stack: AsyncExitStack,
+    ) -> None:
+        super().__init__(RunOptions(options.db, models=options.models), watcher, clock, ledger, spool, stack)
+        self._shared = ledger
+        self._at_work: set[int] = set()
+        self._how = options
+
+    async def work(self) -> Outcome:
+        """Do what is handed out, until told to end."""
+        how, ledger = self._how, self._shared
+        provider, fetcher = await self._connect(how.provider)
+        books = Books(ledger=ledger, spool=self._spool, clock=self._clock)
+        await restore(books, [batch.id for batch in await ledger.batches()])
+        ledger.worker = await ledger.write(
+            partial(peers.join, provider=how.provider, host=socket.gethostname(), pid=os.getpid(), part=how.part)
+        )
+        await self._bounded()
+        dice = Dice()
+        control = self._control = Standing(self._clock, dice, self._stopped)
+        deps = Deps(
+            ledger=ledger,
+            spool=self._spool,
+            clock=self._clock,
+            observe=self._observe,
+            provider=provider,
+            fetcher=fetcher,
+            dice=dice,
+            output_kind=self._output_kind,
+            ordered=lambda job: ordered(self._models.get(job.model), job.request),
+            fits=self._fits,
+            offer=self._offerer(),
+            stores=self._stores,
+            provider_of=lambda model: provider if self._models[model].provider == provider.name else None,
+            moved=self._moved,
+        )
+        settings = Settings(submits_per_minute=60.0 * ledger.bounds.submits, in_flight=self._in_flight)
+        latencies = Latencies()
+        for model, seconds, took in await ledger.latencies():
+            latencies.add(model, seconds, took)
+        share = await self._share(deps, [b for b in await ledger.batches() if b.id in self._at_work])
+        control.held(share.hold)
+        self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
+        on_signals(control)
+        app = dispatch.app(how.db, self._carrier.carry)
+        async with app.open_async():
+            return await self._go(app)
+
+    async def _go(self, app: procrastinate.App) -> Outcome:
+        loop = asyncio.get_running_loop()
+        fetching = loop.create_task(self._fetch(app), name="fetching")
+        others = [
+            loop.create_task(one, name=name)
+            for name, one in (("pulse", self._pulse(app)), ("sweeper", self._sweep(app)))
+        ]
+        for task in (fetching, *others):
+            task.add_done_callback(self._ended)
+        outcome = Outcome(None, "", 0)
+        try:
+            outcome = await self._carrier.run()
+        finally:
+            # What is still in hand is on nobody's wire any more: others may have it at once.
+            for task in (fetching, *others):
+                task.cancel()
+            await asyncio.wait([fetching, *others])
+            stop = outcome.stop.value if outcome.stop else None
+            with suppress(LedgerError):
+                code = code_of(outcome)
+                await self._shared.write(partial(peers.leave, worker=self._shared.worker, stop=stop, code=code))
+        return outcome
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._control.bug(error)
+
+    # --- Beside the work ---------------------------------------------------------------------------------
+
+    async def _fetch(self, app: procrastinate.App) -> None:
+        """Let Procrastinate hand out jobs. It ends where the database is lost; what is in hand is done all the same."""
+        queues = [dispatch.queue(self._how.provider, part) for part in PARTS[self._how.part]]
+        while True:
+            try:
+                await dispatch.work(app, queues, self._in_flight + AHEAD, self._how.prune)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever it is: the ledger says what is to be done
+                self._tell("dispatch_lost", message=str(error))
+            await self._clock.sleep(min(1.0, self._how.prune / 4.0))
+
+    async def _pulse(self, app: procrastinate.App) -> None:
+        """Give signs of life, by a connection of their own, and hear what concerns everybody."""
+        sql = (
+            f"UPDATE worker SET beat_at = {peers.NOW}, progress = %(progress)s WHERE id = %(id)s "
+            f"RETURNING (SELECT max(hold_until) - {peers.NOW} FROM account WHERE provider = worker.provider) AS hold"
+        )
+        beats = 0
+        while True:
+            progress = json.dumps({**self._carrier.progress(), "in_hand": self._carrier.in_hand})
+            try:
+                row = await app.connector.execute_query_one_async(sql, progress=progress, id=self._shared.worker)
+                if row["hold"] > 0.0:
+                    self._control.held(clamp_retry_after(row["hold"], 0.0))
+                if beats % 5 == 0:
+                    await self._bounded()
+                    await self._carrier.look_again()
+                    self._carrier.limit(60.0 * self._shared.bounds.submits, self._in_flight)
+                beats += 1
+            except (ConnectorException, LedgerError):
+                pass  # it comes back, or the ledger's own patience ends
+            await self._clock.sleep(min(PULSE, self._how.prune / 5.0))
+
+    async def _bounded(self) -> None:
+        """What all workers together may do: the tightest of what the batches at work say of the whole and of this
+        account."""
+        self._at_work = await self._shared.read(partial(peers.at_work, provider=self._how.provider))
+        batches = [batch for batch in await self._shared.batches() if batch.id in self._at_work]
+        if not batches:
+            return
+        own = tightest(batch.limits for batch in batches).providers.get(self._how.provider, Limit())
+        rates = [batch.submits_per_minute for batch in batches] + [own.submits_per_minute or math.inf]
+        flights = [float(batch.in_flight) for batch in batches] + [own.in_flight or math.inf]
+        self._shared.bounds = peers.Bounds(min(rates) / 60.0, int(min(flights)))
+
+    @property
+    def _in_flight(self) -> int:
+        bound = self._shared.bounds.in_flight
+        return bound if self._how.in_flight is None else min(bound, self._how.in_flight)
+
+    async def _sweep(self, app: procrastinate.App) -> None:
+        """See to what dead workers have left, and to what nobody carries."""
+        while True:
+            try:
+                await dispatch.retry_stalled(app, self._how.prune)
+                await self._give_up_dead()
+                deferred = await self._shared.write(peers.defer)
+                if deferred:
+                    self._tell("swept", jobs=deferred)
+                if self._how.until_idle and not await self._shared.read(
+                    partial(peers.unfinished, provider=self._how.provider)
+                ):
+                    self._carrier.leave()
+            except (ConnectorException, LedgerError):
+                pass  # the next sweep sees it
+            await self._clock.sleep(max(0.5, self._how.prune / 3.0 if not self._how.until_idle else 0.5))
+
+    async def _give_up_dead(self) -> None:
+        """Submissions of workers that are dead: nobody can tell what became of them."""
+        dead = await self._shared.read(partial(peers.dead_claims, within=self._how.prune))
+        for job in await self._shared.jobs(dead) if dead else []:
+            if job.state is State.SUBMITTING:
+                with suppress(Conflict):  # it was not dead after all
+                    after = await self._shared.advance(job, e.Interrupted())
+                    self._tell(
+                        "interrupted",
+                        after,
+                        state=after.state.value,
+                        error={"code": None, "message": "a worker died while it was sending it"},
+                    )
+
+    # --- What happens ------------------------------------------------------------------------------------
+
+    def _observe(self, event: str, job: Job | None = None, /, **data: Any) -> None:
+        if hasattr(self, "_carrier"):
+            self._carrier.told(event, job, data)
+        if job is not None and job.state in {State.SUCCEEDED, State.FAILED}:
+            self._carrier.finished()
+        self._tell(event, job, **data)
+
+    def _moved(self, job: Job) -> None:
+        self._carrier.moved(job)
+        self._tell("moved", job)
+
+    def _stopped(self, reason: Stop, message: str) -> None:
+        super()._stopped(reason, message)
+        self._carrier.stopped()
+
+
+def code_of(outcome: Outcome) -> int:
+    """A worker's exit code: how it ended, and not how the jobs did."""
+    if outcome.stop is None:
+        return EXIT_OK
+    return exit_code(outcome.stop, {}, {}) if outcome.stop in AT_ONCE else EXIT_STOPPED
+
+
+__all__: Sequence[str] = ("PARTS", "PRUNE", "WorkerOptions", "code_of", "join", "run")

@@ -1,0 +1,281 @@
+"""What several writers of one ledger ask of PostgreSQL: whose turn it is, the account's rate, claims and who is alive.
+
+Every transaction that writes waits for its turn (`turn`), whatever host it comes from. So what holds of one writer
+holds of all together: what a transaction has read stays true until its end. A turn takes a commit, and takes many
+transitions with it (`writer.commit_group`).
+
+Clocks of hosts differ, and one that was frozen is late. Rate, holds and signs of life go by the database's clock alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..address import Server
+from ..connection import APPLICATION_ID
+from ..needs import UNMET
+from ..rows import JOB_COLUMNS
+from ..sql import Connection, Row
+from ..transitions import Change
+from .opening import open_reader
+
+CATCHING_UP = 0.03
+"""Seconds by which a submission may be early against the even pace, where earlier ones were late: so much of a second's
+limit can come on top in the worst second."""
+
+LATELY = 30.0
+"""Seconds within which a worker has given a sign of life, for those who only want to know whether there is one."""
+
+FULL = 0.25
+"""Seconds after which it is worth asking again where as many tasks as may be are in flight."""
+
+NOW = "extract(epoch FROM clock_timestamp())::float8"
+
+_FLIGHT = """(SELECT count(*) FROM job WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading')
+  AND state IN ('submitting', 'running') AND provider = ?1)"""
+
+_TAKE = f"""
+UPDATE rate SET due_at = greatest(rate.due_at, now.at) + ?2 FROM (SELECT {NOW} AS at) AS now, account
+WHERE rate.provider = ?1 AND account.provider = ?1 AND rate.due_at - {CATCHING_UP} <= now.at
+  AND account.hold_until <= now.at AND {_FLIGHT} < ?3
+"""
+
+_WHY_NOT = f"""
+SELECT greatest(account.hold_until - now.at, rate.due_at - {CATCHING_UP} - now.at), {_FLIGHT} >= ?2
+FROM rate JOIN account ON account.provider = rate.provider, (SELECT {NOW} AS at) AS now WHERE rate.provider = ?1
+"""
+
+_BEAT = f"UPDATE worker SET beat_at = {NOW} WHERE id = ? AND ended_at IS NULL"
+
+_DEAD = f"""
+SELECT job.id FROM job LEFT JOIN claim ON claim.job_id = job.id AND claim.attempt = job.attempt
+LEFT JOIN worker ON worker.id = claim.worker_id
+WHERE job.state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND job.state = 'submitting'
+  AND (worker.id IS NULL OR worker.ended_at IS NOT NULL OR worker.beat_at < {NOW} - ?)
+"""
+
+_UNFINISHED = f"""(job.current = 1 AND job.state = 'pending' AND NOT {UNMET}
+  OR job.state IN ('running', 'downloading'))"""
+
+# Through Procrastinate's own function, in the order of the manifests.
+_DEFER = f"""
+SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
+  job.provider || CASE WHEN job.state = 'downloading' THEN '.download' ELSE '.submit' END, 'batchrunner.carry', 0, NULL,
+  'job ' || job.id, jsonb_build_object('job_id', job.id), NULL)::procrastinate_job_to_defer_v1
+  ORDER BY job.batch_id, job.position))) FROM job
+WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED}
+  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
+                  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))) AS deferred
+"""
+
+
+def anybody(server: Server) -> bool:
+    """Whether a worker is alive on a ledger. Raises LedgerUnusable."""
+    link = open_reader(server)
+    if link is None:
+        return False
+    try:
+        return there(link) and bool(alive(link, LATELY))
+    finally:
+        link.close()
+
+
+def there(connection: Connection) -> bool:
+    """Whether a ledger has what workers share."""
+    row = connection.execute("SELECT to_regclass('claim'), to_regclass('procrastinate_jobs')").fetchone()
+    return row[0] is not None and row[1] is not None
+
+
+def turn(connection: Connection, number: int) -> None:
+    """Wait for one's turn to write; it ends with the transaction."""
+    connection.execute("SELECT pg_advisory_xact_lock(?::int, ?::int)", (APPLICATION_ID + 1, number))
+
+
+# --- Who is alive ----------------------------------------------------------------------------------------
+
+
+def join(connection: Connection, provider: str, host: str, pid: int, part: str) -> int:
+    """A worker begins; returns its id."""
+    connection.execute("INSERT INTO rate (provider) VALUES (?) ON CONFLICT DO NOTHING", (provider,))
+    row = connection.execute(
+        "INSERT INTO worker (provider, host, pid, part, started_at, beat_at) "
+        f"VALUES (?, ?, ?, ?, {NOW}, {NOW}) RETURNING id",
+        (provider, host, pid, part),
+    ).fetchone()
+    return int(row[0])
+
+
+def leave(connection: Connection, worker: int, stop: str | None, code: int) -> None:
+    """A worker has ended: nothing of its is on the wire any more."""
+    connection.execute(
+        f"UPDATE worker SET ended_at = {NOW}, stop = ?, exit_code = ? WHERE id = ?", (stop, code, worker)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A worker that is alive."""
+
+    id: int
+    host: str
+    pid: int
+    part: str
+    progress: str
+
+
+def alive(connection: Connection, within: float) -> list[Alive]:
+    """Workers that gave a sign of life within so many seconds."""
+    rows = connection.execute(
+        f"SELECT id, host, pid, part, progress FROM worker WHERE ended_at IS NULL AND beat_at >= {NOW} - ? ORDER BY id",
+        (within,),
+    ).fetchall()
+    return [Alive(*row) for row in rows]
+
+
+def dead_claims(connection: Connection, within: float) -> list[int]:
+    """Jobs whose submission nobody waits for any more: its worker has given no sign of life for so many seconds."""
+    return [row[0] for row in connection.execute(_DEAD, (within,)).fetchall()]
+
+
+# --- Submissions -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What all workers together may do: POSTs a second, and tasks in flight."""
+
+    submits: float
+    in_flight: int
+
+
+def at_work(connection: Connection, provider: str) -> set[int]:
+    """The batches that workers have something to do of, or will have."""
+    rows = connection.execute(
+        "SELECT batch_id FROM given WHERE EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id "
+        "AND job.provider = ? AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')))",
+        (provider,),
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def claim(change: Change, worker: int, bounds: Bounds, connection: Connection) -> float | None:
+    """Take a place in the account's rate and in flight, and write the intent, all of it or nothing.
+
+    Returns:
+        None, or for how many seconds nobody may send.
+
+    Raises:
+        BudgetExhausted, Conflict: see `Change`. Nothing of it stays when the transaction is undone.
+    """
+    provider = change.job.provider
+    took = connection.execute(_TAKE, (provider, 1.0 / bounds.submits, bounds.in_flight)).rowcount
+    if took != 1:
+        wait, full = connection.execute(_WHY_NOT, (provider, bounds.in_flight)).fetchone()
+        return max(float(wait), FULL if full else 0.001)
+    change(connection)
+    connection.execute(
+        "INSERT INTO claim (job_id, attempt, worker_id) VALUES (?, ?, ?) ON CONFLICT (job_id) "
+        "DO UPDATE SET attempt = excluded.attempt, worker_id = excluded.worker_id",
+        (change.job.id, change.after.attempt, worker),
+    )
+    connection.execute(_BEAT, (worker,))
+    return None
+
+
+def stands(connection: Connection, job_id: int, attempt: int, worker: int) -> bool:
+    """Whether a submission is still its worker's, who is alive."""
+    connection.execute(_BEAT, (worker,))
+    row = connection.execute(
+        "SELECT 1 FROM job JOIN claim ON claim.job_id = job.id AND claim.attempt = job.attempt "
+        "WHERE job.id = ? AND job.attempt = ? AND job.state = 'submitting' AND claim.worker_id = ?",
+        (job_id, attempt, worker),
+    ).fetchone()
+    return row is not None
+
+
+def give_back(connection: Connection, provider: str, bounds: Bounds) -> None:
+    """A place in the rate that was not used."""
+    connection.execute("UPDATE rate SET due_at = due_at - ? WHERE provider = ?", (1.0 / bounds.submits, provider))
+
+
+# --- What there is to do ---------------------------------------------------------------------------------
+
+
+def give(connection: Connection, batches: Sequence[int], who: str) -> int:
+    """Leave batches to workers; returns how many jobs were deferred."""
+    for batch in batches:
+        connection.execute(
+            f"INSERT INTO given (batch_id, at, who) VALUES (?, {NOW}, ?) ON CONFLICT DO NOTHING", (batch, who)
+        )
+    return defer(connection)
+
+
+def defer(connection: Connection) -> int:
+    """Defer every unfinished job that no job of the engine carries; returns how many."""
+    return int(connection.execute(_DEFER).fetchone()[0])
+
+
+def unfinished(connection: Connection, provider: str) -> int:
+    """Jobs that workers could still do something for."""
+    row = connection.execute(
+        f"SELECT count(*) FROM job WHERE provider = ? AND batch_id IN (SELECT batch_id FROM given) "
+        f"AND (job.state = 'submitting' OR {_UNFINISHED})",
+        (provider,),
+    ).fetchone()
+    return int(row[0])
+
+
+def due(connection: Connection, ids: Sequence[int], now: float, longest: float, limit: int) -> list[Row]:
+    """Of these jobs, those that may be sent now, in the manifests' order."""
+    return connection.execute(
+        f"SELECT {JOB_COLUMNS}, fingerprint FROM job WHERE id = ANY(?) AND state = 'pending' AND current = 1 "
+        f"AND NOT {UNMET} AND NOT (not_before > ? AND not_before <= ?) ORDER BY batch_id, position LIMIT ?",
+        (list(ids), now, now + longest, limit),
+    ).fetchall()
+
+
+def next_due(connection: Connection, ids: Sequence[int], now: float, longest: float) -> float | None:
+    """When the next of these jobs that is held back may be sent."""
+    row = connection.execute(
+        "SELECT min(not_before) FROM job WHERE id = ANY(?) AND state = 'pending' AND current = 1 "
+        f"AND NOT {UNMET} AND not_before > ? AND not_before <= ?",
+        (list(ids), now, now + longest),
+    ).fetchone()
+    found: float | None = row[0]
+    return found
+
+
+def not_due(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Of these jobs, those that are not to be sent any more, or wait for another."""
+    rows = connection.execute(
+        f"SELECT id FROM job WHERE id = ANY(?) AND (state <> 'pending' OR current = 0 OR {UNMET})", (list(ids),)
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def able(connection: Connection, batches: Sequence[int]) -> bool:
+    """Whether a pending job of the batches could be sent, as far as what it needs and the money go."""
+    sql = (
+        "SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id WHERE batch.id = ANY(?) AND job.state = 'pending' "
+        f"AND job.current = 1 AND NOT {UNMET} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <= "
+        "batch.max_credits - batch.reserved - batch.spent - batch.at_risk) LIMIT 1"
+    )
+    return connection.execute(sql, (list(batches),)).fetchone() is not None
+
+
+def short_of_money(connection: Connection, batches: Sequence[int]) -> bool:
+    """Whether a pending job of the batches costs more than is left."""
+    sql = (
+        "SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id WHERE batch.id = ANY(?) AND job.state = 'pending' "
+        "AND job.current = 1 AND job.credits > batch.max_credits - batch.reserved - batch.spent - batch.at_risk LIMIT 1"
+    )
+    return connection.execute(sql, (list(batches),)).fetchone() is not None
+
+
+def one(connection: Connection, job_id: int) -> Row | None:
+    """A job and its schedule."""
+    row: Row | None = connection.execute(
+        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE id = ?", (job_id,)
+    ).fetchone()
+    return row

@@ -1,0 +1,211 @@
+"""The ledger of a worker: one writer beside others, of the jobs that are handed to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from ...core import events as e
+from ...core.job import Job, JobSpec, State
+from ...core.lifecycle import advance
+from ...core.pacing import MAX_RETRY_AFTER
+from ...core.selection import Selection
+from ..address import Server
+from ..audit import genuine
+from ..errors import Conflict, LedgerUnusable, NotYet
+from ..record import BatchSpec
+from ..sql import Connection
+from ..store import Ledger, Schedule
+from ..transitions import Change
+from ..writer import Database, Operation, commit_group
+from . import peers
+from .database import ServerDatabase, ServerWriter
+from .opening import lock_number, open_peer
+from .peers import Bounds
+from .place import place
+
+T = TypeVar("T")
+
+LATE = "late answer"
+"""`who` of a task id that came after its worker had been taken for dead."""
+
+
+def _transaction(operations: list[Operation[Any]], number: int, link: Connection) -> list[Any]:
+    link.execute("BEGIN IMMEDIATE")
+    try:
+        peers.turn(link, number)
+        results = [operation(link) for operation in operations]
+        link.execute("COMMIT")
+    except BaseException:
+        if link.in_transaction:
+            link.execute("ROLLBACK")
+        raise
+    return results
+
+
+class SharedLedger(Ledger):
+    """A ledger that others write to as well. Made by `SharedLedger.join`.
+
+    Attributes:
+        worker: this worker's row; 0 for one who only hands over.
+        bounds: what all workers together may do.
+        mine: pending jobs that were handed to this one and are not on the wire.
+        unwanted: is told of jobs of `mine` that are not to be sent any more.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], float], server: Server, prune: float, **more: Any) -> None:
+        super().__init__(database, now, **more)
+        self._prune = prune
+        self._server = server
+        self.worker = 0
+        self.bounds = Bounds(5.0, 50)
+        self.mine: set[int] = set()
+        self.unwanted: Callable[[int], None] = lambda _: None
+
+    @classmethod
+    async def join(cls, server: Server, now: Callable[[], float], prune: float) -> SharedLedger:
+        """Open the ledger beside other workers.
+
+        Args:
+            server: where it is.
+            now: the wall clock, unix seconds.
+            prune: seconds without a sign of life after which a worker is taken for dead.
+
+        Raises:
+            LedgerBusy: a run has it to itself. LedgerUnusable: see `Ledger.open`.
+        """
+        number = lock_number(server)
+
+        async def commit(operations: list[Operation[Any]], database: Database) -> list[Any]:
+            return await database.run(partial(_transaction, operations, number))
+
+        class TurnWriter(ServerWriter):
+            group = staticmethod(partial(commit_group, commit=commit))
+
+        database = await ServerDatabase.open(server, partial(open_peer, idle=max(1.0, prune / 3.0)))
+        try:
+            beside = place(database.identity)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, now, server, prune, writer=TurnWriter, beside=beside)
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Statements of `peers`, in a transaction of everybody's turn. Raises WriteFailed."""
+        return await self._writer.put(operation)
+
+    async def read(self, query: Operation[T]) -> T:
+        """A query of `peers`."""
+        return await self._writer.read(query)
+
+    # --- Transitions -------------------------------------------------------------------------------------
+
+    async def advance(self, job: Job, event: e.Event) -> Job:
+        """As `Ledger.advance`; what is claimed is claimed of the account, too.
+
+        Raises:
+            NotYet: the account lets nobody send now.
+        """
+        if isinstance(event, e.Claimed):
+            return await self._claim(job, event)
+        try:
+            after = await super().advance(job, event)
+        except Conflict:
+            if isinstance(event, e.Accepted):
+                return await self._late(job, event)
+            raise
+        if isinstance(event, e.NotSent):
+            await self.write(partial(peers.give_back, provider=job.provider, bounds=self.bounds))
+        return after
+
+    async def _claim(self, job: Job, event: e.Claimed) -> Job:
+        began = self._moment()
+        after = advance(job.fact, event)
+        change = Change(job, event, after, job.retries_used, self._now())
+        wait = await self.write(partial(peers.claim, change, self.worker, self.bounds))
+        if wait is not None:
+            raise NotYet(wait)
+        # Whoever sleeps between the intent and the POST may find that others have taken him for dead meanwhile.
+        while self._since(began) > self._prune / 2.0:
+            began = self._moment()
+            if not await self.write(partial(_stands, job.id, after.attempt, self.worker)):
+                raise Conflict(f"job {job.key} was given up for this worker before it was sent")
+        return replace(job, fact=after)
+
+    def _moment(self) -> tuple[float, float]:
+        return self._now(), asyncio.get_running_loop().time()
+
+    def _since(self, moment: tuple[float, float]) -> float:
+        """Seconds since then, those included in which the process, or the whole machine, was frozen."""
+        return max(now - then for now, then in zip(self._moment(), moment, strict=True))
+
+    async def _late(self, job: Job, event: e.Accepted) -> Job:
+        """An answer to a submission that others had given up for lost: it settles the doubt."""
+        now = (await self.jobs([job.id]))[0]
+        if now.state is not State.UNCONFIRMED or now.fact.attempt != job.fact.attempt:
+            raise Conflict(f"job {job.key} has gone on without the answer of this submission: task {event.task_id}")
+        return await super().advance(now, e.Identified(event.task_id, LATE, "the answer came after all"))
+
+    # --- What is there -----------------------------------------------------------------------------------
+
+    async def pending(
+        self,
+        batches: Sequence[int],
+        selection: Selection,  # noqa: ARG002  workers do all of a batch
+        limit: int,
+        now: float,
+        without: Sequence[tuple[str, int | None]] = (),  # noqa: ARG002  they have no deadline
+        provider: str | None = None,  # noqa: ARG002  they have one
+        models: Sequence[str] = (),
+    ) -> tuple[list[Job], float | None]:
+        """As `Ledger.pending`, of what was handed to this worker."""
+        ids = list(self.mine)
+        aside = set(models)
+        if not ids:
+            return [], None
+
+        def ask(connection: Connection) -> tuple[list[Any], float | None, list[int]]:
+            return (
+                peers.due(connection, ids, now, MAX_RETRY_AFTER, limit),
+                peers.next_due(connection, ids, now, MAX_RETRY_AFTER),
+                peers.not_due(connection, ids),
+            )
+
+        rows, next_at, unwanted = await self.read(ask)
+        for job_id in unwanted:
+            self.unwanted(job_id)
+        for row in rows:
+            if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
+                raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
+        ours = set(batches)
+        return [self._job(row) for row in rows if row["batch_id"] in ours and row["model"] not in aside], next_at
+
+    async def one(self, job_id: int) -> tuple[Job, Schedule] | None:
+        """A job as it is now."""
+        row = await self.read(partial(_one, job_id))
+        if row is None:
+            return None
+        return self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"])
+
+    async def begin(self, batch: BatchSpec, first: Sequence[JobSpec], left: int) -> int | None:  # noqa: ARG002
+        """Whoever leaves a batch to workers leaves all of it."""
+        return None
+
+    async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
+        return await super().record(batch, list(jobs))
+
+    def save_hold(self, provider: str, until: float) -> None:
+        """Keep a hold for all workers, by the database's clock; written behind."""
+        sql = f"UPDATE account SET hold_until = greatest(hold_until, {peers.NOW} + ?) WHERE provider = ?"
+        self._behind(sql, [(until - self._now(), provider)])
+
+
+def _stands(job_id: int, attempt: int, worker: int, connection: Connection) -> bool:
+    return peers.stands(connection, job_id, attempt, worker)
+
+
+def _one(job_id: int, connection: Connection) -> Any:
+    return peers.one(connection, job_id)

@@ -1,0 +1,203 @@
+"""Several writers of one ledger in PostgreSQL: turns, the account's rate, claims, and who is taken for dead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from batchrunner.core import events as e
+from batchrunner.core.job import Job, Problem, State
+from batchrunner.ledger.errors import Conflict, LedgerBusy, NotYet
+from batchrunner.ledger.postgres import peers
+from batchrunner.ledger.postgres.opening import open_writer, prepare_shared
+from batchrunner.ledger.postgres.peers import Bounds
+from batchrunner.ledger.postgres.shared import SharedLedger
+from tests.postgres.server import Postgres
+from tests.support import FakeClock, batch, spec
+
+pytest.importorskip("procrastinate")
+
+PRUNE = 600.0
+FAST = Bounds(1e6, 1000)
+
+
+@asynccontextmanager
+async def two(postgres: Postgres, clock: Callable[[], float]) -> AsyncIterator[tuple[SharedLedger, SharedLedger]]:
+    """Two workers on a ledger with one batch, of three jobs."""
+    server = postgres.ledger()
+    open_writer(server).close()
+    prepare_shared(server)
+    async with AsyncExitStack() as stack:
+        found = []
+        for number in range(2):
+            ledger = await SharedLedger.join(server, clock, PRUNE)
+            stack.push_async_callback(ledger.close)
+            if not number:
+                await ledger.bind_origin("reapi", "https://double")
+                await ledger.record(batch(), [spec(f"shot-{n}") for n in range(3)])
+            await ledger.batches()
+            ledger.worker = await ledger.write(
+                partial(peers.join, provider="reapi", host="here", pid=number, part="all")
+            )
+            ledger.bounds = FAST
+            found.append(ledger)
+        yield found[0], found[1]
+
+
+async def job(ledger: SharedLedger, number: int = 1) -> Job:
+    return (await ledger.jobs([number]))[0]
+
+
+async def test_a_run_and_workers_keep_each_other_out(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, _):
+        with pytest.raises(LedgerBusy):
+            open_writer(one._server)
+
+
+async def test_of_two_who_claim_a_job_one_has_it(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        mine, its = await job(one), await job(other)
+
+        claimed = await one.advance(mine, e.Claimed())
+
+        assert claimed.state is State.SUBMITTING
+        with pytest.raises(Conflict):
+            await other.advance(its, e.Claimed())
+
+
+async def test_the_rate_is_everybodys(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = other.bounds = Bounds(1.0 / 3600.0, 1000)
+
+        await one.advance(await job(one, 1), e.Claimed())
+        with pytest.raises(NotYet) as refused:
+            await other.advance(await job(other, 2), e.Claimed())
+
+        assert 3000.0 < refused.value.seconds <= 3600.0
+        assert (await job(other, 2)).state is State.PENDING
+
+
+async def test_what_was_not_sent_gives_its_place_back(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = other.bounds = Bounds(1.0 / 3600.0, 1000)
+        claimed = await one.advance(await job(one, 1), e.Claimed())
+
+        await one.advance(claimed, e.NotSent(Problem("no route"), 0.0))
+
+        assert (await other.advance(await job(other, 2), e.Claimed())).state is State.SUBMITTING
+
+
+async def test_so_is_what_may_be_in_flight(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = other.bounds = Bounds(1e6, 1)
+        claimed = await one.advance(await job(one, 1), e.Claimed())
+        with pytest.raises(NotYet):
+            await other.advance(await job(other, 2), e.Claimed())
+
+        running = await one.advance(claimed, e.Accepted("task-1"))
+        with pytest.raises(NotYet):
+            await other.advance(await job(other, 2), e.Claimed())
+        await one.advance(running, e.Vanished(Problem("unknown")))
+
+        assert (await other.advance(await job(other, 2), e.Claimed())).state is State.SUBMITTING
+
+
+async def test_a_429_of_one_holds_all(postgres: Postgres) -> None:
+    clock = FakeClock()
+    async with two(postgres, clock.wall) as (one, other):
+        one.save_hold("reapi", clock.wall() + 100.0)
+        await one.write(lambda _: None)  # what was written behind is written
+
+        with pytest.raises(NotYet) as refused:
+            await other.advance(await job(other), e.Claimed())
+
+        assert 50.0 < refused.value.seconds <= 100.0
+
+
+async def test_who_slept_between_the_intent_and_the_post_does_not_send(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    async with two(postgres, clock.wall) as (one, other):
+        write = one.write
+        slept: list[bool] = []
+
+        async def asleep(operation: Any) -> Any:
+            found = await write(operation)
+            if not slept:  # the intent is durable; now everything stands still, and the other one looks
+                slept.append(True)
+                clock.forward(PRUNE)
+                await _silent_since(other, one.worker)
+                for dead in await other.jobs(await other.read(partial(peers.dead_claims, within=PRUNE))):
+                    await other.advance(dead, e.Interrupted())
+            return found
+
+        monkeypatch.setattr(one, "write", asleep)
+
+        with pytest.raises(Conflict, match="before it was sent"):
+            await one.advance(await job(one), e.Claimed())
+        assert (await job(other)).state is State.UNCONFIRMED
+
+
+async def test_who_slept_and_was_not_missed_sends(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    async with two(postgres, clock.wall) as (one, _):
+        write = one.write
+        slept: list[bool] = []
+
+        async def asleep(operation: Any) -> Any:
+            found = await write(operation)
+            if not slept:
+                slept.append(True)
+                clock.forward(PRUNE)
+            return found
+
+        monkeypatch.setattr(one, "write", asleep)
+
+        assert (await one.advance(await job(one), e.Claimed())).state is State.SUBMITTING
+
+
+async def test_a_late_answer_settles_the_doubt(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        claimed = await one.advance(await job(one), e.Claimed())
+        assert await other.read(partial(peers.dead_claims, within=PRUNE)) == []
+        await _silent_since(other, one.worker)
+        assert await other.read(partial(peers.dead_claims, within=PRUNE)) == [claimed.id]
+        await other.advance(claimed, e.Interrupted())
+
+        running = await one.advance(claimed, e.Accepted("task-1"))
+
+        assert (running.state, getattr(running.fact, "task_id", None)) == (State.RUNNING, "task-1")
+
+
+async def test_an_answer_that_comes_after_a_persons_word_changes_nothing(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        claimed = await one.advance(await job(one), e.Claimed())
+        doubted = await other.advance(claimed, e.Interrupted())
+        again = await other.advance(doubted, e.Resubmitted("me", "it was not there"))
+        await other.advance(again, e.Claimed())
+
+        with pytest.raises(Conflict, match="task-1"):
+            await one.advance(claimed, e.Accepted("task-1"))
+
+
+async def test_only_what_nobody_carries_is_deferred(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        assert await one.write(peers.defer) == 0, "nobody has left the batch to workers"
+
+        assert await one.write(partial(peers.give, batches=[1], who="me")) == 3
+        assert await other.write(peers.defer) == 0
+        await one.write(lambda c: c.execute("DELETE FROM procrastinate_jobs WHERE args->>'job_id' = '2'"))
+
+        assert await other.write(peers.defer) == 1
+        assert await other.read(partial(peers.unfinished, provider="reapi")) == 3
+
+
+async def _silent_since(ledger: SharedLedger, worker: int) -> None:
+    """As if a worker had given no sign of life for long enough."""
+    sql = f"UPDATE worker SET beat_at = beat_at - {PRUNE + 1} WHERE id = ?"
+    await ledger.write(lambda c: c.execute(sql, (worker,)))

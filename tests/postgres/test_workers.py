@@ -1,0 +1,144 @@
+"""Several workers on one ledger in PostgreSQL, and what may happen to them: each job once, all of them to their ends.
+
+One seed of each in the gate, and few jobs; `make cluster-long` has 300 jobs and 20 seeds, and looks at the rate too.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batchrunner.ledger.postgres.opening import open_writer
+from tests.cli_support import MANIFEST, call
+from tests.double import CREDITS, Double
+from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted
+from tests.postgres.server import Postgres
+from tests.postgres.test_kill import look
+
+SEEDS = int(os.environ.get("BATCHRUNNER_CLUSTER_SEEDS", "0"))
+LONG = SEEDS > 0
+JOBS = 300 if LONG else 40
+PRUNE = 6.0 if LONG else 2.0
+
+pytest.importorskip("procrastinate")
+
+
+def check(made: Fleet) -> None:
+    """All jobs have ended, none was accepted twice, and ledger, files and account agree."""
+    account = made.account()
+    states = made.states()
+    assert set(states) <= {"succeeded", "unconfirmed"}, made.said()
+    labels = [task.label for task in account.tasks]
+    assert len(set(labels)) == len(labels), "paid twice"
+    look(made.server, made.line, account, 3 if states["unconfirmed"] else 0)
+    if LONG:
+        assert made.worst_second() <= 1.1 * RATE / 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", [killed, frozen, restarted, cut_off], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("seed", range(SEEDS or 1))
+def test_whatever_happens_to_a_worker_each_job_is_paid_once_and_ends(
+    double: Double,
+    postgres: Postgres,
+    tmp_path: Path,
+    trouble: Callable[[Fleet, random.Random], None],
+    seed: int,
+) -> None:
+    with fleet(tmp_path, double, postgres, cut=trouble is cut_off, jobs=JOBS, prune=PRUNE) as made:
+        for _ in range(WORKERS):
+            made.worker()
+
+        trouble(made, random.Random(seed))
+
+        codes = [made.ended(number) for number in range(WORKERS)]
+        assert codes == [-signal.SIGKILL if trouble is killed else 0, 0], made.said()
+        check(made)
+        doubtful = made.states()["unconfirmed"]
+        if trouble is killed:
+            known = {row[0] for row in made.postgres.ask(f'SELECT task_id FROM "{made.server.schema}".attempt')}
+            lost = sum(task.id not in known for task in made.account().tasks)
+            assert doubtful >= lost, "what was accepted and not read is in doubt"
+            assert doubtful <= 32, "no more than can be on the wire"
+        else:  # whoever lives reads the answers, however late
+            sent = {post.label for post in made.account().posts}
+            rows = made.postgres.ask(f"SELECT key FROM \"{made.server.schema}\".job WHERE state = 'unconfirmed'")
+            assert not sent & {row[0] for row in rows}, made.said()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_end_leaves_nothing_in_doubt(
+    double: Double, postgres: Postgres, tmp_path: Path
+) -> None:
+    with fleet(tmp_path, double, postgres, jobs=JOBS, prune=PRUNE) as made:
+        first, second = made.worker("--only", "submit"), made.worker("--only", "submit")
+        made.worker("--only", "download")
+        made.posted(5)
+
+        made.processes[first].send_signal(signal.SIGTERM)
+
+        assert made.ended(first) == 143, made.said()
+        ended = made.postgres.ask(f'SELECT exit_code, stop FROM "{made.server.schema}".worker WHERE stop IS NOT NULL')
+        assert ended == [(143, "terminated")]
+        assert made.ended(second) == 0, made.said()
+        assert made.ended(2) == 0, made.said()
+        check(made)
+        assert not made.states()["unconfirmed"]
+
+
+@pytest.mark.slow
+def test_a_run_looks_on_words_are_heard_and_the_budget_holds(
+    double: Double, postgres: Postgres, tmp_path: Path
+) -> None:
+    budget = f"budget: {{max_credits: {10 * CREDITS}}}"
+    with fleet(tmp_path, double, postgres, jobs=20, prune=PRUNE, more=budget) as made:
+        for _ in range(WORKERS):
+            made.worker()
+        made.posted(2)
+
+        run = made.line.start("run", "night.yaml")
+        run.until("progress")
+        workers = made.ask("status")["workers"]
+
+        assert run.end() == 4, made.said()
+        assert (run.events[-1]["stop"], run.events[-1]["credits"]["spent"]) == ("budget", 10 * CREDITS)
+        assert [(one["pid"], one["alive"]) for one in workers] == [(p.pid, True) for p in made.processes]
+        left = made.postgres.ask(f"SELECT key FROM \"{made.server.schema}\".job WHERE state = 'pending'")[0][0]
+        said = made.ask("cancel", f"night/{left}")
+        assert [one["job"] for one in said["cancelled"]] == [left], said
+        assert made.states() == {"succeeded": 10, "cancelled": 1, "pending": 9}
+        assert len(made.account().tasks) == 10
+        for process in made.processes:
+            process.send_signal(signal.SIGTERM)
+        assert [made.ended(number) for number in range(WORKERS)] == [143, 143]
+
+
+def test_what_workers_can_t_do_is_refused(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("night.yaml").write_text(MANIFEST)
+    server = postgres.ledger()
+    url = f"{server.url}?schema={server.schema}"
+
+    in_a_file = call("worker", "--db", "night.db")
+    assert (in_a_file.code, "postgresql://HOST/NAME" in in_a_file.err) == (2, True)
+    to_nobody = call("run", "night.yaml", "--detach", "--db", "night.db")
+    assert (to_nobody.code, "--db postgresql://" in to_nobody.err) == (2, True)
+    no_ledger = call("worker", "--db", url)
+    assert (no_ledger.code, "Traceback" in no_ledger.err) == (2, False)
+    a_part = call("run", "night.yaml", "--detach", "--limit", "1", "--db", url)
+    assert (a_part.code, "--limit" in a_part.err) == (2, True)
+    assert call("ledger", "migrate", "--db", url).code == 0
+    with closing(open_writer(server)):
+        busy = call("run", "night.yaml", "--detach", "--db", url)
+    assert (busy.code, "another batchrunner" in busy.err) == (5, True)
+    assert postgres.ask(f'SELECT count(*) FROM "{server.schema}".job') == [(0,)]
+    assert call("run", "night.yaml", "--detach", "--db", url).code == 0
+    assert postgres.ask(f'SELECT count(*) FROM "{server.schema}".procrastinate_jobs') == [(3,)]
+    assert call("run", "night.yaml", "--detach", "--db", url).code == 0
+    assert postgres.ask(f'SELECT count(*) FROM "{server.schema}".procrastinate_jobs') == [(3,)], "once is enough"

@@ -19,8 +19,13 @@ settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first, so that the end does not wait for one of them."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The long ones first, and of these the longest, so that the end does not wait for one of them."""
+
+    def order(item: pytest.Item) -> tuple[bool, float]:
+        patience = item.get_closest_marker("timeout")
+        return item.get_closest_marker("slow") is None, -patience.args[0] if patience is not None else 0.0
+
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")

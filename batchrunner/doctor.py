@@ -88,10 +88,10 @@ def examine(db: Address, *, offline: bool) -> Iterator[Check]:
 
     Args:
         db: path of the ledger, there or not.
-        offline: ask the provider nothing.
+        offline: ask the provider, and object storage, nothing.
     """
     yield from machine()
-    yield from ledger(db)
+    yield from ledger(db, offline=offline)
     yield from account(db, offline=offline)
 
 
@@ -175,12 +175,12 @@ def open_files_check(limit: int | None) -> Check:
 # --- Ledger and disk -------------------------------------------------------------------------------------
 
 
-def ledger(db: Address) -> Iterator[Check]:
+def ledger(db: Address, *, offline: bool = False) -> Iterator[Check]:
     """The ledger, its folder, its lock, its spool, and the folders of its batches."""
-    yield from _database(db) if isinstance(db, Server) else _file(db)
+    yield from _database(db, offline) if isinstance(db, Server) else _file(db, offline)
 
 
-def _database(db: Server) -> Iterator[Check]:
+def _database(db: Server, offline: bool) -> Iterator[Check]:
     """A ledger in PostgreSQL."""
     try:
         connection = open_reader(db)
@@ -203,12 +203,12 @@ def _database(db: Server) -> Iterator[Check]:
         if there is not None:
             yield _folder(there)
             yield from _spool(there)
-        yield from _outputs(connection)
+        yield from _outputs(connection, offline)
     finally:
         connection.close()
 
 
-def _file(db: Path) -> Iterator[Check]:
+def _file(db: Path, offline: bool) -> Iterator[Check]:
     yield _folder(db)
     kind = filesystem_type(db.parent)
     if kind in NETWORK_FILESYSTEMS:
@@ -228,7 +228,7 @@ def _file(db: Path) -> Iterator[Check]:
         yield _contents(db, connection)
         yield _lock(db)
         yield from _spool(db)
-        yield from _outputs(connection)
+        yield from _outputs(connection, offline)
     finally:
         connection.close()
 
@@ -289,10 +289,11 @@ def _spool(db: Path) -> Iterator[Check]:
             yield Check("spool", Level.WARN, text, fix)
 
 
-def _outputs(connection: Connection) -> Iterator[Check]:
+def _outputs(connection: Connection, offline: bool) -> Iterator[Check]:
     for folder in queries.output_folders(connection, FOLDERS):
         if is_url(folder):
-            yield _objects(Remote(folder))
+            if not offline:
+                yield _objects(Remote(folder))
             continue
         there = Path(folder)
         while not there.exists() and there != there.parent:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import plugins
 from .catalogue import Model, models
 from .core.frozen import Frozen
 from .core.job import Job, State
@@ -20,6 +21,7 @@ from .core.pacing import clamp_retry_after
 from .core.places import place_of
 from .core.polling import Latencies
 from .core.selection import Selection
+from .core.text import visible
 from .engine.account import Share
 from .engine.clock import Clock, Dice
 from .engine.control import AT_ONCE, Control, Stop
@@ -255,6 +257,12 @@ class Night:
     async def _providers(self, work: Work) -> list[str]:
         """The providers of what is still to be done, sorted; those of what is still to be recorded too."""
         used: list[str] = await self._ledger.query(partial(queries.unfinished_providers, batches=work.ids))
+        missing = [name for name in used if name not in plugins.SHIPPED and name not in plugins.names()]
+        if missing:
+            raise UsageError(
+                f"the ledger has unfinished jobs of {', '.join(map(visible, missing))}, and no such provider is "
+                "installed here; install its package (`batchrunner providers` lists what there is)"
+            )
         return sorted({*used, *self._to_come})
 
     async def _check_outputs(self, work: Work) -> None:

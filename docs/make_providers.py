@@ -147,7 +147,7 @@ def page() -> str:
 def _row(kind: ProviderKind) -> str:
     can = kind.capabilities
     kept = "not said" if can.output_hours is None else f"{can.output_hours:g} h"
-    lost = "settles itself" if can.lookup or can.replay else "held"
+    lost = "held"  # whatever is declared: no run looks anything up yet
     failed = "refunded" if can.refunds else "counted"
     yes = {True: "yes", False: "no"}
     webhook = "yes, not used" if can.webhook else "no"

@@ -86,7 +86,8 @@ def any_db_option(function: F) -> F:
     """`--db` where no ledger is needed: everything takes it, so that a script may give it to everything."""
     return click.option(
         "--db",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=Ledger(),
+        metavar="FILE|URL",
         envvar="BATCHRUNNER_DB",
         expose_value=False,
         help="The ledger, which is not needed here.",

@@ -50,7 +50,7 @@ def providers(as_json: bool) -> int:
     ]
     print_table(("provider", "key", "", "cancel", "lookup", "over the limit", "outputs kept", "balance"), rows)
     say()
-    say("lookup: whether a submission whose answer was lost settles itself; elsewhere you say it with `resolve`")
+    say("lookup: whether the service can tell what became of a lost answer; no run asks yet: `resolve` is your word")
     return EXIT_OK
 
 

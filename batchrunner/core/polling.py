@@ -140,7 +140,6 @@ class Price:
     policy: PollPolicy
     now: float = 0.0
     _wanted: float = 0.0
-    _watched: int = 0
 
     def __post_init__(self) -> None:
         self.now = self.policy.price
@@ -151,13 +150,11 @@ class Price:
         price = self.now if wait < self.policy.longest else min(self.now, self.policy.price)
         share = math.sqrt(price) / max(wait, self.policy.shortest)
         self._wanted += share
-        self._watched += 1
         return share
 
     def remove(self, share: float) -> None:
         """That poll is made."""
-        self._watched -= 1
-        self._wanted = max(0.0, self._wanted - share) if self._watched else 0.0
+        self._wanted = max(0.0, self._wanted - share)
 
     def settle(self, budget: float, *, eager: bool) -> PollPolicy:
         """The policy for the next plan.

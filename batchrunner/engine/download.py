@@ -15,6 +15,7 @@ from ..core.pacing import backoff
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Attempt
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
+from ..providers.objects import StoreUnusable
 from .clock import iso
 from .control import Control, Stop
 from .files import Occupied, Placed, UnsafePath, part_path
@@ -51,6 +52,7 @@ class Downloader:
         self._on_done = on_done
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._active = 0
+        self._stores: dict[int, Store] = {}
         self.left_behind = 0
         """Downloads that this run gave up for now; the next run goes on with them."""
 
@@ -112,7 +114,8 @@ class Downloader:
                 failures += 1
                 problem = Problem(_describe(error), "disk")
                 self._control.halt(Stop.LEDGER if isinstance(error, WriteFailed) else Stop.DISK, problem.message)
-                if not self._patient(started) or failures >= MAX_DISK_FAILURES or isinstance(error, UnsafePath):
+                hopeless = isinstance(error, (UnsafePath, StoreUnusable))  # until a person has mended it
+                if not self._patient(started) or failures >= MAX_DISK_FAILURES or hopeless:
                     self._leave(job, problem)
                     return
                 await self._wait(job, problem, failures)
@@ -170,11 +173,12 @@ class Downloader:
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
-        parts, place = self._store(job).parts, self._work.place(job)
+        parts = self._store(job).parts
         part, then = part_path(parts / wanted.name()), partial(land, wanted)
         fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
         name, found = await fetcher.fetch(wanted.url, part, root=parts, kind=wanted.kind, then=then)
         if found[0].path != name:
+            place = self._work.place(job)
             output, wish = str(place / found[0].path), str(place / name)
             self._deps.observe("output_renamed", job, output=output, wanted=wish)
         return found
@@ -229,7 +233,10 @@ class Downloader:
         return name, (placed, fetched.facts)
 
     def _store(self, job: Job) -> Store:
-        return self._deps.stores.of(self._work.place(job))
+        store = self._stores.get(job.batch_id)
+        if store is None:
+            store = self._stores[job.batch_id] = self._deps.stores.of(self._work.place(job))
+        return store
 
     async def _thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)

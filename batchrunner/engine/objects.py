@@ -97,6 +97,7 @@ class ObjectStore:
             except FileExistsError:
                 found = client.head(name)
                 if not _same(found, wanted):
+                    client.delete(_sidecar(name))
                     raise Occupied(self._at(name), "it appeared just now") from None
             crash("place.renamed")
             crash("place.folder_synced")

@@ -87,9 +87,10 @@ def folder(template: str, variables: Mapping[str, Any]) -> str:
         TemplateError: an unknown variable, or a path that is refused.
     """
     safe = {name: safe_value(value) for name, value in variables.items()}
-    path = fill(template, safe).rstrip("/") or "/"
+    path = fill(template, safe)
     if is_url(path):
         return _object_url(path)
+    path = path.rstrip("/") or "/"
     path = path.removeprefix("./")
     if path != ".":
         problem = path_problem(path)
@@ -105,16 +106,16 @@ def _object_url(url: str) -> str:
         TemplateError: it is refused.
     """
     scheme, _, path = url.partition("://")
-    scheme = scheme.lower()
-    bucket, _, prefix = path.partition("/")
+    scheme, path = scheme.lower(), path.removesuffix("/")
+    bucket = path.partition("/")[0]
     if scheme not in PACKAGES:
         hint = did_you_mean(scheme, PACKAGES)
         allowed = ", ".join(f"{name}://" for name in PACKAGES)
         raise TemplateError(f"output.dir: {quoted(scheme)}:// is not known{hint}; {allowed} or a folder is allowed")
     if "@" in bucket or ":" in bucket:
         raise TemplateError(
-            "output.dir has credentials in its URL, which are stored nowhere: they belong into the environment "
-            f"(AWS_ACCESS_KEY_ID, ...); {scheme}://bucket/prefix is allowed"
+            "output.dir has credentials or a server in its URL: they belong into the environment (AWS_ACCESS_KEY_ID, "
+            f"AWS_ENDPOINT_URL_S3, ...), and are stored nowhere; {scheme}://bucket/prefix is allowed"
         )
     if "?" in path or "#" in path:
         raise TemplateError(
@@ -122,10 +123,9 @@ def _object_url(url: str) -> str:
         )
     if not _BUCKET.fullmatch(bucket):
         raise TemplateError(
-            f"output.dir: {quoted(bucket)} is no name of a bucket: 3 to 63 of a-z, 0-9, '.', '_' and '-' are allowed; "
-            "another endpoint is named by AWS_ENDPOINT_URL_S3"
+            f"output.dir: {quoted(bucket)} is no name of a bucket: 3 to 63 of a-z, 0-9, '.', '_' and '-' are allowed"
         )
-    if prefix and (problem := path_problem(prefix)):
+    if problem := path_problem(path):
         raise TemplateError("output.dir " + problem)
     return f"{scheme}://{path}"
 

@@ -36,8 +36,9 @@ class Capabilities:
 
     Attributes:
         cancel: a running task can be cancelled.
-        lookup: what became of a submission whose answer was lost can be asked for, with certainty.
-        replay: a submission that is repeated with its idempotency key is answered as the first was.
+        lookup: what became of a submission whose answer was lost can be asked for, with certainty. Declared for people:
+            no run asks yet, and an unconfirmed job waits for a person's word whatever stands here.
+        replay: a submission that is repeated with its idempotency key is answered as the first was. As `lookup`.
         webhook: it can report the end of a task by itself. Not used here: a run polls.
         over_limit: see `OverLimit`.
         output_hours: hours for which an output can be fetched; None where that is not said.

@@ -192,6 +192,7 @@ def test_only_those_who_asked(server: Seen, outcome: Outcome) -> None:
         f"http://example.com/{SECRET}",
         f"ftp://example.com/{SECRET}",
         f"https://user:{SECRET}@example.com/",
+        f"https://{SECRET}@example.com/",
         f"https:///{SECRET}",
         f"https://example.com/{SECRET}\r\nX-Evil: 1",
         f"https://example.com/{SECRET} x",

@@ -54,8 +54,6 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "cancel": [["pending-1", "--why", "no"], ["nobody"], ["succeeded-1"]],
     "approve": [["s*", "--note", "the light is right"]],
     "reject": [["succeeded-1", "--json"]],
-    "providers": [[], ["--json"]],
-    "models": [[], ["--json"]],
     "promote": [["night", "--profile", "final", "--dry-run", "--no-balance"]],
     "report": [["night", "--out", "page.html", "--no-stills"]],
     "export": [["night", "--format", "csv"], ["night", "--format", "json"]],

@@ -372,6 +372,9 @@ def _field(name: str, value: Any) -> Callable[[Shot], None]:
     def put(one: Shot) -> None:
         for point in (one.get("matrix", {}), *one.get("exclude", [])):
             point.pop(name, None)
+        if not one.get("matrix", True):  # it was the only axis; an empty matrix would be a mistake of its own
+            del one["matrix"]
+            one.pop("exclude", None)
         one[name] = value
 
     return put

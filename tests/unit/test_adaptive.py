@@ -1,4 +1,4 @@
-"""What the answers say of the service's limits: measured, kept to, and tried again."""
+"""Which of its limits a service speaks of when it answers 429."""
 
 from __future__ import annotations
 
@@ -8,138 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.core.adaptive import AGAIN, CAUTIOUS, HEADROOM, SLOWEST, Flight, Learned, Pace, Rate, Ticket
-
-
-def send(rate: Rate, now: float, count: int) -> float:
-    """Accept calls at the rate's own pace; returns when the last one was."""
-    for _ in range(count):
-        now += 1.0 / rate.value
-        rate.accepted(now, used=True)
-    return now
-
-
-# --- Rate ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("bound", "start"), [(1.0, 1.0), (5.0, 5.0), (20.0, CAUTIOUS), (1000.0, 100.0)])
-def test_a_rate_begins_cautiously_below_its_bound(bound: float, start: float) -> None:
-    assert Rate(bound).value == start
-
-
-def test_a_rate_doubles_until_it_meets_its_bound() -> None:
-    rate = Rate(50.0)
-    send(rate, 0.0, 8)
-    assert rate.value == pytest.approx(2 * CAUTIOUS)
-    send(rate, 10.0, 100)
-    assert rate.value == 50.0
-
-
-def test_what_did_not_wait_for_its_place_proves_nothing() -> None:
-    rate = Rate(50.0)
-    for n in range(100):
-        rate.accepted(float(n), used=False)
-    assert rate.value == CAUTIOUS
-
-
-@pytest.mark.parametrize("limit", [1.0, 3.0, 7.0, 20.0, 50.0])
-def test_between_two_refusals_the_limit_is_measured(limit: float) -> None:
-    """A bucket goes from empty to empty meanwhile, whatever was asked for."""
-    rate = Rate(1000.0)
-    rate.refused(0.0, 1.0)
-    now = 0.0
-    for _ in range(200):
-        now += 1.0 / limit
-        rate.accepted(now, used=True)
-    rate.value = 2.0 * limit
-    rate.refused(now, 1.0)
-    assert rate.top == pytest.approx(limit, rel=0.15)
-    assert rate.value == pytest.approx(0.99 * (rate.top or 0.0))
-
-
-def test_a_limit_is_kept_to_and_then_tried_again() -> None:
-    rate = Rate(100.0, top=10.0)
-    start = rate.value
-    assert start <= 10.0
-    assert not rate.trying
-    now = send(rate, 0.0, 150)
-    assert rate.value == start
-    send(rate, now, 400)
-    assert rate.value > 12.0
-
-
-@given(st.floats(0.05, 500.0), st.lists(st.tuples(st.booleans(), st.floats(0.0, 20.0), st.floats(0.0, 3600.0))))
-def test_a_rate_stays_between_its_bounds(bound: float, steps: list[tuple[bool, float, float]]) -> None:
-    rate, now = Rate(bound), 0.0
-    for ok, pause, hold in steps:
-        now += pause
-        if ok:
-            rate.accepted(now, used=pause < 1.0)
-        else:
-            rate.refused(now, hold)
-        assert min(SLOWEST, bound) <= rate.value <= bound
-
-
-# --- Flight ----------------------------------------------------------------------------------------------
-
-
-def fill(flight: Flight, now: float, count: int) -> None:
-    """Accept POSTs that each were the last that the limit let go."""
-    for _ in range(count):
-        flight.accepted(now, flight.value, flight.value)
-
-
-def test_a_refusal_tells_the_limit_exactly() -> None:
-    flight = Flight(500)
-    assert flight.value == 500
-    flight.refused(10.0, 1.0, running=40, in_a_row=1)
-    assert (flight.value, flight.top) == (40, 40)
-
-
-def test_one_more_is_tried_later_and_a_failure_costs_nothing_but_itself() -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=40, in_a_row=1)
-    flight.accepted(0.5, 40, 40)
-    assert flight.value == 40, "not during the hold's aftermath"
-    fill(flight, 100.0, AGAIN[0] - 1)
-    assert flight.trying
-    assert flight.value == 41
-    flight.refused(101.0, 1.0, running=41, in_a_row=1)
-    assert flight.value == 40
-    fill(flight, 1000.0, AGAIN[1] - 1)
-    assert flight.value == 40
-    fill(flight, 1000.0, 1)
-    assert flight.value == 41
-
-
-def test_where_more_is_accepted_the_step_doubles() -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=40, in_a_row=1)
-    seen = []
-    for _ in range(AGAIN[0] + 5):
-        fill(flight, 100.0, 1)
-        seen.append(flight.value)
-    assert seen[-6:] == [41, 43, 47, 55, 71, 103]
-
-
-def test_refused_again_and_again_it_goes_below_what_runs() -> None:
-    flight = Flight(500, top=40)
-    flight.refused(0.0, 1.0, running=40, in_a_row=2)
-    flight.refused(2.0, 1.0, running=38, in_a_row=3)
-    assert flight.value == 40 * 4 // 5 * 4 // 5
-
-
-@given(st.integers(1, 600), st.lists(st.tuples(st.booleans(), st.integers(0, 700), st.integers(1, 5))))
-def test_flight_stays_between_its_bounds(bound: int, steps: list[tuple[bool, int, int]]) -> None:
-    flight, now = Flight(bound), 0.0
-    for ok, running, row in steps:
-        now += 50.0
-        if ok:
-            flight.accepted(now, running, running)
-        else:
-            flight.refused(now, 1.0, running, row)
-        assert 1 <= flight.value <= bound
-
+from batchrunner.core.adaptive import HEADROOM, Learned, Pace, Ticket
+from batchrunner.core.measured import AGAIN
 
 # --- Which of the two ------------------------------------------------------------------------------------
 
@@ -232,44 +102,6 @@ def test_without_any_limit_everything_stays_at_its_bounds() -> None:
     assert pace.polls(math.inf, 0.0) == math.inf
 
 
-# --- Other bounds, by a person's word --------------------------------------------------------------------
-
-
-def test_a_higher_bound_is_approached_as_a_run_begins() -> None:
-    rate = Rate(1.0)
-    rate.rebound(100.0, None)
-    assert (rate.bound, rate.value) == (100.0, 10.0)
-    rate.rebound(2.0, None)
-    assert rate.value == 2.0
-
-
-def test_what_was_measured_outlives_a_bound_below_it() -> None:
-    rate = Rate(100.0, top=10.0)
-    rate.rebound(1.0, 10.0)
-    assert (rate.value, rate.top) == (1.0, None)
-    rate.rebound(50.0, 10.0)
-    assert rate.top == 10.0
-    assert rate.value == pytest.approx(9.9)
-    assert not rate.trying
-    flight = Flight(100, top=20)
-    flight.rebound(5, 20)
-    assert (flight.value, flight.top) == (5, None)
-    flight.rebound(50, 20)
-    assert (flight.value, flight.top) == (20, 20)
-
-
-def test_a_bound_that_changes_nothing_leaves_the_trying_alone() -> None:
-    rate = Rate(100.0, top=10.0)
-    now = send(rate, 0.0, 600)
-    before = rate.value
-    assert rate.trying
-    rate.rebound(200.0, 10.0)
-    assert rate.trying
-    assert rate.value == before
-    send(rate, now, 50)
-    assert rate.value > before
-
-
 @given(st.lists(st.tuples(st.floats(0.01, 500.0), st.integers(1, 500), st.booleans()), max_size=12))
 def test_no_bound_is_ever_exceeded_whatever_is_said(words: list[tuple[float, int, bool]]) -> None:
     pace, now = Pace.of(10.0, 50, 8, Learned()), 0.0
@@ -285,3 +117,244 @@ def test_no_bound_is_ever_exceeded_whatever_is_said(words: list[tuple[float, int
             pace.refused(Ticket(now, pace.flight.value, used=True), now + 1.0, pace.flight.value, 1.0)
             assert 0.0 < pace.submits <= submits
             assert 1 <= pace.flight.value <= flight
+
+
+def test_other_bounds_keep_what_was_learned() -> None:
+    pace, learned = pace_of(known=Learned(7.0, 40)), Learned(7.0, 40)
+    pace.rebound(2.0, 10, learned)
+    assert pace.learned == Learned()
+    pace.rebound(60.0, 600, learned)
+    assert pace.learned == learned
+
+
+# --- What an answer moves --------------------------------------------------------------------------------
+
+
+def test_the_rate_rises_with_posts_that_waited_for_their_place() -> None:
+    pace = pace_of(submits=50.0)
+    submit(pace, 0.0, 8, 0, 0.1)
+    assert pace.posts.value == pytest.approx(10.0)
+    for n in range(8):
+        pace.accepted(Ticket(1.0 + n / 10, 9, used=False), 1.0 + n / 10, 9)
+    assert pace.posts.value == pytest.approx(10.0)
+
+
+def test_after_a_refusal_posts_go_one_at_a_time_and_soon_together_again() -> None:
+    pace = pace_of()
+    now, running = submit(pace, 0.0, 5, 0, 0.1)
+    pace.refused(Ticket(now, running + 1, used=True), now + 0.1, running, 1.0)
+    wires = [pace.wire]
+    for n in range(6):
+        pace.accepted(Ticket(now + 2 + n, running, used=False), now + 2 + n, running)
+        wires.append(pace.wire)
+    assert wires == [1, 2, 4, 8, 16, 32, 32]
+
+
+def test_what_was_on_the_wire_when_another_was_refused_raises_the_limit_again() -> None:
+    pace = pace_of(known=Learned(None, 40))
+    pace.flight.refused(1.0, 1.0, running=40, in_a_row=1)
+    pace.accepted(Ticket(0.9, 41, used=False), 1.1, 41)
+    assert pace.flight.value == 41
+
+
+def test_polls_have_what_the_posts_leave_and_a_quarter_at_least() -> None:
+    pace = pace_of(known=Learned(calls=20.0))
+    bucket = 0.99 * 20.0
+    assert pace.polls(1000.0, 100.0) == pytest.approx(HEADROOM * bucket)
+    submit(pace, 99.0, 10, 0, 0.1)
+    assert pace.polls(1000.0, 101.0) == pytest.approx(HEADROOM * bucket - 10 / 10.0)
+    assert pace.polls(1000.0, 110.5) == pytest.approx(HEADROOM * bucket), "10 s ago is long ago"
+    slow = pace_of(known=Learned(calls=2.0))
+    submit(slow, 99.0, 20, 0, 0.05)
+    assert slow.polls(1000.0, 100.0) == pytest.approx(0.99 * 2.0 / 4.0)
+
+
+def test_polls_and_posts_that_waited_raise_the_common_limit() -> None:
+    for call in ("poll", "post", "poll that found its place free"):
+        pace = pace_of(known=Learned(calls=20.0))
+        for n in range(500):
+            if call == "post":
+                pace.accepted(Ticket(n / 20.0, 1, used=True), n / 20.0, 1)
+            else:
+                pace.polled(n / 20.0, used=call == "poll")
+        assert pace.calls is not None
+        assert (pace.calls.value > 20.0) == (call != "poll that found its place free"), call
+
+
+def poll(pace: Pace, first: float, step: float, count: int) -> float:
+    for n in range(count):
+        pace.polled(first + n * step, used=False)
+    return first + (count - 1) * step
+
+
+def test_a_first_refused_poll_makes_a_limit_of_the_calls_of_late() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.05, 101)
+    pace.poll_refused(now - 0.1, now, 1.0)
+    assert pace.refusals == 1
+    assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0)
+    pace.poll_refused(now - 0.05, now + 0.01, 1.0)
+    pace.poll_refused(now - 0.05, now + 0.02, 1.0)
+    assert pace.refusals == 3
+    assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0), "it was on the wire with the first"
+
+
+def test_a_refused_poll_among_hardly_any_calls_is_no_reason_to_stop() -> None:
+    pace = pace_of()
+    pace.poll_refused(0.9, 1.0, 1.0)
+    assert pace.learned.calls == 2.5
+
+
+def test_a_post_refused_among_as_many_calls_as_polls_were_is_put_down_to_all_of_them() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.05, 101)
+    pace.poll_refused(now - 0.1, now, 1.0)
+    before = pace.learned
+    assert before.calls is not None
+    now = poll(pace, now + 1.0, 0.05, 300)
+    pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
+    assert pace.learned.submits is None
+    assert pace.calls is not None
+    assert pace.learned.calls != before.calls
+    assert pace.learned.calls == pytest.approx(pace.calls.value / 0.99)
+
+
+def test_a_post_refused_among_few_calls_is_put_down_to_the_posts() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.05, 101)
+    pace.poll_refused(now - 0.1, now, 1.0)
+    before = pace.learned.calls
+    now = poll(pace, now + 60.0, 1.0, 256)
+    pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
+    assert pace.learned.calls == before
+    assert pace.learned.submits is not None
+
+
+# --- Which of the two, in a row --------------------------------------------------------------------------
+
+
+def refused_in_a_row(pace: Pace, now: float, runnings: list[int]) -> float:
+    for running in runnings:
+        pace.refused(Ticket(now, running + 1, used=False), now + 0.1, running, 1.0)
+        now += 1.2
+    return now
+
+
+def test_the_second_refusal_in_a_row_is_for_what_is_in_flight_though_tasks_have_ended() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    refused_in_a_row(pace, now, [30, 20])
+    assert pace.learned.in_flight == 20
+
+
+def test_the_third_in_a_row_takes_it_below_what_runs() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    now = refused_in_a_row(pace, now, [30, 30])
+    assert pace.flight.value == 30
+    now = refused_in_a_row(pace, now, [30])
+    assert pace.flight.value == 24
+    refused_in_a_row(pace, now, [24])
+    assert pace.flight.value == 24 * 4 // 5
+
+
+def test_after_many_accepted_posts_a_new_row_begins_anew() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    now = refused_in_a_row(pace, now, [30, 30])
+    for _ in range(25):
+        now += 0.5
+        pace.accepted(Ticket(now - 0.1, 20, used=False), now, 20)
+    refused_in_a_row(pace, now, [20, 20])
+    assert pace.flight.value == 20
+
+
+def test_where_the_rate_is_to_blame_it_stays_at_what_was_accepted_of_late() -> None:
+    """The rate is not taken below what the service has just borne."""
+    pace = pace_of()
+    now, running = submit(pace, 0.0, 30, 0, 0.1)
+    pace.refused(Ticket(now, running + 1, used=True), now + 0.05, running, 0.1)
+    allowed = pace.posts.value
+    for _ in range(3):
+        now += 0.1
+        pace.accepted(Ticket(now, 10, used=False), now, 10)
+    pace.refused(Ticket(now, 11, used=False), now + 0.1, 10, 0.1)
+    first_of_late = 1.4  # the 20 last of 33, 0.1 s apart
+    assert pace.learned.in_flight is None
+    assert pace.learned.submits == pytest.approx(20 / (now + 0.1 - first_of_late))
+    assert 0.7 * allowed < 20 / (now + 0.1 - first_of_late) < allowed
+
+
+def test_where_nothing_was_accepted_nothing_was_borne() -> None:
+    pace = pace_of(submits=50.0)
+    pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
+    assert pace.learned.submits == 2.5
+
+
+# --- Which of the two, by what was borne before ----------------------------------------------------------
+
+
+def stay(pace: Pace, now: float, count: int, running: int, step: float) -> float:
+    """Accept POSTs that found their place free, with as many in flight after each."""
+    for _ in range(count):
+        now += step
+        pace.accepted(Ticket(now - 0.1, running, used=False), now, running)
+    return now
+
+
+def test_slow_posts_near_the_known_limit_are_refused_for_what_is_in_flight() -> None:
+    pace = pace_of(known=Learned(in_flight=40))
+    now = stay(pace, 10.0, 30, 20, 0.1)
+    now = stay(pace, now, 20, 38, 1.0)
+    before = pace.learned.submits
+    pace.refused(Ticket(now, 38, used=False), now + 0.1, 37, 1.0)
+    assert (pace.learned.in_flight, pace.learned.submits) == (37, before)
+
+
+def test_slow_posts_far_below_the_known_limit_are_refused_for_the_rate() -> None:
+    pace = pace_of(known=Learned(in_flight=40))
+    now = stay(pace, 10.0, 30, 20, 0.1)
+    now = stay(pace, now, 20, 37, 1.0)
+    pace.refused(Ticket(now, 37, used=False), now + 0.1, 37, 1.0)
+    assert pace.learned.in_flight == 40
+    assert pace.learned.submits is not None
+
+
+def test_slow_posts_with_as_many_in_flight_as_when_refusals_began_are_refused_for_that() -> None:
+    pace = pace_of(known=Learned(submits=7.0))
+    now = stay(pace, 10.0, 40, 30, 1 / 7)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
+    assert pace.learned.in_flight is None
+    before = pace.learned.submits
+    now = stay(pace, now + 1.0, 20, 30, 1.0)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
+    assert pace.learned == Learned(before, 30)
+
+
+def test_the_time_of_a_hold_makes_posts_no_slower() -> None:
+    pace = pace_of(known=Learned(submits=7.0))
+    now = stay(pace, 10.0, 40, 30, 1 / 7)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 30.0)
+    now = stay(pace, now + 30.0, 10, 30, 1 / 7)
+    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
+    assert pace.learned.in_flight is None
+
+
+def test_what_is_in_flight_is_blamed_twice_and_then_the_rate() -> None:
+    pace = pace_of()
+    now, _ = submit(pace, 0.0, 30, 0, 0.1)
+    now = stay(pace, refused_in_a_row(pace, now, [30, 30]), 3, 29, 10.0)
+    pace.refused(Ticket(now, 30, used=False), now + 0.1, 28, 1.0)
+    assert pace.flight.value == 28, "once more, to what runs: a POST was accepted meanwhile"
+    now = stay(pace, now + 1.2, 3, 27, 10.0)
+    rate = pace.posts.value
+    pace.refused(Ticket(now, 28, used=False), now + 0.1, 27, 1.0)
+    assert pace.flight.value == 28, "it was said twice, and did not help"
+    assert pace.posts.value < rate
+
+
+def test_the_first_post_of_a_night_says_nothing_of_the_calls() -> None:
+    pace = pace_of(known=Learned(calls=20.0))
+    pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
+    assert pace.learned.calls == 20.0
+    assert pace.learned.submits is not None

@@ -16,6 +16,7 @@ MINUTE = Lognormal(math.log(60.0), 0.3)
 def test_nothing_left_takes_no_time_and_too_little_known_says_nothing() -> None:
     assert by_throughput(0, 0, 0.0) == Eta(0.0, 0.0, 0.0)
     assert by_throughput(10, ENOUGH - 1, 60.0) is None
+    assert (by_throughput(1, 10, 60.0) or Eta(0.0, 0.0, 0.0)).seconds == 6.0, "the last one takes time too"
     assert by_throughput(10, 100, 0.0) is None
 
 

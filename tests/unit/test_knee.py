@@ -86,3 +86,50 @@ def test_a_service_that_has_become_slower_is_believed_in_the_end() -> None:
     for n in range(1, 20):
         cohort(knee, 100 * n, min(40, int(knee.limit)) if math.isfinite(knee.limit) else 40, [180.0] * COHORT)
     assert knee.limit >= 40
+
+
+@pytest.mark.parametrize("flight", [150, 400])
+def test_the_limit_does_not_drift_while_more_than_it_are_in_flight(flight: int) -> None:
+    """What took long because too many were in flight says nothing of the service's own time."""
+    knee = Knee()
+    cohort(knee, 0, 1, [60.0] * COHORT)
+    for n in range(1, 20):
+        cohort(knee, 100 * n, flight, [60.0 * flight / 40] * COHORT)
+    assert knee.limit == pytest.approx(80.0, rel=0.05)
+
+
+def test_one_cohort_that_was_fast_by_chance_is_forgotten() -> None:
+    knee = Knee()
+    cohort(knee, 0, 40, [40.0] * COHORT)
+    for n in range(1, 30):
+        cohort(knee, 100 * n, 40, [60.0] * COHORT)
+    cohort(knee, 9000, 40, [110.0] * COHORT)
+    assert knee.limit == math.inf
+
+
+def test_a_cohort_counts_once() -> None:
+    """When half of it has ended; the rest neither measures again nor lets the own time be forgotten."""
+    knee = Knee()
+    cohort(knee, 0, 40, [60.0] * COHORT)
+    cohort(knee, 100, 40, [150.0] * COHORT)
+    assert knee.limit == pytest.approx(MARGIN * 40 / (150 / 61.8), rel=0.01)
+
+
+def test_a_cohort_that_is_not_complete_is_no_measure() -> None:
+    knee = Knee()
+    for n in range(COHORT - 4):
+        knee.accepted(n, KLING, 10)
+    for n in range(COHORT - 4):
+        knee.ended(n, KLING, 1.0)
+    for n in range(COHORT - 4, COHORT):
+        knee.accepted(n, KLING, 10)
+    cohort(knee, 100, 40, [60.0] * COHORT)
+    assert knee.limit == math.inf
+
+
+def test_a_short_queue_raises_the_limit_by_less() -> None:
+    knee = Knee()
+    cohort(knee, 0, 40, [60.0] * COHORT)
+    cohort(knee, 100, 400, [600.0] * COHORT)
+    cohort(knee, 200, 80, [61.8 * 1.5] * COHORT)
+    assert knee.limit == pytest.approx(MARGIN * 80 / 1.5, rel=0.02)

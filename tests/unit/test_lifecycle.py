@@ -216,3 +216,18 @@ def test_a_task_that_was_complete_once_stays_paid_for_whatever_the_provider_says
     failed = e.TaskFailed(Problem("it failed after all", 80001))
     assert money_after(failed, Running(1, "task_1")) is Money.NONE
     assert money_after(failed, Running(1, "task_1", renewals=1)) is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_failed_task_that_may_have_cost_something_counts_as_spent(again: bool) -> None:
+    """Some services promise no refund, and a budget that forgets a possible charge is no budget (promise P5)."""
+    problem = Problem("x", "failed")
+    assert money_after(e.TaskFailed(problem, again=again, charged=True)) is Money.SPENT
+    assert money_after(e.TaskFailed(problem, again=again)) is Money.NONE
+
+
+def test_what_a_task_gave_is_what_is_downloaded() -> None:
+    done = e.Completed(URLS, last_frame_url="https://x.test/last.png", kinds=("video",))
+    assert advance(Running(2, "task_1", renewals=1), done) == Downloading(
+        2, "task_1", URLS, 1, ("video",), "https://x.test/last.png"
+    )

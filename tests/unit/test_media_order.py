@@ -31,10 +31,18 @@ ORDER = {"duration": 5, "resolution": "720p", "aspect_ratio": "16:9"}
         ({"aspect_ratio": "1:1"}, {"width": 720, "height": 720}, []),
         ({"aspect_ratio": "1:1"}, {"width": 960, "height": 960}, []),
         ({"aspect_ratio": "21:9"}, {"width": 1466, "height": 628}, []),
+        (
+            {"aspect_ratio": "21:9"},
+            {"width": 1400, "height": 600},
+            ["720 pixels on the short side were ordered, 1400x600 came"],
+        ),
         ({"resolution": "480p"}, {"width": 832, "height": 480}, []),
         ({"resolution": "1080P"}, {"width": 1920, "height": 1080}, []),
         ({"first_frame_image": "https://x.test/a.png"}, {"width": 720, "height": 1280}, []),
         ({"return_last_frame": True}, {"width": 720, "height": 1280}, ["the ratio 16:9 was ordered, 720x1280 came"]),
+        ({}, {"width": 1280, "height": None}, []),
+        ({"aspect_ratio": "0:9"}, {"width": 720, "height": 1280}, []),
+        ({"aspect_ratio": "16:0"}, {"width": 720, "height": 1280}, []),
         ({"sound": True}, {}, ["sound was ordered, and there is none"]),
         ({"sound": True}, {"audio": True}, []),
         ({"sound": False}, {}, []),
@@ -66,6 +74,17 @@ def test_fewer_than_ordered() -> None:
     assert warnings_of(judged(Ordered("image", outputs=4), kept)) == [
         "4 outputs were ordered, 2 came",
         "last frame: gone",
+    ]
+
+
+def test_a_word_about_the_number_stands_beside_the_others() -> None:
+    file = Output("/f", "aa", 1)
+    kept = [Kept(n, "image", "u", file, warnings=(f"word {n}",)) for n in (1, 2, 3)]
+    assert warnings_of(judged(Ordered("image", outputs=4), kept)) == [
+        "word 1",
+        "4 outputs were ordered, 3 came",
+        "output 2: word 2",
+        "output 3: word 3",
     ]
 
 
@@ -128,3 +147,30 @@ def test_a_long_name_is_shortened_and_stays_apart() -> None:
     long = [outputs.plan(job("x" * 230 + end, last_frame_url="u"), "video")[1].name() for end in ("a", "b")]
     assert len(set(long)) == 2
     assert all(len((name + ".part").encode()) <= 255 for name in long)
+
+
+def test_the_facts_in_json_are_the_facts() -> None:
+    still = Facts(width=40, height=30, codec="png")
+    assert still.words() == {"duration_s": None, "width": 40, "height": 30, "codec": "png"}
+    assert Facts().words() == {"duration_s": None, "width": None, "height": None, "codec": None}
+    clip = replace(CLIP, fps=24.0, frames=121, broken="no picture")
+    assert clip.words() == {
+        "duration_s": 5.04,
+        "width": 1280,
+        "height": 720,
+        "codec": "h264",
+        "fps": 24.0,
+        "audio": False,
+        "frames": 121,
+        "broken": "no picture",
+    }
+    for facts in (still, clip, Facts()):
+        assert Facts.of({**facts.words(), "file": "a.mp4"}) == facts
+
+
+@pytest.mark.parametrize("field", ["n", "num_outputs", "num_images", "number_of_images"])
+@pytest.mark.parametrize(
+    ("value", "outputs"), [(4, 4), ("3", 3), (1, 1), (0, None), (-1, None), (True, None), (10_001, None)]
+)
+def test_how_many_were_ordered(field: str, value: object, outputs: int | None) -> None:
+    assert ordered("image", {"prompt": "n", field: value}) == Ordered("image", outputs=outputs)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.core.notice import EVERY, PROBLEMS, Command, Mail, Outcome, Sink, Webhook
+from batchrunner.core.notice import EVERY, PROBLEMS, Command, Mail, Outcome, Sink, Webhook, kept, restored
 from batchrunner.manifest import ManifestError, load, load_notices
 
 SHOTS = """
@@ -84,3 +84,49 @@ def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "night.yaml"
     path.write_text("version: 1\nbatch: night\n" + page.partition("```yaml\n")[2].partition("```")[0] + SHOTS)
     assert len(load(path).notify) == 3
+
+
+def test_what_the_ledger_keeps_of_a_manifests_sinks_comes_back() -> None:
+    sinks = (
+        Sink(Webhook(url_env="STUDIO_WEBHOOK", slack=True), PROBLEMS),
+        Sink(Webhook(url_env="OTHER"), EVERY, 2.5),
+        Sink(Command(("say", "it is over"), json=True), frozenset({Outcome.FAILED})),
+        Sink(Command(("date",))),
+        Sink(Mail(("me@example.com", "root"), "studio@example.com")),
+        Sink(Mail(("me@example.com",))),
+    )
+    assert restored(kept(sinks)) == sinks
+
+
+def test_an_address_is_not_kept_for_it_may_be_a_secret() -> None:
+    text = kept([Sink(Webhook("https://hooks.example.com/T/SECRET")), Sink(Command(("date",), json=False))])
+    assert "SECRET" not in text
+    assert restored(text) == (Sink(Command(("date",))),)
+
+
+def test_trust_is_not_kept() -> None:
+    assert restored(kept([Sink(Command(("date",)), trusted=True)])) == (Sink(Command(("date",))),)
+
+
+COMMAND = '"command": {"words": ["date"], "json": false}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "7",
+        "[7]",
+        "[{}]",
+        '[{"command": {"words": ["date"]}, "on": [], "patience": 1}]',
+        f'[{{{COMMAND}, "on": ["never"], "patience": 1}}]',
+        f'[{{{COMMAND}, "on": [], "patience": "long"}}]',
+        f'[{{{COMMAND}, "on": []}}]',
+        '[{"webhook": {"url": "https://x.test/"}, "on": [], "patience": 1}]',
+        '[{"mail": {"to": ["a"]}, "on": [], "patience": 1}]',
+        "[" * 100_000,
+    ],
+)
+def test_nothing_that_was_not_written_so_is_restored(text: str) -> None:
+    assert restored(text) == ()

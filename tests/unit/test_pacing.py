@@ -166,3 +166,18 @@ def test_clamp_retry_after(said: float | None, held: float) -> None:
 @given(st.none() | st.floats(allow_nan=True, allow_infinity=True), st.floats(0.0, 60.0))
 def test_a_hold_is_always_between_nothing_and_an_hour(said: float | None, fallback: float) -> None:
     assert 0.0 <= clamp_retry_after(said, fallback) <= MAX_RETRY_AFTER
+
+
+def test_how_long_a_call_could_have_gone_already() -> None:
+    """What tells whether the rate holds calls back: a call that comes the moment it may was waiting for it."""
+    rate = Gcra(60.0, burst=2.0)
+    rate.take(10.0)
+    assert rate.idle(10.0) == 0.0
+    assert rate.idle(12.5) == 2.5
+    rate.take(10.0)
+    assert (rate.delay(10.0), rate.idle(10.0)) == (1.0, 0.0)
+    assert (rate.delay(11.0), rate.idle(11.0)) == (0.0, 0.0)
+    assert rate.idle(11.75) == 0.75
+    slow = Gcra(30.0, burst=3.0)
+    slow.take(10.0)
+    assert slow.idle(10.0) == 2.0, "two more could have gone at once, and the rate is one in 2 s"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from batchrunner.core.polling import (
     EAGER,
     ENOUGH,
+    FILLED,
     KEPT,
     MIN_SIGMA,
     Latencies,
@@ -261,3 +262,40 @@ def test_the_longest_interval_calls_for_no_higher_price() -> None:
 def test_a_dear_poll_makes_the_backoff_longer_too() -> None:
     usual, dear = interval(POLICY, None, 20.0), interval(PollPolicy(price=2.0), None, 20.0)
     assert dear == pytest.approx(2.0 * usual)
+
+
+def test_a_price_is_what_makes_the_demand_meet_the_budget() -> None:
+    price = Price(POLICY)
+    for _ in range(2):
+        price.add(4.0)
+    # At the price 1 two polls in 4 s would be sqrt(0.45) times as many: (sum / budget) ** 2.
+    assert price.settle(0.01, eager=False).price == pytest.approx((2 * math.sqrt(0.45) / 4.0 / (FILLED * 0.01)) ** 2)
+
+
+def test_what_was_polled_asks_for_nothing_more() -> None:
+    price = Price(POLICY)
+    shares = [price.add(wait) for wait in (3.0, 5.0, 7.0)]
+    price.remove(shares[0])
+    left = sum(shares[1:])
+    assert price.settle(0.01, eager=False).price == pytest.approx((left / (FILLED * 0.01)) ** 2)
+    for share in shares[1:]:
+        price.remove(share)
+    assert price.settle(0.01, eager=False) == POLICY
+
+
+def test_at_the_longest_interval_a_share_is_what_the_usual_price_makes_it() -> None:
+    price = Price(POLICY)
+    for _ in range(100):
+        price.add(2.0)
+    assert price.settle(1.0, eager=False).price > POLICY.price
+    assert price.add(POLICY.longest) == pytest.approx(math.sqrt(POLICY.price) / POLICY.longest)
+
+
+def test_the_fit_over_everything_counts_each_sample_once() -> None:
+    known = Latencies()
+    assert known.every() is None
+    for n in range(6):
+        known.add("a", 5, 10.0 + n)
+        known.add("b", None, 100.0 + n)
+    every = known.every()
+    assert every == fit([10.0 + n for n in range(6)] + [100.0 + n for n in range(6)])

@@ -1,0 +1,38 @@
+"""Which changes of the core a line of docs/mutants.md explains."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mutants.core import explained, kinds
+
+NAME = "batchrunner.core.limits.xǁRateǁrefused__mutmut_7"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ('return "no URL"', 'return "no url"', ["words"]),
+        ('return "no URL"', 'return "XXno URLXX"', ["words"]),
+        ("a = max(5.0, x)", "a = max(6.0, x)", ["numbers"]),
+        ("if a < 10:", "if a <= 10:", ["boundary"]),
+        ("if a < 10:", "if a > 10:", []),
+        ("if a < 10:", "if a == 10:", []),
+        ("a += 1", "a -= 1", []),
+        ("a = 1", "a = None", []),
+        ("return a and b", "return a or b", []),
+    ],
+)
+def test_kinds_of_change(before: str, after: str, found: list[str]) -> None:
+    assert kinds(["-" + before, "+" + after]) == found
+    assert kinds(["-" + before]) == []
+
+
+def test_a_line_explains_one_change_or_a_kind_of_one_function() -> None:
+    lines = ["-    a = max(5.0, x)", "+    a = max(6.0, x)"]
+    assert explained(NAME, lines, "- `limits.Rate.refused`: `a = max(6.0, x)`. Why.")
+    assert explained(NAME, lines, "- `limits.Rate.refused` (numbers): why.")
+    assert not explained(NAME, lines, "- `limits.Rate.refused` (words): why.")
+    assert not explained(NAME, lines, "- `limits.Rate.accepted` (numbers): why.")
+    assert not explained(NAME, ["-    x()", "+    y()"], "- `limits.Rate.refused` (numbers): why.")
+    assert not explained(NAME, [], "- `limits.Rate.refused` (numbers): why.")

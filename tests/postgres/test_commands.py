@@ -68,6 +68,7 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "validate": [["night.yaml"]],
     "schema": [["kling-3-0-turbo"]],
     "simulate": [],  # would serve for ever
+    "worker": [],  # has no ledger in a file
 }
 """Every command that takes --db, and what it is asked."""
 

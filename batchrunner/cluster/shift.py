@@ -30,7 +30,7 @@ from ..engine.recover import restore
 from ..engine.runner import Outcome
 from ..engine.signals import on_signals
 from ..engine.spool import Spool
-from ..exits import EXIT_OK, EXIT_STOPPED
+from ..exits import EXIT_BUG, EXIT_OK, EXIT_STOPPED
 from ..ledger.address import Server
 from ..ledger.errors import Conflict, LedgerBusy, LedgerError
 from ..ledger.postgres import peers
@@ -178,9 +178,22 @@ class Shift(Night):
         control.held(share.hold)
         self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
         on_signals(control)
-        app = dispatch.app(how.db, self._carrier.carry)
+        app = dispatch.app(how.db, self._carry)
         async with app.open_async():
             return await self._go(app)
+
+    async def _carry(self, job_id: int) -> None:
+        """What Procrastinate hands out. What goes wrong with it is seen, and tried again; a bug ends the worker."""
+        try:
+            await self._carrier.carry(job_id)
+        except dispatch.Later:
+            raise
+        except LedgerError as error:
+            self._tell("carry_failed", message=str(error))
+            raise
+        except Exception as error:
+            self._control.bug(error)
+            raise
 
     async def _go(self, app: procrastinate.App) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -191,7 +204,7 @@ class Shift(Night):
         ]
         for task in (fetching, *others):
             task.add_done_callback(self._ended)
-        outcome = Outcome(None, "", 0)
+        outcome: Outcome | None = None
         try:
             outcome = await self._carrier.run()
         finally:
@@ -199,9 +212,9 @@ class Shift(Night):
             for task in (fetching, *others):
                 task.cancel()
             await asyncio.wait([fetching, *others])
-            stop = outcome.stop.value if outcome.stop else None
+            stop = outcome.stop.value if outcome is not None and outcome.stop else None
+            code = EXIT_BUG if outcome is None else code_of(outcome)
             with suppress(LedgerError):
-                code = code_of(outcome)
                 await self._shared.write(partial(peers.leave, worker=self._shared.worker, stop=stop, code=code))
         return outcome
 

@@ -66,8 +66,11 @@ ASKED: dict[str, Sequence[Sequence[str]]] = {
     "ledger migrate": [[]],
     # These look at no ledger; they take --db as everything does.
     "validate": [["night.yaml"]],
+    "models": [[], ["--json"]],
+    "providers": [[], ["--json"]],
     "schema": [["kling-3-0-turbo"]],
     "simulate": [],  # would serve for ever
+    "worker": [],  # has no ledger in a file
 }
 """Every command that takes --db, and what it is asked."""
 

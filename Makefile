@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 2)
+JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 3)
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help

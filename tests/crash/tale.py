@@ -120,13 +120,15 @@ class Tale:
         return ran
 
     def _doubt(self) -> tuple[str, str]:
-        """An unconfirmed job, and the task that it became, as a person would find it in the provider's list."""
+        """An unconfirmed job, and the task that it became, as a person would find it in the provider's list. A POST of a
+        dead run may still be on its way to the provider: whose task is not there yet is not spoken of."""
         books, account = self._books(), self._double.account(self._name)
         known = {a["task_id"] for a in books.attempts}
         for job in books.jobs:
             if job["state"] in {"unconfirmed", "submitting"}:
                 found = [t.id for t in account.of(job["key"]) if t.id not in known]
-                return job["key"], found[0] if found else "task_nobody"
+                if found:
+                    return job["key"], found[0]
         return "nothing", "task_nobody"
 
     # --- Judging -----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from batchrunner.engine import control
 from batchrunner.engine.clock import Dice, SystemClock
 from batchrunner.engine.pacer import Pacer
 from batchrunner.engine.ports import Batch, Deps, Settings, Work
+from batchrunner.engine.stores import Stores
 from batchrunner.engine.submit import Submitter
 from tests.crash.workspace import SETTINGS
 
@@ -175,6 +176,8 @@ class Fake:
         self.clock = clock
         self.advance = record
         self.dice = Dice(1)
+        self.stores = Stores()
+        self.moved = None
 
     def crash(self, point: str) -> None: ...
 

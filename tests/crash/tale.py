@@ -120,7 +120,7 @@ class Tale:
         return ran
 
     def _doubt(self) -> tuple[str, str]:
-        """An unconfirmed job, and the task that it became, as a person would find it in the provider's list. The POST of
+        """An unconfirmed job, and the task that it became, as a person would find it in the provider's list. A POST of
         a dead run may still be on its way: a job whose task is not there yet is not spoken of."""
         books, account = self._books(), self._double.account(self._name)
         known = {a["task_id"] for a in books.attempts}

@@ -19,7 +19,7 @@ from tests.cli_support import MANIFEST, call
 from tests.double import CREDITS, Double
 from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted
 from tests.postgres.server import Postgres
-from tests.postgres.test_kill import look
+from tests.postgres.test_postgres_kill import look
 
 SEEDS = int(os.environ.get("BATCHRUNNER_CLUSTER_SEEDS", "0"))
 LONG = SEEDS > 0

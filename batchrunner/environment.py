@@ -120,12 +120,18 @@ def connect(
     """A provider that is ready to be called.
 
     Raises:
-        UsageError: the key or the base URL can't be used.
+        UsageError: the key or the base URL can't be used, or the provider is not what it says of itself.
     """
+    from .providers.base import Traceable
+
     try:
-        return kind.open(how, clock, models)
+        provider = kind.open(how, clock, models)
     except ValueError as error:
         raise UsageError(f"{kind.name}: {error}") from None
+    if isinstance(provider, Traceable) != kind.capabilities.lookup:
+        does = "does not say that it has a lookup, and has one" if not kind.capabilities.lookup else "has no lookup"
+        raise UsageError(f"the provider {kind.name} {does}: its package is broken (docs/providers.md)")
+    return provider
 
 
 def traces_wanted() -> bool:

@@ -35,7 +35,7 @@ from .engine.runner import Outcome, Runner
 from .engine.signals import on_signals
 from .engine.spool import Spool
 from .engine.stores import Stores
-from .environment import THIS_MACHINE, access, connect, kind_of, person
+from .environment import THIS_MACHINE, access, connect, has_key, kind_of, person
 from .exits import (
     EXIT_FAILED,
     EXIT_OK,
@@ -173,6 +173,7 @@ class Night:
         self._runner: Runner | None = None
         self._feed: Feed | None = None
         self._to_come: set[str] = set()
+        self._doubted: set[str] = set()
         self._simulated = ""
         self._loopback = False
         self._chained = False
@@ -191,7 +192,9 @@ class Night:
         if self._feed is not None:
             tally.states[State.PENDING] = tally.states.get(State.PENDING, 0) + self._feed.left
         await self._check_selection(work, names)
-        if not _has_work(tally.states, await self._states(work)):
+        if tally.states.get(State.UNCONFIRMED):
+            self._doubted = await self._lookups(work)
+        if not (_has_work(tally.states, await self._states(work)) or self._doubted):
             return await self._result(work, None)
         await self._check_models(work)
         await self._check_outputs(work)
@@ -263,7 +266,19 @@ class Night:
                 f"the ledger has unfinished jobs of {', '.join(map(visible, missing))}, and no such provider is "
                 "installed here; install its package (`batchrunner providers` lists what there is)"
             )
-        return sorted({*used, *self._to_come})
+        return sorted({*used, *self._to_come, *self._doubted})
+
+    async def _lookups(self, work: Work) -> set[str]:
+        """The providers that can be asked what became of the batches' unconfirmed jobs. One whose package or key is
+        gone is no reason to refuse the rest: its jobs stay in doubt."""
+        found: list[str] = await self._ledger.query(partial(queries.unconfirmed_providers, batches=work.ids))
+        asked: set[str] = set()
+        for name in found:
+            with suppress(UsageError):
+                kind = kind_of(name)
+                if kind.capabilities.lookup and (self._options.simulate or has_key(kind)):
+                    asked.add(name)
+        return asked
 
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""

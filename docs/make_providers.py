@@ -46,7 +46,7 @@ shots:
 MEANING = """\
 - **lost answer**: what becomes of a submission whose answer was not read. *held* means that nothing can be looked up:
   the job is `unconfirmed`, and waits for your word (`batchrunner resolve`). None of these services documents an
-  idempotency key or a lookup that would be certain.
+  idempotency key or a lookup that would be certain. *looked up* means that a run asks the service ([below](#a-lookup)).
 - **cancel**: `batchrunner cancel` asks the service for running jobs too. A job stays `running` until a poll says how
   its task ended: `failed`, or done all the same where the wish came too late. It works beside a run and without one,
   and records nothing. What has run may be charged (below).
@@ -99,6 +99,30 @@ instead; they are built here, so that the key goes to no address that an answer 
 - Not verified: whether a 429 has a Retry-After header; the code `E005` of flagged content, which is seen in reports
   and stands on no page; whether every error has a `detail`.
 
+## A lookup
+
+Where a service keeps a name that we give to a submission, and can be asked by it, a lost answer settles itself. None of
+the shipped services documents such a call; a provider that a package brings may have one (`Capabilities.lookup`).
+
+- The name is 40 hex digits over batch, key, fingerprint, attempt and the times at which batch and job were recorded: no
+  other submission of any ledger has it, nothing random is in it, and it can be made again after any crash. It goes
+  with the POST of such a provider, and of no other.
+- After an ambiguous answer, and at its start for every `unconfirmed` job of its batches, a run asks: a free GET, in its
+  place among the polls, up to four times with growing pauses.
+- **Found**: the job becomes `running` (`show`: by the service's own record) and goes on at no further cost. The answer
+  must name this submission and one usable task that no other job has.
+- **Not found, or anything else**: the job stays `unconfirmed`, exit code 3, and `show` says what the service said and
+  when. It is never sent again for that: a POST that a service knows nothing of may still be on its way (promise P1).
+  The next run asks again; `batchrunner resolve` is your word. `--on-unconfirmed resubmit` is your word too, and comes
+  before the asking: run once without it first.
+- A job of a provider whose package or key is not there stays as it is, and the rest of the run goes on.
+- An answer in the service's own words that the key is refused, or a 429, stops or holds the account as for a poll.
+- [Workers](cluster-workers.md) that share a ledger don't ask: what they leave `unconfirmed` waits for a `run` of the
+  batch, or for your word.
+- An idempotency key that is answered as the first time (`Capabilities.replay`) is not used: it would mean a second POST
+  of a request that may have been accepted, and for how long a service remembers a key, or whether it compares the
+  request, is each one's own promise. `batchrunner providers --json` shows what a package declares.
+
 ## A provider of your own
 
 A package adds one. Nothing of batchrunner changes:
@@ -113,6 +137,8 @@ makes a `Provider`. Over HTTP that is a subclass of `providers.http.HttpProvider
 what its answer proves (`replies.submit_verdict` with a `Dialect`, which says where errors and ids stand), how a task
 is asked after, and, where there is such a call, the balance. Its models are files for `--models`
 ([models](models.md)), with `"provider": "acme"`. A name that is shipped can't be taken: a key goes to what was meant.
+One with a lookup has two methods more, `_marks` (the header that carries the name of a submission) and `lookup`
+(`replies.lookup_verdict`); `tests/providers/beacon.py` is a whole one.
 
 What it must promise, and `tests/providers/test_behaviour.py` holds every shipped one to:
 
@@ -122,6 +148,8 @@ What it must promise, and `tests/providers/test_behaviour.py` holds every shippe
 3. A POST is sent once. No redirect is followed, nothing is repeated by the client library.
 4. A poll's answer counts only where it names the task that was asked for.
 5. No method raises for what a server or a network does, and the key is in nothing that is returned.
+6. It has a `lookup` exactly where it declares one. `Found` is one usable task under the name that was asked for; any
+   other list, a proxy's page, a cut answer prove nothing; `NotFound` is the service's own empty list or its own 404.
 """
 
 
@@ -147,7 +175,7 @@ def page() -> str:
 def _row(kind: ProviderKind) -> str:
     can = kind.capabilities
     kept = "not said" if can.output_hours is None else f"{can.output_hours:g} h"
-    lost = "held"  # whatever is declared: no run looks anything up yet
+    lost = "looked up" if can.lookup else "held"
     failed = "refunded" if can.refunds else "counted"
     yes = {True: "yes", False: "no"}
     webhook = "yes, not used" if can.webhook else "no"

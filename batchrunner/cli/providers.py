@@ -50,14 +50,14 @@ def providers(as_json: bool) -> int:
     ]
     print_table(("provider", "key", "", "cancel", "lookup", "over the limit", "outputs kept", "balance"), rows)
     say()
-    say("lookup: whether the service can tell what became of a lost answer; no run asks yet: `resolve` is your word")
+    say("lookup: whether a run asks the service what became of a lost answer; where not, `resolve` is your word")
     return EXIT_OK
 
 
 def _can(can: Capabilities) -> tuple[str, ...]:
     kept = "not said" if can.output_hours is None else f"{can.output_hours:g} h"
-    lookup = "yes" if can.lookup or can.replay else "no"
-    return "yes" if can.cancel else "no", lookup, can.over_limit.value, kept, "yes" if can.balance else "no"
+    yes = {True: "yes", False: "no"}
+    return yes[can.cancel], yes[can.lookup], can.over_limit.value, kept, yes[can.balance]
 
 
 def _json(kind: ProviderKind) -> dict[str, Any]:

@@ -30,6 +30,12 @@ def fingerprint(provider: str, model: str, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json([provider, model, request])).hexdigest()[:32]
 
 
+def submission_token(*known: object) -> str:
+    """The name that one submission has for ever: 40 hex digits over what is durable of it (JSON values). Equal facts
+    give an equal name, so that it need not be kept, and no two submissions have the same facts."""
+    return hashlib.sha256(canonical_json(["submission", *known])).hexdigest()[:40]
+
+
 def fingerprint_of(provider: str, model: str, request: str) -> str:
     """`fingerprint` of a request that is canonical JSON already, as a ledger keeps it; does not parse it."""
     names = canonical_json([provider, model])[:-1]

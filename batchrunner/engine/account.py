@@ -12,9 +12,10 @@ from ..core.limits import Bounds
 from ..core.pacing import Gcra
 from ..core.polling import Latencies
 from .control import Allowance, Slots, Switches, Total
+from .lookup import Lookups
 from .pacer import Pacer
 from .poll import Poller
-from .ports import Deps, Settings, Work
+from .ports import Deps, Schedule, Settings, Work
 from .submit import Submitter
 
 
@@ -90,6 +91,7 @@ class Account:
             on_idle=on_idle,
             pacer=self.pacer,
         )
+        self.lookups = Lookups(deps, control, settings, self.pacer, self._found, on_idle)
         self.submitter = Submitter(
             deps,
             control,
@@ -97,6 +99,7 @@ class Account:
             settings,
             work,
             on_running=self.poller.watch,
+            on_doubt=self.lookups.ask,
             backlog=backlog,
             on_idle=on_idle,
             pacer=self.pacer,
@@ -109,7 +112,16 @@ class Account:
     @property
     def idle(self) -> bool:
         """Whether nothing is to be sent or asked after, as far as it knows."""
-        return self.submitter.idle and not self.submitter.posts and self.poller.idle
+        return self.submitter.idle and not self.submitter.posts and self.poller.idle and self.lookups.idle
+
+    def follow(self, job: Job) -> None:
+        """Poll a task that this run did not send, now. It takes a slot, for the poll budget's sake."""
+        self.slots.take(job.model)
+        self.poller.resume(job, Schedule(job.id, 0.0, 0))
+
+    def _found(self, job: Job) -> None:
+        if not self.control.ended:
+            self.follow(job)
 
     def flush(self) -> None:
         """Write behind what was planned and learned."""

@@ -56,7 +56,10 @@ CRASH_POINTS = (
     "download.link_died",
     "end.noted",
 )
-"""Every name that `Crash` is called with; a test holds the list complete."""
+"""Every name that `Crash` is called with in a run over the shipped services; a test holds the list complete."""
+
+LOOKUP_POINTS = ("lookup.answered", "lookup.recorded", "lookup.noted")
+"""And where a service can be asked what became of a submission."""
 
 
 class Observer(Protocol):

@@ -17,7 +17,6 @@ from ..core.pacing import Gcra
 from ..core.polling import Latencies
 from ..core.words import Cancel, Word
 from ..ledger.errors import WriteFailed
-from ..ledger.store import Schedule
 from .account import Account, Common, Share, together
 from .control import Allowance, Control, Stop, Total
 from .download import Downloader
@@ -246,12 +245,11 @@ class Runner:
         return await speak(aside, word, who, advance)
 
     def _follow(self, job: Job) -> None:
-        """Poll a job that this run did not send, now: another run's or a person's task, or a fresh URL for a dead one.
-        It takes a slot, for the poll budget's sake."""
+        """Poll a job that this run did not send, now: another run's or a person's task, or a fresh URL for a dead
+        one."""
         account = self._of(job)
         if account is not None:
-            account.slots.take(job.model)
-            account.poller.resume(job, Schedule(job.id, 0.0, 0))
+            account.follow(job)
 
     def _of(self, job: Job) -> Account | None:
         """The account that has a job's task; None where this run does not work with it."""
@@ -265,11 +263,17 @@ class Runner:
         return len(self._finished), max(now - self._finished[0], 1.0) if self._finished else 0.0
 
     async def _take_up(self) -> None:
-        """Take up what runs and what is to be fetched already. Both are read before the first is polled: what a poll
-        changes is not found twice."""
+        """Take up what runs and what is to be fetched already, and ask for what is in doubt. All are read before the
+        first is polled: what a poll changes is not found twice."""
         running = await self._deps.ledger.in_state(self._work.ids, State.RUNNING)
+        doubts: list[Job] = []
+        if any(account.lookups.possible for account in self._accounts):
+            doubts = [job for job, _ in await self._deps.ledger.in_state(self._work.ids, State.UNCONFIRMED)]
         for job, _ in await self._deps.ledger.in_state(self._work.ids, State.DOWNLOADING):
             self._downloads.add(job)
+        for job in doubts:
+            if (account := self._of(job)) is not None:
+                account.lookups.ask(job)
         for number, (job, schedule) in enumerate(running, 1):
             account = self._of(job)
             if account is not None:
@@ -369,5 +373,6 @@ class Runner:
         await asyncio.wait(tasks)
         for account in self._accounts:
             await account.submitter.close()
+            await account.lookups.close()
             await account.poller.close()
             account.flush()

@@ -16,6 +16,7 @@ from ..core.deadline import SURE, in_time
 from ..core.job import Job, Problem
 from ..core.polling import Latencies
 from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, NotYet, WriteFailed
+from ..providers.base import Traceable
 from .control import Allowance, Slots, Stop, Switches
 from .files import free_bytes, unwritable
 from .pacer import Pacer, Place
@@ -47,6 +48,7 @@ class Submitter:
         settings: Settings,
         work: Work,
         on_running: Callable[[Job], None],
+        on_doubt: Callable[[Job], None],
         backlog: Callable[[], int],
         on_idle: Callable[[], None],
         pacer: Pacer,
@@ -56,6 +58,7 @@ class Submitter:
         bounded: bool = False,
     ) -> None:
         """Args that say little by their names:
+        on_doubt: is told of a job that has become unconfirmed.
         allowance: shared with the other accounts of the run; None for one of its own.
         provider: whose jobs to send; None where the run has but one.
         bounded: whether any model has bounds of its own.
@@ -66,6 +69,7 @@ class Submitter:
         self._settings = settings
         self._work = work
         self._on_running = on_running
+        self._on_doubt = on_doubt
         self._backlog = backlog
         self._on_idle = on_idle
         self.wake = control.signal()
@@ -375,7 +379,12 @@ class Submitter:
 
         try:
             request = job.request if resolved is None else resolved
-            answer = await self._deps.provider.submit(job.model, request, before_send, label=job.key)
+            provider = self._deps.provider
+            if isinstance(provider, Traceable):
+                token = await self._deps.ledger.token(job, job.fact.attempt + 1)
+                answer = await provider.submit(job.model, request, before_send, label=job.key, token=token)
+            else:
+                answer = await provider.submit(job.model, request, before_send, label=job.key)
         except (BudgetExhausted, Conflict, NotYet, WriteFailed) as refused:
             if made is not None and isinstance(refused, NotYet):
                 self._requests[job.id] = made
@@ -457,8 +466,7 @@ class Submitter:
             case e.Ambiguous():
                 if answer.problem.http_status is not None:
                     self._control.heard()
-                await self._settle(claimed, answer)
-                self._control.ambiguous()
+                await self._doubt(claimed, answer)
             case _:
                 assert_never(answer)
 
@@ -470,19 +478,25 @@ class Submitter:
         self.requeued()
         moved(claimed)
 
-    async def _settle(self, claimed: Job, event: e.SubmitAnswer) -> None:
-        """Record an answer that ends the submission, and free its slot."""
-        await self._durably(claimed, event)
+    async def _settle(self, claimed: Job, event: e.SubmitAnswer) -> Job | None:
+        """Record an answer that ends the submission, and free its slot. Returns as `_durably`."""
+        after = await self._durably(claimed, event)
         self._slots.give_back(claimed.model)
         self.requeued()
+        return after
+
+    async def _doubt(self, claimed: Job, answer: e.Ambiguous) -> None:
+        unconfirmed = await self._settle(claimed, answer)
+        self._control.ambiguous()
+        if unconfirmed is not None:
+            self._on_doubt(unconfirmed)
 
     async def _accepted(self, claimed: Job, answer: e.Accepted) -> None:
         try:
             running = await self._durably(claimed, answer)
         except DuplicateTask as duplicate:
             problem = Problem(f"the provider's answer names {duplicate}", "duplicate_task_id")
-            await self._settle(claimed, e.Ambiguous(problem))
-            self._control.ambiguous()
+            await self._doubt(claimed, e.Ambiguous(problem))
             return
         self._control.accepted()
         if running is not None:

@@ -72,6 +72,16 @@ def sinks(connection: Connection, names: Sequence[str]) -> list[tuple[str, str]]
     return [(row["name"], row["notify"]) for row in rows]
 
 
+def unconfirmed_providers(connection: Connection, batches: Sequence[int]) -> list[str]:
+    """The providers of the batches' jobs of which nobody knows whether they were accepted, sorted."""
+    rows = connection.execute(
+        f"SELECT DISTINCT provider FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
+        "AND state = 'unconfirmed' ORDER BY provider",
+        tuple(batches),
+    )
+    return [row["provider"] for row in rows]
+
+
 def unfinished_providers(connection: Connection, batches: Sequence[int]) -> list[str]:
     """The providers that have to be called for the batches' jobs, sorted: something is to be sent, or to come home."""
     rows = connection.execute(

@@ -20,7 +20,7 @@ from ..core.lifecycle import advance
 from ..core.media import Kept
 from ..core.retry import count
 from ..core.selection import Selection
-from . import due, media, needs, pace, promotions, runs
+from . import asking, due, media, needs, pace, promotions, runs
 from .address import Address, Server
 from .audit import genuine
 from .connection import open_writer, postgres
@@ -260,6 +260,15 @@ class Ledger:
         )
         values = (job.id, job.fact.attempt)
         return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
+
+    async def token(self, job: Job, attempt: int) -> str:
+        """The name of a job's n-th submission, for ever; see `asking.token`."""
+        return await self._writer.glance(partial(asking.token, job_id=job.id, attempt=attempt))
+
+    async def note_lookup(self, job: Job, said: str, who: str) -> None:
+        """Write into an unconfirmed job's history what the service said of it. Raises WriteFailed."""
+        now = self._now()
+        await self._writer.put(lambda c: asking.note(c, job.id, job.fact.attempt, now, said, who))
 
     async def taken(self, job: Job, names: Sequence[str]) -> set[str]:
         """Of these names, the ones that another job has planned in the same folder; see `media.taken`."""

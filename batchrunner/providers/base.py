@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..catalogue import Model
 from ..core.events import PollAnswer, Refused, SubmitAnswer, Throttled
@@ -36,9 +36,10 @@ class Capabilities:
 
     Attributes:
         cancel: a running task can be cancelled.
-        lookup: what became of a submission whose answer was lost can be asked for, with certainty. Declared for people:
-            no run asks yet, and an unconfirmed job waits for a person's word whatever stands here.
-        replay: a submission that is repeated with its idempotency key is answered as the first was. As `lookup`.
+        lookup: what became of a submission whose answer was lost can be asked for, with certainty; then the provider
+            is a `Traceable`, and a run asks.
+        replay: a submission that is repeated with its idempotency key is answered as the first was. Declared for
+            people: no run sends anything twice.
         webhook: it can report the end of a task by itself. Not used here: a run polls.
         over_limit: see `OverLimit`.
         output_hours: hours for which an output can be fetched; None where that is not said.
@@ -87,6 +88,23 @@ class CancelTooLate:
 
 
 CancelAnswer = CancelAsked | CancelTooLate | Throttled | Refused | Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The submission that carried the token was accepted, and is this task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The service knows of no submission with the token, now. It may still be on its way."""
+
+    problem: Problem
+
+
+LookupAnswer = Found | NotFound | Throttled | Refused | Unavailable
 
 BalanceAnswer = Balance | Throttled | Refused | Unavailable
 
@@ -144,6 +162,25 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Provider, Protocol):
+    """A provider with `Capabilities.lookup`: it takes a token along with a POST, and can be asked by it later."""
+
+    async def submit(
+        self, model: str, request: Mapping[str, Any], before_send: BeforeSend, *, label: str = "", token: str = ""
+    ) -> SubmitAnswer:
+        """As `Provider.submit`. `token`: 40 hex digits that no other submission has; the service keeps them with the
+        task."""
+        ...
+
+    async def lookup(self, token: str, model: str) -> LookupAnswer:
+        """GET what became of the submission that carried `token`. Free, and safe to repeat.
+
+        `Found` only where the answer names this token and one task for it; whatever proves less is `Unavailable`.
+        """
         ...
 
 

@@ -209,6 +209,11 @@ class HttpProvider:
         """The body of a POST. Raises ValueError, TypeError: the request is not JSON."""
         raise NotImplementedError
 
+    def _marks(self, token: str) -> Mapping[str, str]:
+        """Headers that carry the token of a submission, where the service has a lookup; see `Traceable`."""
+        del token
+        return {}
+
     def _submitted(self, reply: Reply) -> SubmitAnswer:
         """What the answer to a POST proves; see `replies.submit_verdict`."""
         raise NotImplementedError
@@ -229,9 +234,9 @@ class HttpProvider:
     # --- Submitting --------------------------------------------------------------------------------------
 
     async def submit(
-        self, model: str, request: Mapping[str, Any], before_send: BeforeSend, *, label: str = ""
+        self, model: str, request: Mapping[str, Any], before_send: BeforeSend, *, label: str = "", token: str = ""
     ) -> SubmitAnswer:
-        """See `Provider.submit`.
+        """See `Provider.submit` and `Traceable.submit`.
 
         Raises:
             BaseException: what `before_send` raised, unchanged; CancelledError where nothing was sent.
@@ -241,7 +246,7 @@ class HttpProvider:
         if known is None or known.provider != self.name:
             return NotSent(Problem(f"no endpoint is known for the model {model!r}", "unknown_model"))
         post = _Post(before_send, self._settings.submit_timeout)
-        failure = await self._post(known.endpoint, self._body(known, request), post, label)
+        failure = await self._post(known.endpoint, self._body(known, request), post, label, token)
         return self._verdict(post, failure)
 
     def _verdict(self, post: _Post, failure: BaseException | None) -> SubmitAnswer:
@@ -257,13 +262,13 @@ class HttpProvider:
             return self._submitted(post.reply)
         return Ambiguous(explain(failure) if failure is not None else Problem("no answer", "error"))
 
-    async def _post(self, endpoint: str, body: bytes, post: _Post, label: str) -> BaseException | None:
+    async def _post(self, endpoint: str, body: bytes, post: _Post, label: str, token: str = "") -> BaseException | None:
         """Send once. Returns what went wrong instead of raising it, so that no verdict hangs on an exception.
 
         Only the end of the process (KeyboardInterrupt, SystemExit) is let through: the next start finds the
         intent and lists the job as unconfirmed.
         """
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **(self._marks(token) if token else {})}
         if label and self._base.loopback and label.isascii() and label.isprintable():
             headers["X-Batchrunner-Job"] = label
         read = bytearray()

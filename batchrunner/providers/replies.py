@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,6 +30,7 @@ from ..core.events import (
     Throttled,
 )
 from ..core.job import Problem
+from .base import Found, LookupAnswer, NotFound, Unavailable
 from .wire import MAX_ANSWER, Key
 
 MAX_MESSAGE = 500
@@ -286,6 +287,43 @@ def task_object(
     if not named or any(value != task_id for value in named):
         return PollFailed(evidence_of(reply, "wrong_task", "the answer is not about this task", error, key))
     return obj
+
+
+def lookup_verdict(
+    reply: Reply,
+    dialect: Dialect,
+    told: Callable[[dict[str, Any]], Sequence[tuple[object, object]] | None],
+    token: str,
+    key: Key,
+    now: float | None,
+) -> LookupAnswer:
+    """What the answer to a lookup proves.
+
+    Args:
+        told: the (token, task id) pairs that an answer lists; None where it has no such list.
+
+    Returns:
+        `Found` where a whole 2xx lists one usable id, and that for `token`. `NotFound` where a whole 2xx lists nothing,
+        or where the provider's own 404 says so. A list with anybody else's task in it proves nothing, nor do two ids.
+    """
+    obj = json_object(reply)
+    error = dialect.error(obj)
+    refused = refusal(reply, error, key, now)
+    if refused is not None:
+        return refused
+    if reply.status == 404 and error is not None and not reply.cut:
+        return NotFound(problem_of(reply, error, key))
+    if not reply.good or reply.cut or obj is None:
+        return Unavailable(evidence_of(reply, "not_told", "the lookup was not answered", error, key))
+    pairs = told(obj)
+    if pairs is None:
+        return Unavailable(evidence_of(reply, "not_told", "the answer is none to a lookup", error, key))
+    if not pairs:
+        return NotFound(Problem("the service knows of no such submission", "not_found", reply.status))
+    tokens, ids = [one for one, _ in pairs], [one for _, one in pairs]
+    if len(pairs) > 1 or tokens != [token] or not usable_task_id(ids[0]) or key.within(str(ids[0])):
+        return Unavailable(evidence_of(reply, "not_certain", "the answer is not about this submission", error, key))
+    return Found(str(ids[0]))
 
 
 def usable_url(value: object, key: Key) -> bool:

@@ -83,6 +83,7 @@ def submitter_of(
         settings,
         Work([Batch(1, "night", folder, 60_000.0, 5, RetryBudget())]),
         on_running=print,
+        on_doubt=print,
         backlog=lambda: 0,
         on_idle=lambda: None,
         pacer=Pacer(deps, settings, slots),

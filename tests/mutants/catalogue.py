@@ -44,6 +44,7 @@ SUBMIT, POLL, DOWNLOAD, RUNNER = "engine/submit.py", "engine/poll.py", "engine/d
 CONTROL, FILES, SPOOL, RECOVER = "engine/control.py", "engine/files.py", "engine/spool.py", "engine/recover.py"
 STORE, WRITER, TRANSITIONS = "ledger/store.py", "ledger/writer.py", "ledger/transitions.py"
 CONNECTION, LEDGER_FILES, SCHEMA = "ledger/connection.py", "ledger/files.py", "ledger/migrations/0001_first.sql"
+LOOKUP = "engine/lookup.py"
 LIFECYCLE, PACING, KEYS = "core/lifecycle.py", "core/pacing.py", "core/keys.py"
 
 POSTS = "tests/integration/test_reapi_submit.py"
@@ -57,6 +58,7 @@ REHEARSAL = "tests/acceptance/test_rehearsal.py"
 DISK = "tests/system/test_disk.py"
 SEEDS = "tests/simulation/test_simulation.py::test_the_promise_holds_for_every_seed"
 DEADLINES = "tests/simulation/test_deadline.py"
+LOOKUPS = "tests/providers/test_lookup.py"
 SOCKET = "tests/integration/test_remote_server.py"
 PAGE = "tests/integration/test_live_server.py"
 WAKEUPS = "tests/crash/test_lost_wakeup.py"
@@ -1237,6 +1239,25 @@ CHAINED = (
     ),
 )
 
+ASKED = (
+    _mutant(
+        "not_found_sends_again",
+        "A submission that the service knows nothing of is sent again, though it may still be on its way.",
+        LOOKUP,
+        "await self._note(provider, job, said)",
+        'await self._deps.advance(job, e.Resubmitted(provider.name, "it knows nothing of it"))',
+        f"{LOOKUPS}::test_what_never_arrived_stays_with_a_person",
+    ),
+    _mutant(
+        "any_listed_task_is_found",
+        "A lookup's answer counts whichever submission it is about.",
+        REPLIES,
+        "tokens != [token]",
+        "not tokens",
+        f"{LOOKUPS}::test_whatever_proves_less_is_no_answer",
+    ),
+)
+
 MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
     for mutant in (
@@ -1251,6 +1272,7 @@ MUTANTS: dict[str, Mutant] = {
         *BOUNDS,
         *REMOTE,
         *CHAINED,
+        *ASKED,
     )
 }
 """Every mistake by name."""

@@ -30,7 +30,15 @@ from batchrunner.core.events import (
 )
 from batchrunner.environment import connect, kind_of
 from batchrunner.exits import UsageError
-from batchrunner.providers.base import Access, CancelAnswer, CancelAsked, CancelTooLate, Provider, Unavailable
+from batchrunner.providers.base import (
+    Access,
+    CancelAnswer,
+    CancelAsked,
+    CancelTooLate,
+    Provider,
+    Traceable,
+    Unavailable,
+)
 from tests.providers.wordings import ID, MESSAGE, URL, WORDINGS, Wording
 from tests.raw_server import Peer, RawServer, Request, Script, http, keep, once
 
@@ -354,6 +362,12 @@ async def test_what_is_no_task_id_is_not_cancelled(words: Wording) -> None:
         answer = await provider.cancel("a/../b", words.model)
     assert isinstance(answer, Unavailable)
     assert answer.problem.code == "bad_task_id"
+
+
+async def test_a_lookup_is_there_exactly_where_it_is_declared(words: Wording) -> None:
+    """What one must do stands in test_lookup.py. No shipped service documents one that is certain."""
+    async with provider_of(words, "http://127.0.0.1:1") as provider:
+        assert isinstance(provider, Traceable) == kind_of(words.name).capabilities.lookup
 
 
 # --- What only one of them says --------------------------------------------------------------------------

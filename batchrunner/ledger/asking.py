@@ -6,8 +6,8 @@ from ..core.keys import submission_token
 from .sql import Connection
 
 _KNOWN = (
-    "SELECT b.name, b.created_at, j.key, j.fingerprint, j.created_at FROM job j JOIN batch b ON b.id = j.batch_id "
-    "WHERE j.id = ?"
+    "SELECT b.name AS batch, b.created_at AS begun, j.key, j.fingerprint, j.created_at AS added "
+    "FROM job j JOIN batch b ON b.id = j.batch_id WHERE j.id = ?"
 )
 """Batch, key and fingerprint are unique in a ledger; the two times tell ledgers apart. None of it ever changes."""
 

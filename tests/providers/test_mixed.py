@@ -264,7 +264,7 @@ async def test_running_jobs_are_cancelled_where_the_service_can(tmp_path: Path) 
     (tmp_path / "m.yaml").write_text(BOUNDED.replace("takes: 4", "takes: 1"), "utf-8")
     async with Simulator(SimulatorSettings(median_seconds=600.0, sigma=0.0, clips="tiny")) as simulator:
         where = access(**dict.fromkeys(plugins.SHIPPED, simulator.url))
-        await call(tmp_path, "run", "m.yaml", dying=("poll.answered", 8), where=where)
+        await call(tmp_path, "run", "m.yaml", dying=("submit.recorded", 4), where=where)
         before = jobs_of(await call(tmp_path, "jobs", "mix", "--json"))
         assert {job["state"] for job in before.values()} == {"running"}
         told = json.loads((await call(tmp_path, "cancel", "mix", "--json", where=where)).out)
@@ -275,7 +275,7 @@ async def test_running_jobs_are_cancelled_where_the_service_can(tmp_path: Path) 
         assert {job["state"] for job in after.values()} == {"running"}
         again = await call(tmp_path, "cancel", "flux-1", where=where)
         assert "the wish came too late" in again.err + again.out
-        await call(tmp_path, "run", "m.yaml", dying=("poll.recorded", 8), where=where)
+        await call(tmp_path, "run", "m.yaml", dying=("poll.recorded", 40), where=where)
         ended = jobs_of(await call(tmp_path, "jobs", "mix", "--json"))
     states = {key: job["state"] for key, job in ended.items()}
     assert states == {"z-1": "running", "gpt-1": "running", "rep-1": "failed", "flux-1": "failed"}

@@ -6,8 +6,8 @@ import asyncio
 import datetime
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,11 +53,7 @@ async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:
         if options.until is not None:  # the time goes on while another runner is waited for
             options = replace(options, until=options.until - (clock.monotonic() - began))
         stack.push_async_callback(ledger.close)
-        try:
-            spool = Spool(ledger.beside)
-        except OSError as error:
-            raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
-        stack.callback(spool.close)
+        spool = stack.enter_context(open_spool(ledger))
         night = Night(options, watcher, clock, ledger, spool, stack)
         return await night.run()
 
@@ -80,6 +76,19 @@ async def open_ledger(db: Address, clock: Clock, wait: float, looked: Callable[[
             if clock.monotonic() >= end:
                 raise
             await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
+
+
+@contextmanager
+def open_spool(ledger: Ledger) -> Iterator[Spool]:
+    """The spool beside a ledger, closed at the end. Raises LedgerUnusable: it can't be made."""
+    try:
+        spool = Spool(ledger.beside)
+    except OSError as error:
+        raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
+    try:
+        yield spool
+    finally:
+        spool.close()
 
 
 def look_early(db: Address) -> AbstractContextManager[EarlyLook]:
@@ -135,6 +144,7 @@ __all__ = [
     "exit_code",
     "look_early",
     "open_ledger",
+    "open_spool",
     "read_ledger",
     "run",
     "run_here",

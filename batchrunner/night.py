@@ -328,23 +328,14 @@ class Night:
         provider, fetcher = joined[0]
         by_name = {one.name: one for one, _ in joined}
         dice = Dice()
-        deps = Deps(
-            ledger=self._ledger,
-            spool=self._spool,
-            clock=self._clock,
-            observe=self._observe,
+        deps = self._deps(
             crash=options.crash,
             tally=tally,
             provider=provider,
             fetcher=fetcher,
             dice=dice,
-            output_kind=self._output_kind,
-            ordered=lambda job: ordered(self._models.get(job.model), job.request),
-            fits=self._fits,
-            offer=self._offerer(),
             provider_of=lambda model: by_name.get(self._models[model].provider),
             fetchers={one.name: its for one, its in joined},
-            stores=self._stores,
             simulated=options.simulate,
         )
         shares = [await self._share(replace(deps, provider=one, fetcher=its), work.batches) for one, its in joined]
@@ -356,9 +347,7 @@ class Night:
             max_submissions=options.limit,
             deadline=None if options.until is None else self._clock.monotonic() + options.until,
         )
-        latencies = Latencies()
-        for model, seconds, took in await self._ledger.latencies():
-            latencies.add(model, seconds, took)
+        latencies = await self._latencies()
         sent = self._in_monotonic_time(claims)
         names = [b.name for b in work.batches]
         self._run_id = await self._ledger.start_run(names)
@@ -372,6 +361,28 @@ class Night:
             on_signals(control)
         async with self._remote(runner):
             return await runner.run()
+
+    def _deps(self, **more: Any) -> Deps:
+        """The parts that the engine is handed, whoever runs it; `more` as in `Deps`."""
+        return Deps(
+            ledger=self._ledger,
+            spool=self._spool,
+            clock=self._clock,
+            observe=self._observe,
+            output_kind=self._output_kind,
+            ordered=lambda job: ordered(self._models.get(job.model), job.request),
+            fits=self._fits,
+            offer=self._offerer(),
+            stores=self._stores,
+            **more,
+        )
+
+    async def _latencies(self) -> Latencies:
+        """How long tasks have taken, as the ledger knows it."""
+        latencies = Latencies()
+        for model, seconds, took in await self._ledger.latencies():
+            latencies.add(model, seconds, took)
+        return latencies
 
     async def _share(self, deps: Deps, batches: Sequence[Batch]) -> Share:
         """An account as the ledger knows it."""

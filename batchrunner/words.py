@@ -12,18 +12,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from .app import open_ledger
+from .app import open_ledger, open_spool
 from .core.words import Cancel, Judge, Resolve, Retry, Word
 from .engine.clock import SystemClock
 from .engine.ports import Books, Crash, no_crash
 from .engine.recover import recover
-from .engine.spool import Spool
 from .engine.words import REFUNDED, Done, Skipped, speak
 from .environment import person
 from .exits import UsageError
 from .ledger.address import Address, Server
 from .ledger.connection import exists, postgres
-from .ledger.errors import LedgerBusy, LedgerUnusable
+from .ledger.errors import LedgerBusy
 from .ledger.naming import Unknown
 from .remote.client import NoRun, ask
 
@@ -94,14 +93,8 @@ async def _beside_workers(db: Server, word: Word, crash: Crash) -> Said:
     clock = SystemClock()
     ledger = await SharedLedger.join(db, clock.wall, PRUNE)
     try:
-        try:
-            spool = Spool(ledger.beside)
-        except OSError as error:
-            raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
-        try:
+        with open_spool(ledger) as spool:
             return await _spoken(Books(ledger=ledger, spool=spool, clock=clock, crash=crash), word)
-        finally:
-            spool.close()
     finally:
         await ledger.close()
 
@@ -127,16 +120,10 @@ async def _books(db: Address, wait: float, crash: Crash) -> AsyncIterator[Books]
     clock = SystemClock()
     ledger = await open_ledger(db, clock, wait)
     try:
-        try:
-            spool = Spool(ledger.beside)
-        except OSError as error:
-            raise LedgerUnusable(f"can't prepare {ledger.beside}.spool: {error.strerror}") from None
-        try:
+        with open_spool(ledger) as spool:
             books = Books(ledger=ledger, spool=spool, clock=clock, crash=crash)
             await recover(books, [b.id for b in await ledger.batches()])
             yield books
-        finally:
-            spool.close()
     finally:
         await ledger.close()
 

@@ -21,11 +21,9 @@ from ..core.job import Job, State
 from ..core.limits import Bounds as Limit
 from ..core.limits import tightest
 from ..core.pacing import clamp_retry_after
-from ..core.polling import Latencies
 from ..engine.clock import Clock, Dice, SystemClock
 from ..engine.control import AT_ONCE, Stop
-from ..engine.outputs import ordered
-from ..engine.ports import Books, Deps, Settings
+from ..engine.ports import Books, Settings
 from ..engine.recover import restore
 from ..engine.runner import Outcome
 from ..engine.signals import on_signals
@@ -154,26 +152,15 @@ class Shift(Night):
         await self._bounded()
         dice = Dice()
         control = self._control = Standing(self._clock, dice, self._stopped)
-        deps = Deps(
-            ledger=ledger,
-            spool=self._spool,
-            clock=self._clock,
-            observe=self._observe,
+        deps = self._deps(
             provider=provider,
             fetcher=fetcher,
             dice=dice,
-            output_kind=self._output_kind,
-            ordered=lambda job: ordered(self._models.get(job.model), job.request),
-            fits=self._fits,
-            offer=self._offerer(),
-            stores=self._stores,
             provider_of=lambda model: provider if self._models[model].provider == provider.name else None,
             moved=self._moved,
         )
         settings = Settings(submits_per_minute=60.0 * ledger.bounds.submits, in_flight=self._in_flight)
-        latencies = Latencies()
-        for model, seconds, took in await ledger.latencies():
-            latencies.add(model, seconds, took)
+        latencies = await self._latencies()
         share = await self._share(deps, [b for b in await ledger.batches() if b.id in self._at_work])
         control.held(share.hold)
         self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)

@@ -78,7 +78,8 @@ def _tried(link: Link, function: Callable[[Connection], T]) -> T:
     raise AssertionError
 
 
-def _transaction(operations: list[Operation[Any]], link: Connection) -> list[Any]:
+def transaction(operations: list[Operation[Any]], link: Connection) -> list[Any]:
+    """All of them, or none; what each gave."""
     link.execute("BEGIN IMMEDIATE")
     try:
         results = [operation(link) for operation in operations]
@@ -91,7 +92,7 @@ def _transaction(operations: list[Operation[Any]], link: Connection) -> list[Any
 
 
 async def _commit(operations: list[Operation[Any]], database: Database) -> list[Any]:
-    return await database.run(partial(_transaction, operations))
+    return await database.run(partial(transaction, operations))
 
 
 class ServerWriter(Writer):

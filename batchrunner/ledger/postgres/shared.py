@@ -22,7 +22,7 @@ from ..store import Ledger, Schedule
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
 from . import peers
-from .database import ServerDatabase, ServerWriter
+from .database import ServerDatabase, ServerWriter, transaction
 from .opening import lock_number, open_peer
 from .peers import Bounds
 from .place import place
@@ -33,17 +33,9 @@ LATE = "late answer"
 """`who` of a task id that came after its worker had been taken for dead."""
 
 
-def _transaction(operations: list[Operation[Any]], number: int, link: Connection) -> list[Any]:
-    link.execute("BEGIN IMMEDIATE")
-    try:
-        peers.turn(link, number)
-        results = [operation(link) for operation in operations]
-        link.execute("COMMIT")
-    except BaseException:
-        if link.in_transaction:
-            link.execute("ROLLBACK")
-        raise
-    return results
+def _in_turn(operations: list[Operation[Any]], number: int, link: Connection) -> list[Any]:
+    """A transaction that waits for its turn first."""
+    return transaction([lambda its: peers.turn(its, number), *operations], link)[1:]
 
 
 class SharedLedger(Ledger):
@@ -80,7 +72,7 @@ class SharedLedger(Ledger):
         number = lock_number(server)
 
         async def commit(operations: list[Operation[Any]], database: Database) -> list[Any]:
-            return await database.run(partial(_transaction, operations, number))
+            return await database.run(partial(_in_turn, operations, number))
 
         class TurnWriter(ServerWriter):
             group = staticmethod(partial(commit_group, commit=commit))

@@ -166,7 +166,7 @@ class Driver:
         rare = _rare(name)
         for death in _deaths(passed):
             often = death.point in CRASH_POINTS and death.n == 1
-            if self._taken(f"{name}/{death}", rare * (1.0 if often else 9.0)):
+            if self._taken(f"{name}/{death}", rare * (1.0 if often else 10.0)):
                 yield death
         if fault := FAULTS[name].full:
             yield Death(FULL, fault)
@@ -178,7 +178,7 @@ class Driver:
     def _seconds(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
         rare = _rare(so_far.partition("/")[0])
         for death in _deaths(passed):
-            share = 4.0 if death.point.startswith(RARELY) else 26.0
+            share = 4.0 if death.point.startswith(RARELY) else 32.0
             if self._taken(f"{so_far}/{death}", share * rare):
                 yield death
 

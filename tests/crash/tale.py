@@ -61,7 +61,8 @@ class Tale:
         self._space = Workspace(self._folder, double.open(name, FAULTS[fault].plan), FAULTS[fault])
         self._posts = self._words = 0
         self._home: dict[tuple[str, str], int] = {}
-        self._saved: tuple[list[Step], int, int, dict[tuple[str, str], int]] = ([], 0, 0, {})
+        self._last: Books | None = None
+        self._saved: tuple[list[Step], int, int, dict[tuple[str, str], int], Books | None] = ([], 0, 0, {}, None)
 
     def close(self) -> None:
         self._double.close(self._name)
@@ -75,7 +76,7 @@ class Tale:
         shutil.rmtree(self._copy, ignore_errors=True)
         copy_tree(self._folder, self._copy)
         self._double.save(self._name)
-        self._saved = (list(self.steps), self._posts, self._words, self._home)
+        self._saved = (list(self.steps), self._posts, self._words, self._home, self._last)
 
     def restore(self) -> None:
         """Go back to what was remembered: the disk as it was, and the provider's account."""
@@ -83,7 +84,7 @@ class Tale:
         copy_tree(self._copy, self._folder)
         self._double.restore(self._name)
         self.steps = list(self._saved[0])
-        self._posts, self._words, self._home = self._saved[1:]
+        self._posts, self._words, self._home, self._last = self._saved[1:]
 
     # --- Playing -----------------------------------------------------------------------------------------
 
@@ -133,13 +134,18 @@ class Tale:
 
     # --- Judging -----------------------------------------------------------------------------------------
 
-    def _books(self, *, thorough: bool = False) -> Books:
-        return Books(self._space.db, self._looks, thorough=thorough)
+    def _books(self) -> Books:
+        """What the ledger says; nobody writes to it between two runs."""
+        if self._last is None:
+            self._last = Books(self._space.db, self._looks, thorough=False)
+        return self._last
 
     def _look(self, step: Step, ran: Ran) -> list[str]:
+        self._last = None
         if ran.broke:
             return [f"the run broke: {ran.stop}"]
-        before, account, books = self._posts, self._double.account(self._name), self._books(thorough=not ran.killed)
+        books = self._last = Books(self._space.db, self._looks, thorough=not ran.killed)
+        before, account = self._posts, self._double.account(self._name)
         self._posts = len(account.posts)
         wrong = check_now(books, account, self._space.outputs, self._space.fault.budget)
         wrong += check_said(books, self._words)

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from batchrunner import doctor
 from batchrunner.core.job import State
-from batchrunner.doctor import Check, Level, clock_check, exit_code, open_files_check, sqlite_check
+from batchrunner.doctor import Check, Level, exit_code
+from batchrunner.doctor.account import clock_check
+from batchrunner.doctor.machine import open_files_check, sqlite_check
 from batchrunner.engine.spool import Spool, Spooled
 from batchrunner.environment import THIS_MACHINE
 from batchrunner.ledger.files import RunLock
@@ -155,7 +156,7 @@ def test_a_full_disk(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_network_filesystem_fails(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "filesystem_type", lambda _: "nfs4")
+    monkeypatch.setattr("batchrunner.doctor.ledger.filesystem_type", lambda _: "nfs4")
     ran = call("doctor", "--json")
     assert (ran.code, level(ran, "filesystem")) == (1, "fail")
 

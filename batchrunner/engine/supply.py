@@ -204,46 +204,14 @@ class Supply:
     async def _heed(
         self, answer: e.PollAnswer, parent: Parent, number: int, provider: Provider
     ) -> str | Problem | Away:
-        if provider is not self._deps.provider:
-            return await self._heed_other(answer, parent, number, provider)
-        if isinstance(answer, e.PollFailed) and answer.problem.http_status is None:
-            self._control.silent(answer.problem.message)
-        else:
-            self._control.heard()
+        if provider is self._deps.provider:
+            self._tell_switches(answer)
+        elif isinstance(answer, e.Throttled):
+            await self._hold_other(answer, provider)
         match answer:
             case e.Completed():
                 return await self._alive(answer, parent, number)
-            case e.Throttled(retry_after=retry_after, problem=problem):
-                wait = self._control.throttled(retry_after)
-                self._deps.ledger.save_hold(self._deps.provider.name, self._deps.clock.wall() + wait)
-                self._deps.observe("hold", seconds=round(wait, 3))
-                return Away(problem)
-            case e.Refused(reason=reason, problem=problem):
-                stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
-                self._control.halt(stop, problem.message)
-                return problem
-            case e.PollFailed(problem=problem):
-                return Away(problem)
-            case e.Missing():
-                return Problem("its URL has expired, and the service does not know its task any more")
-            case e.StillRunning() | e.TaskFailed():
-                return Problem("its URL has expired, and the service says now that its task is not complete")
-            case _:
-                assert_never(answer)
-
-    async def _heed_other(
-        self, answer: e.PollAnswer, parent: Parent, number: int, provider: Provider
-    ) -> str | Problem | Away:
-        """The answer of another account of the run, which has switches of its own: it holds and stops nobody here."""
-        match answer:
-            case e.Completed():
-                return await self._alive(answer, parent, number)
-            case e.Throttled(retry_after=retry_after, problem=problem):
-                wait = clamp_retry_after(retry_after, backoff(1, self._deps.dice()))
-                self._deps.ledger.save_hold(provider.name, self._deps.clock.wall() + wait)
-                await self._deps.clock.sleep(wait)
-                return Away(problem)
-            case e.PollFailed(problem=problem):
+            case e.Throttled(problem=problem) | e.PollFailed(problem=problem):
                 return Away(problem)
             case e.Refused(problem=problem):
                 return problem
@@ -253,6 +221,27 @@ class Supply:
                 return Problem("its URL has expired, and the service says now that its task is not complete")
             case _:
                 assert_never(answer)
+
+    def _tell_switches(self, answer: e.PollAnswer) -> None:
+        """What the answer means for everything else that asks this account."""
+        if isinstance(answer, e.PollFailed) and answer.problem.http_status is None:
+            self._control.silent(answer.problem.message)
+        else:
+            self._control.heard()
+        match answer:
+            case e.Throttled(retry_after=retry_after):
+                wait = self._control.throttled(retry_after)
+                self._deps.ledger.save_hold(self._deps.provider.name, self._deps.clock.wall() + wait)
+                self._deps.observe("hold", seconds=round(wait, 3))
+            case e.Refused(reason=reason, problem=problem):
+                stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
+                self._control.halt(stop, problem.message)
+
+    async def _hold_other(self, answer: e.Throttled, provider: Provider) -> None:
+        """Another account of the run has switches of its own: it holds and stops nobody here."""
+        wait = clamp_retry_after(answer.retry_after, backoff(1, self._deps.dice()))
+        self._deps.ledger.save_hold(provider.name, self._deps.clock.wall() + wait)
+        await self._deps.clock.sleep(wait)
 
     async def _alive(self, answer: e.Completed, parent: Parent, number: int) -> str | Problem | Away:
         url = _named(answer, number, self._deps.output_kind(parent.model))

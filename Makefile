@@ -25,11 +25,11 @@ demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh manifests/demo.sh
 
 demo-cluster: $(STAMP) ## PostgreSQL, the simulator and two workers, one of which is killed: no key, no cost
-	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m tests.postgres.demo; fi
+	@if sh tests/needs.sh postgresql; then $(BIN)/python -m tests.postgres.demo; fi
 
 test: $(STAMP) ## every test of the gate; installs Chromium and PostgreSQL for its tests where it can
-	@if sh tests/browser/chromium.sh; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
-	if sh tests/postgres/postgresql.sh; then BATCHRUNNER_REQUIRE_POSTGRES=1; export BATCHRUNNER_REQUIRE_POSTGRES; fi; \
+	@if sh tests/needs.sh chromium; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
+	if sh tests/needs.sh postgresql; then BATCHRUNNER_REQUIRE_POSTGRES=1; export BATCHRUNNER_REQUIRE_POSTGRES; fi; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP) ## ruff and the import contract
@@ -48,7 +48,7 @@ docs: $(STAMP) ## the documentation as a site that works offline, in build/site
 	@echo "build/site/index.html"
 
 docs-check: docs ## axe-core on every page of the site, light and dark, wide and narrow (minutes)
-	@sh tests/browser/chromium.sh && $(BIN)/python -m tests.browser.site build/site
+	@sh tests/needs.sh chromium && $(BIN)/python -m tests.browser.site build/site
 
 crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (many minutes)
 	BATCHRUNNER_CRASH_SCALE=5 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever

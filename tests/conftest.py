@@ -61,7 +61,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Address:
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server of the tests' own, one for each worker that needs it.
 
-    `tests/postgres/postgresql.sh` (a step of `make test`) installs it where it can. Where there is none the tests skip
+    `tests/needs.sh postgresql` (a step of `make test`) installs it where it can. Where there is none the tests skip
     and say so; with BATCHRUNNER_REQUIRE_POSTGRES=1 that is a failure.
     """
     if binaries() is None:

@@ -1,6 +1,6 @@
 """A real browser for the pages that we write: Debian's Chromium, driven by Playwright.
 
-`tests/browser/chromium.sh` (a step of `make test`) installs it where it can. Where there is none the tests skip and say
+`tests/needs.sh chromium` (a step of `make test`) installs it where it can. Where there is none the tests skip and say
 so; with BATCHRUNNER_REQUIRE_BROWSER=1 that is a failure. BATCHRUNNER_CHROMIUM names another executable.
 
 Every test here runs in one event loop a worker, the browser's, so that it is started once.

@@ -242,7 +242,8 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
                 f"  {number(waiting)} wait for the output of others: "
                 f"`batchrunner jobs {batch} --state pending{db}` says for what"
             )
-        if left > waiting or not states["failed"]:  # else it is the failed ones that have to go on first
+        # With failed ones it is they that have to go on first; with workers nobody has to do anything.
+        if one.get("left_to_workers") is None and (left > waiting or not states["failed"]):
             lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
     if one.get("media_warnings"):
         lines.append(

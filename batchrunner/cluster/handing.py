@@ -21,6 +21,7 @@ from ..ledger import queries
 from ..ledger.address import Server
 from ..ledger.postgres import opening, peers
 from ..ledger.postgres.shared import SharedLedger
+from ..ledger.workers import with_workers
 from ..night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher
 from .shift import PRUNE, SHORT, join
 from .spools import spool
@@ -88,8 +89,7 @@ class _Handed(Night):
         """Record, check, defer; look on."""
         options = self._options
         names = await self._begin()
-        batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
-        work = Work(batches)
+        work = Work([b for b in await self._ledger.batches() if b.name in names] if names else [])
         await self._check_models(work)
         await self._check_outputs(work)
         if await self._ledger.chained(work.ids):
@@ -102,8 +102,9 @@ class _Handed(Night):
         if not detach:
             await self._look_on(work)
         elif await self._left(work):
-            result = await self._result(work, None)
-            return RunResult(EXIT_OK, result.batches, None, LEFT_TO_WORKERS, told_by_workers=True)
+            found = (await self._result(work, None)).batches
+            batches = await self._ledger.query(partial(with_workers, statuses=found))
+            return RunResult(EXIT_OK, batches, None, LEFT_TO_WORKERS, told_by_workers=True)
         outcome = Outcome(self._stop, self._message, 0) if self._stop else None
         return await self._ended(work, outcome)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..core.job import State
 from ..engine.clock import SystemClock
-from ..engine.control import Stop
+from ..engine.control import AT_ONCE, Stop
 from ..engine.ports import Books, Tally, Work
 from ..engine.recover import consent
 from ..engine.runner import Outcome
@@ -20,8 +21,9 @@ from ..ledger import queries
 from ..ledger.address import Server
 from ..ledger.postgres import opening, peers
 from ..ledger.postgres.shared import SharedLedger
-from ..night import Night, RunOptions, RunResult, Watcher
-from .shift import PRUNE, join
+from ..ledger.workers import with_workers
+from ..night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher
+from .shift import PRUNE, SHORT, join
 from .spools import spool
 
 LOOK = 1.0
@@ -32,8 +34,6 @@ NOBODY = 60.0
 
 STILL = 120.0
 """Seconds in which nothing changes, where a batch's money does not reach for what is left: then it is that."""
-
-SHORT = "the budget does not reach for what is left"
 
 LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
@@ -89,8 +89,7 @@ class _Handed(Night):
         """Record, check, defer; look on."""
         options = self._options
         names = await self._begin()
-        batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
-        work = Work(batches)
+        work = Work([b for b in await self._ledger.batches() if b.name in names] if names else [])
         await self._check_models(work)
         await self._check_outputs(work)
         if await self._ledger.chained(work.ids):
@@ -103,19 +102,22 @@ class _Handed(Night):
         if not detach:
             await self._look_on(work)
         elif await self._left(work):
-            result = await self._result(work, None)
-            return RunResult(EXIT_OK, result.batches, None, "left to the workers")
+            found = (await self._result(work, None)).batches
+            batches = await self._ledger.query(partial(with_workers, statuses=found))
+            return RunResult(EXIT_OK, batches, None, LEFT_TO_WORKERS, told_by_workers=True)
         outcome = Outcome(self._stop, self._message, 0) if self._stop else None
         return await self._ended(work, outcome)
 
     async def _ended(self, work: Work, outcome: Outcome | None) -> RunResult:
         result = await self._result(work, None)
         if outcome is None:
-            return result
+            return replace(result, told_by_workers=True)
         from ..night import exit_code
 
         current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
-        return RunResult(exit_code(outcome.stop, current, old), result.batches, outcome.stop, outcome.message)
+        code = exit_code(outcome.stop, current, old)
+        over = outcome.stop not in AT_ONCE
+        return RunResult(code, result.batches, outcome.stop, outcome.message, told_by_workers=over)
 
     async def _left(self, work: Work) -> int:
         states = await self._states(work)

@@ -1183,7 +1183,7 @@ CHAINED = (
     _mutant(
         "reference_sent",
         "What is sent is the job's own request, with references in it.",
-        SUBMIT,
+        SEND,
         "request = job.request if resolved is None else resolved",
         "request = job.request",
         f"{CHAINS}::test_a_chain_of_three_is_sent_link_by_link_each_with_the_output_before_it",

@@ -255,50 +255,74 @@ def _forecast(plan: Plan, connection: Connection | None, manifest: Manifest | Pr
 
 @dataclass(frozen=True, slots=True)
 class Funds:
-    """The account's balance in credits; where it was not told (None), why, or an empty text where nobody asked."""
+    """An account's balance in credits; where it was not told (None), why, or an empty text where nobody asked."""
 
+    provider: str
     credits: int | None = None
     why_not: str = ""
 
 
-def funds(db: Address, connection: Connection | None, providers: Collection[str]) -> Funds:
-    """Ask the service for the balance: free, once, for at most `ASK_SECONDS`, and only with a key, where it has such a
-    call, and of a ledger that is this service's (or nobody's yet). Of several services nobody is asked: their accounts
-    have no common balance. Never raises for what a network does."""
-    if len(providers) != 1:
-        return Funds()
-    (provider,) = providers
+def funds(db: Address, connection: Connection | None, providers: Collection[str]) -> list[Funds]:
+    """Ask each service for the balance: free, once, side by side, for at most `ASK_SECONDS`, and only with a key, where
+    it has such a call, and of a ledger that is this service's (or nobody's yet). Never raises for what a network does.
+
+    Returns:
+        one for each provider, sorted; of several each has a balance or says why not.
+    """
+    if _is_simulated(db):
+        return []
+    found: dict[str, Provider | Funds] = {name: _fundable(name, connection) for name in sorted(providers)}
+    able = [one for one in found.values() if not isinstance(one, Funds)]
+    told = asyncio.run(_ask(able)) if able else {}
+    shown = [one if isinstance(one, Funds) else told[name] for name, one in found.items()]
+    return shown if len(shown) > 1 else [replace(one, why_not="") if one.why_not in _PLAIN else one for one in shown]
+
+
+NO_CALL = "the service has no call for it"
+NO_KEY = "no key is set"
+_PLAIN = frozenset({NO_CALL, NO_KEY})
+"""What goes without saying where there is one account."""
+
+
+def _fundable(name: str, connection: Connection | None) -> Provider | Funds:
+    """The account, where it can be asked."""
     try:
-        kind = kind_of(provider)
-        if not has_key(kind) or not kind.capabilities.balance or _is_simulated(db):
-            return Funds()
+        kind = kind_of(name)
+        if not kind.capabilities.balance:
+            return Funds(name, None, NO_CALL)
+        if not has_key(kind):
+            return Funds(name, None, NO_KEY)
         account = connect(kind, access(kind), wall)
     except UsageError as error:
-        return Funds(None, str(error))
-    bound = None if connection is None else queries.bound_origin(connection, provider)
+        return Funds(name, None, str(error))
+    bound = None if connection is None else queries.bound_origin(connection, name)
     if bound not in (None, THIS_MACHINE if account.loopback else account.origin):
-        return Funds(None, f"this ledger belongs to {bound}, and the key to {account.origin}")
-    return asyncio.run(_ask(account))
+        return Funds(name, None, f"this ledger belongs to {bound}, and the key to {account.origin}")
+    return account
 
 
 def _is_simulated(db: Address) -> bool:
     return db.stem.endswith(".sim") if isinstance(db, Path) else db == db.simulated
 
 
-async def _ask(provider: Provider) -> Funds:
+async def _ask(accounts: Sequence[Provider]) -> dict[str, Funds]:
+    return {told.provider: told for told in await asyncio.gather(*map(_ask_one, accounts))}
+
+
+async def _ask_one(account: Provider) -> Funds:
     from .providers.base import Balance
 
     try:
         async with asyncio.timeout(ASK_SECONDS):
-            answer = await provider.balance()
+            answer = await account.balance()
     except TimeoutError:
-        return Funds(None, f"no answer in {ASK_SECONDS:.0f} s")
+        return Funds(account.name, None, f"no answer in {ASK_SECONDS:.0f} s")
     finally:
-        await provider.aclose()
+        await account.aclose()
     if isinstance(answer, Balance):
-        return Funds(answer.credits)
+        return Funds(account.name, answer.credits)
     problem = getattr(answer, "problem", None)
-    return Funds(None, problem.message if problem is not None else "no answer")
+    return Funds(account.name, None, problem.message if problem is not None else "no answer")
 
 
 # --- Frozen ----------------------------------------------------------------------------------------------

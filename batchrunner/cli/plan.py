@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,9 @@ from .options import (
     selection_options,
 )
 from .tables import clip, counted, json_text, money, note, number, print_json, print_table, say, span, utc_time, warn
+
+if TYPE_CHECKING:
+    from ..manifest import Manifest
 
 ROWS = 40
 """Jobs that are listed for people."""
@@ -104,7 +107,7 @@ def plan(
     with reading(path) as connection:
         plans = make_plans(loaded, connection, selection(only, tags))
         asked = no_balance or graph is not None
-        account = Funds() if asked else funds(path, connection, {m.provider for m in loaded})
+        accounts = [] if asked else funds(path, connection, providers_of(loaded))
     if out is not None:
         arguments = Arguments(profile, variables, only, tags)
         made_at, known = utc_time(wall()), models_in_use()
@@ -113,7 +116,7 @@ def plan(
         for found in plans:
             say(drawn(found, graph).rstrip("\n"))
     else:
-        print_plan(plans, as_json=as_json, account=account, requests=requests)
+        print_plan(plans, as_json=as_json, accounts=accounts, requests=requests)
     if out is not None:
         (note if as_json or graph is not None else say)(
             f"frozen in {visible(str(out))}: batchrunner run --plan {visible(shlex.quote(str(out)))}"
@@ -121,13 +124,13 @@ def plan(
     return EXIT_OK
 
 
-def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds, requests: bool = False) -> int:
+def print_plan(plans: Sequence[Plan], *, as_json: bool, accounts: Sequence[Funds], requests: bool = False) -> int:
     """Print plans; returns the exit code.
 
     Args:
         plans: one for each manifest.
         as_json: one object, or with several plans `{"plans": [...]}`.
-        account: what is left on it.
+        accounts: what is left on each; none where nobody asked.
         requests: whether the request of every job that a run would pay for is shown.
     """
     for found in plans:
@@ -135,14 +138,14 @@ def print_plan(plans: Sequence[Plan], *, as_json: bool, account: Funds, requests
             unpriced = counted(found.totals.unpriced, "job")
             warn(f"{found.batch}: {unpriced} without a known price; give it in the manifest under prices:")
     if as_json:
-        texts = [plan_json(p, account, requests=requests) for p in plans]
+        texts = [plan_json(p, accounts, requests=requests) for p in plans]
         print_json(texts[0] if len(texts) == 1 else {"plans": texts})
     else:
         for found in plans:
             _show(found)
             for spec in found.charged if requests else ():
                 say(f"{spec.key}: {visible(json_text(spoken(spec.request), indent=None))}")
-    _show_account(plans, account, as_json=as_json)
+    _show_accounts(plans, accounts, as_json=as_json)
     return EXIT_OK
 
 
@@ -166,7 +169,7 @@ def _told_of(change: JobChange) -> str:
 # --- For scripts -----------------------------------------------------------------------------------------
 
 
-def plan_json(found: Plan, account: Funds, *, requests: bool = False) -> dict[str, Any]:
+def plan_json(found: Plan, accounts: Sequence[Funds], *, requests: bool = False) -> dict[str, Any]:
     """The plan as `plan --json` prints it. Times are in seconds; what is not known is null."""
     totals, took = found.totals, found.forecast
     summary: dict[str, Any] = {change.value: totals.counts[change] for change in Change}
@@ -179,7 +182,8 @@ def plan_json(found: Plan, account: Funds, *, requests: bool = False) -> dict[st
         "budget": None
         if cap is None
         else {"max": cap, "committed": found.committed, "left": max(0, cap - found.committed)},
-        "balance": account.credits,
+        "balance": accounts[0].credits if len(accounts) == 1 else None,
+        **({"balances": {a.provider: a.credits for a in accounts}} if len(accounts) > 1 else {}),
         "duration": {
             "low": round(took.low, 1),
             "high": None if took.high is None else round(took.high, 1),
@@ -275,15 +279,25 @@ def _show_budget(found: Plan, cap: int) -> None:
         warn(f"{found.batch}: the budget ends the run {number(found.totals.credits - left)} credits short of the plan")
 
 
-def _show_account(plans: Sequence[Plan], account: Funds, *, as_json: bool) -> None:
-    """The balance against all plans together, since one account pays for them."""
-    if account.why_not:
-        note(f"note: the balance is not known: {visible(account.why_not)}")
-    if account.credits is None:
-        return
-    if not as_json:
-        say(f"  balance {money(account.credits)}")
-    total = sum(p.totals.credits or 0 for p in plans)
-    if total > account.credits:
-        short = number(total - account.credits)
-        warn(f"the account has {short} credits less than this costs; a run stops there, with exit code 4")
+def _show_accounts(plans: Sequence[Plan], accounts: Sequence[Funds], *, as_json: bool) -> None:
+    """The balance of each account against all plans together, as far as it pays for them."""
+    several = len(accounts) > 1
+    for account in accounts:
+        whose = f" of {account.provider}" if several else ""
+        if account.why_not and not (several and not as_json):
+            note(f"note: the balance{whose} is not known: {visible(account.why_not)}")
+        if not as_json and (several or account.credits is not None):
+            known = f"not known: {visible(account.why_not)}" if account.credits is None else money(account.credits)
+            say(f"  balance{whose} {known}")
+        if account.credits is None:
+            continue
+        paid = [s.credits or 0 for p in plans for s in p.charged if not several or s.provider == account.provider]
+        if sum(paid) > account.credits:
+            short = number(sum(paid) - account.credits)
+            name = f"the account with {account.provider}" if several else "the account"
+            warn(f"{name} has {short} credits less than this costs; a run stops there, with exit code 4")
+
+
+def providers_of(manifests: Sequence[Manifest]) -> set[str]:
+    """The services that jobs of manifests go to."""
+    return {name for m in manifests for name in m.providers or {m.provider}}

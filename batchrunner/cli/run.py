@@ -22,7 +22,7 @@ from ..exits import EXIT_SIGTERM
 from ..ledger import queries
 from ..ledger.address import Address, Server
 from ..ledger.connection import postgres
-from ..planning import Funds, funds, hold_to, make_plans, plan_promotion
+from ..planning import funds, hold_to, make_plans, plan_promotion
 from .ledgers import complete_batches, reading, reading_known
 from .options import (
     absolute,
@@ -104,13 +104,12 @@ def run(
                     if frozen is not None:  # once more under the lock; here before a ledger is made
                         hold_to(frozen, loaded, chosen, connection)
                     if dry_run:
-                        from .plan import print_plan
+                        from .plan import print_plan, providers_of
 
                         plans = make_plans(loaded, connection, chosen)
-                        account = (
-                            Funds() if no_balance or simulate else funds(path, connection, {m.provider for m in loaded})
-                        )
-                        return print_plan(plans, as_json=as_json, account=account)
+                        ask = not (no_balance or simulate)
+                        accounts = funds(path, connection, providers_of(loaded)) if ask else []
+                        return print_plan(plans, as_json=as_json, accounts=accounts)
         return _go(
             db=path,
             manifests=loaded,
@@ -206,8 +205,9 @@ def promote(
         if dry_run:
             from .plan import print_plan
 
-            account = Funds() if no_balance or simulate else funds(path, connection, {promotion.provider})
-            return print_plan([plan], as_json=as_json, account=account)
+            used = {spec.provider for spec in plan.charged} or {promotion.provider}
+            accounts = [] if no_balance or simulate else funds(path, connection, used)
+            return print_plan([plan], as_json=as_json, accounts=accounts)
     return _go(
         db=path,
         promotion=promotion,

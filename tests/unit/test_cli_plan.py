@@ -271,6 +271,34 @@ def test_a_balance_that_is_not_told_is_a_note(service: dict[str, Any], answer: A
     assert "\x1b" not in ran.err
 
 
+def test_each_of_several_accounts_has_a_line(
+    manifest: Path, service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes to each is held against it alone, and of those that can't be asked it is said why not."""
+    manifest.write_text(
+        "version: 1\nbatch: night\ndefaults: {prompt: a dog}\nshots:\n"
+        "  - {id: clip, model: kling-3-0-turbo, takes: 2}\n"
+        "  - {id: still, model: fal-ai/flux/schnell}\n"
+        "  - {id: other, model: black-forest-labs/flux-schnell}\n"
+    )
+    monkeypatch.setenv("FAL_KEY", "fk_secret_of_the_test")
+    ran = call("plan", "night.yaml")
+    assert ran.out.splitlines()[-3:] == [
+        "  balance of fal not known: the service has no call for it",
+        "  balance of reapi 1,000 credits ($1.00)",
+        "  balance of replicate not known: the service has no call for it",
+    ]
+    assert (
+        ran.err
+        == "warning: the account with reapi has 260 credits less than this costs; a run stops there, with exit code 4\n"
+    )
+    found = call("plan", "night.yaml", "--json").json
+    assert (found["balance"], found["balances"]) == (None, {"fal": None, "reapi": 1000, "replicate": None})
+    assert service["asked"] == 2
+    monkeypatch.delenv("REAPI_API_KEY")
+    assert "  balance of reapi not known: no key is set\n" in call("run", "night.yaml", "--dry-run").out
+
+
 def test_a_service_that_the_ledger_does_not_belong_to_is_not_asked(manifest: Path, service: dict[str, Any]) -> None:
     record_manifest(manifest)
     with closing(sqlite3.connect("batchrunner.db")) as connection, connection:

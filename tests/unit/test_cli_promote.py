@@ -187,9 +187,9 @@ def test_a_look_asks_for_the_balance_where_there_is_a_key(manifest: Path, monkey
     call("approve", "dog-1")
     asked: list[Path] = []
 
-    def told(db: Path, connection: object, providers: object) -> Funds:
+    def told(db: Path, connection: object, providers: object) -> list[Funds]:
         asked.append(db)
-        return Funds(700)
+        return [Funds("reapi", 700)]
 
     monkeypatch.setattr("batchrunner.cli.run.funds", told)
     ran = would("--json")

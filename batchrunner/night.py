@@ -191,7 +191,8 @@ class Night:
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
         work = Work(batches, self._options.selection)
         if batches and self._options.resubmit:
-            await consent(books, work, person())
+            asked = await consent(books, work, person(), await self._lookups(work))
+            work = replace(work, consents=dict.fromkeys(asked, person()))
         tally = Tally(await self._states(work, everything=True))
         if self._feed is not None:
             tally.states[State.PENDING] = tally.states.get(State.PENDING, 0) + self._feed.left

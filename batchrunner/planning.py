@@ -220,6 +220,7 @@ def promotion_of(
         promotion.submits_per_minute,
         promotion.in_flight,
         promotion.retry,
+        promotion.limits.packed(),
         who,
     )
 

@@ -77,9 +77,10 @@ own: 1 new, 0 changed, 0 unchanged, 0 in flight, 0 removed
 Start from one that is like it; `models MODEL` checks it, and shows what it means; the simulator takes it too.
 
 The file is called `MODEL.schema.json`; one with the name of a shipped model takes its place. `run`, `resume`,
-`promote`, `validate`, `plan`, `models`, `schema` and `simulate` take the folder. A run that is resumed needs it again:
-what the model makes and where it is sent stand in the file; without it the run is refused, and nothing is lost. What is
-wrong with a file is told with its position, like an error of a manifest; `schemas/model.schema.json` checks it in an
+`promote`, `cancel`, `validate`, `plan`, `models`, `schema` and `simulate` take the folder. A run that is resumed
+needs it again: what the model makes and where it is sent stand in the file; without it the run is refused, and
+nothing is lost. What is wrong with a file is told with its position, like an error of a manifest;
+`schemas/model.schema.json` checks it in an
 editor.
 
 ```json

@@ -113,8 +113,9 @@ the shipped services documents such a call; a provider that a package brings may
   must name this submission and one usable task that no other job has.
 - **Not found, or anything else**: the job stays `unconfirmed`, exit code 3, and `show` says what the service said and
   when. It is never sent again for that: a POST that a service knows nothing of may still be on its way (promise P1).
-  The next run asks again; `batchrunner resolve` is your word. `--on-unconfirmed resubmit` is your word too, and comes
-  before the asking: run once without it first.
+  The next run asks again; `batchrunner resolve` is your word. `--on-unconfirmed resubmit` is your word too: it
+  counts for a job once the service has answered that it knows nothing of it. Where it could not be asked, the job is
+  held all the same, and `resolve --resubmit` sends it.
 - A job of a provider whose package or key is not there stays as it is, and the rest of the run goes on.
 - An answer in the service's own words that the key is refused, or a 429, stops or holds the account as for a poll.
 - [Workers](cluster-workers.md) that share a ledger don't ask: what they leave `unconfirmed` waits for a `run` of the

@@ -15,7 +15,7 @@ from ..core.words import TASK_ID, Cancel, Resolve, Retry, Word
 from ..exits import EXIT_OK, UsageError
 from ..ledger.address import Address
 from .ledgers import complete_both, complete_jobs, db_words
-from .options import db_option, json_option, ledger_path, wait_option
+from .options import db_option, json_option, ledger_path, models_option, wait_option
 from .tables import counted, money, number, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def resolve(
 Examples:
   batchrunner cancel nightly-beach
   batchrunner cancel 'corgi-*' --why "the client has changed her mind"
+  batchrunner cancel nightly-beach --models my-models     running jobs of models of your own
 
 \b
 Works beside a run that is alive too: the run withdraws them.
@@ -144,6 +145,7 @@ Works beside a run that is alive too: the run withdraws them.
 )
 @click.argument("names", nargs=-1, required=True, metavar="BATCH|JOB...", shell_complete=complete_both)
 @click.option("--why", default="", metavar="TEXT", help="The reason, for the jobs' history.")
+@models_option
 @wait_option
 @json_option
 @db_option
@@ -154,10 +156,11 @@ def cancel(names: tuple[str, ...], why: str, wait_lock: float, as_json: bool, db
     all the same where the wish came too late. What that costs is the service's word (docs/providers.md).
     """
     from ..cancelling import cancel_running
+    from .loading import models_in_use
 
-    path = ledger_path(db)
+    path, known = ledger_path(db), models_in_use()
     done = say_word(path, Cancel(names, why), wait_lock)
-    asked = cancel_running(path, names, done)
+    asked = cancel_running(path, names, done, known)
     if done.unrecorded:
         warn(
             f"{counted(done.unrecorded, 'job')} of the manifest never got into the ledger, as a run was cut short, and "

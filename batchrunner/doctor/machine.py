@@ -1,12 +1,17 @@
-"""The machine: Python, packages, SQLite, YAML, open files."""
+"""The machine: Python, packages, SQLite, YAML, open files, and the user's own upload command."""
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 from .. import __version__
+from ..engine.offer import UPLOAD
 from ..ledger.connection import MIN_SQLITE
 from .check import Check, Level
 
@@ -18,12 +23,14 @@ MIN_OPEN_FILES = 256
 
 
 def checks() -> Iterator[Check]:
-    """Python, packages, SQLite, YAML, open files."""
+    """Python, packages, SQLite, YAML, open files; the upload command where there is one."""
     yield Check("python", Level.OK, f"{platform.python_version()}, batchrunner {__version__}, {platform.platform()}")
     yield _packages()
     yield sqlite_check(sqlite3.sqlite_version_info)
     yield _yaml()
     yield open_files_check(_open_files())
+    if os.environ.get(UPLOAD, "").strip():
+        yield upload_check(os.environ[UPLOAD])
 
 
 def _packages() -> Check:
@@ -71,6 +78,28 @@ def _yaml() -> Check:
         f"PyYAML {yaml.__version__} without libyaml: large manifests load several times slower",
         "install a PyYAML wheel, or libyaml-dev before building it",
     )
+
+
+def upload_check(command: str) -> Check:
+    """Whether there is a program to run for BATCHRUNNER_UPLOAD. It is not run."""
+    fix = f"set {UPLOAD} to a command that takes a file's path and prints its https URL, or unset it (docs/chains.md)"
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        return Check("upload", Level.FAIL, f"{UPLOAD} is no command line: {error}", fix)
+    name = words[0] if words else ""
+    if (found := shutil.which(name)) is not None:
+        return Check("upload", Level.OK, f"{found} ({UPLOAD}; it is not run here)")
+    place = Path(name)
+    if not os.path.dirname(name):
+        said = f"{name} is not found on the PATH"
+    elif not place.exists():
+        said = f"{name} does not exist" + ("" if place.is_absolute() else f" in {Path.cwd()}")
+    elif place.is_dir():
+        said = f"{name} is a folder"
+    else:
+        said, fix = f"{name} is not executable", f"chmod +x {shlex.quote(name)}"
+    return Check("upload", Level.FAIL, f"{UPLOAD}: {said}", fix)
 
 
 def _open_files() -> int | None:

@@ -91,7 +91,7 @@ class Account:
             on_idle=on_idle,
             pacer=self.pacer,
         )
-        self.lookups = Lookups(deps, control, settings, self.pacer, self._found, on_idle)
+        self.lookups = Lookups(deps, control, settings, self.pacer, self._found, self._again, on_idle)
         self.submitter = Submitter(
             deps,
             control,
@@ -122,6 +122,9 @@ class Account:
     def _found(self, job: Job) -> None:
         if not self.control.ended:
             self.follow(job)
+
+    def _again(self, _job: Job) -> None:
+        self.submitter.more()
 
     def flush(self) -> None:
         """Write behind what was planned and learned."""

@@ -25,7 +25,8 @@ AT_ONCE = 8
 
 class Lookups:
     """Asks for unconfirmed jobs. One that is found runs on, at no further cost; whatever else is answered, it stays
-    unconfirmed, and is never sent again from here: a POST that a service knows nothing of may still be on its way."""
+    unconfirmed, and is never sent again by itself: a POST that a service knows nothing of may still be on its way. A
+    person's word that it may be, said before, counts once the service has answered that it knows nothing of it."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Lookups:
         settings: Settings,
         pacer: Pacer,
         on_found: Callable[[Job], None],
+        on_again: Callable[[Job], None],
         on_idle: Callable[[], None],
     ) -> None:
         self._deps = deps
@@ -41,6 +43,7 @@ class Lookups:
         self._settings = settings
         self._pacer = pacer
         self._on_found = on_found
+        self._on_again = on_again
         self._on_idle = on_idle
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -55,11 +58,12 @@ class Lookups:
         """Whether nothing is being asked."""
         return not self._tasks
 
-    def ask(self, job: Job) -> None:
-        """Find out what became of an unconfirmed job."""
+    def ask(self, job: Job, consent: str = "") -> None:
+        """Find out what became of an unconfirmed job. `consent`: who has said that it may be sent again if nothing has,
+        empty for nobody."""
         provider = self._deps.provider
         if isinstance(provider, Traceable) and self.possible and not self._control.ended:
-            task = asyncio.get_running_loop().create_task(self._ask(provider, job), name=f"lookup {job.key}")
+            task = asyncio.get_running_loop().create_task(self._ask(provider, job, consent), name=f"lookup {job.key}")
             self._tasks.add(task)
             task.add_done_callback(self._asked)
 
@@ -77,30 +81,42 @@ class Lookups:
         if self.idle:
             self._on_idle()
 
-    async def _ask(self, provider: Traceable, job: Job) -> None:
+    async def _ask(self, provider: Traceable, job: Job, consent: str) -> None:
         try:
-            await self._settle(provider, job, await self._deps.ledger.token(job, job.fact.attempt))
+            token = await self._deps.ledger.token(job, job.fact.attempt)
+            if await self._settle(provider, job, token) and consent and not self._control.ended:
+                await self._resubmit(job, consent)
         except WriteFailed as failed:
             self._control.halt(Stop.LEDGER, str(failed))
         except Conflict:
             pass  # a person's word came first
 
-    async def _settle(self, provider: Traceable, job: Job, token: str) -> None:
-        said = ""
+    async def _settle(self, provider: Traceable, job: Job, token: str) -> bool:
+        """Ask until it is found, or often enough; whether the last that was heard is that the service knows nothing of
+        it."""
+        said, unknown = "", False
         for tried in range(1, TRIES + 1):
             async with self._at_once:
                 await self._turn()
                 if self._control.ended:
-                    return
+                    return False
                 answer = await provider.lookup(token, job.model)
             self._deps.crash("lookup.answered")
             if isinstance(answer, Found) and usable_task_id(answer.task_id):
                 await self._found(provider, job, answer.task_id)
-                return
-            said = self._heed(job, answer)
+                return False
+            said, unknown = self._heed(job, answer), isinstance(answer, NotFound)
             if tried < TRIES:
                 await self._deps.clock.sleep(backoff(tried, self._deps.dice(), self._settings.retry_delay))
         await self._note(provider, job, said)
+        return unknown
+
+    async def _resubmit(self, job: Job, who: str) -> None:
+        pending = await self._deps.advance(
+            job, e.Resubmitted(who, "--on-unconfirmed resubmit, and it is not known there")
+        )
+        self._deps.crash("word.recorded")
+        self._on_again(pending)
 
     async def _turn(self) -> None:
         """Wait for a place among the polls."""

@@ -226,10 +226,17 @@ def _details(event: e.Event) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Which jobs a run is about."""
+    """Which jobs a run is about.
+
+    Attributes:
+        batches, selection: whose jobs, and which of them.
+        consents: row ids of unconfirmed jobs, and who has said that they may be sent again, once their service was
+            asked.
+    """
 
     batches: Sequence[Batch]
     selection: Selection = field(default_factory=Selection)
+    consents: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from ..core import events as e
@@ -77,14 +78,20 @@ async def _restore(books: Books, job: Job, task_id: str) -> None:
             await books.advance(job, e.Ambiguous(problem))
 
 
-async def consent(books: Books, work: Work, who: str) -> int:
+async def consent(books: Books, work: Work, who: str, askable: Collection[str] = ()) -> list[int]:
     """Send the selected unconfirmed jobs back to pending, on a person's word (`--on-unconfirmed resubmit`).
 
+    Args:
+        who: whose word.
+        askable: providers that can be asked what became of a submission, and are, before the word counts.
+
     Returns:
-        how many.
+        the row ids of jobs of those, which are left as they are.
     """
     held: list[Job] = await books.ledger.selected(work.ids, work.selection, State.UNCONFIRMED)
     for job in held:
+        if job.provider in askable:
+            continue
         await books.advance(job, e.Resubmitted(who, "--on-unconfirmed resubmit"))
         books.crash("word.recorded")
-    return len(held)
+    return [job.id for job in held if job.provider in askable]

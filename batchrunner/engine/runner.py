@@ -273,7 +273,7 @@ class Runner:
             self._downloads.add(job)
         for job in doubts:
             if (account := self._of(job)) is not None:
-                account.lookups.ask(job)
+                account.lookups.ask(job, self._work.consents.get(job.id, ""))
         for number, (job, schedule) in enumerate(running, 1):
             account = self._of(job)
             if account is not None:

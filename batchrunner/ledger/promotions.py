@@ -28,7 +28,7 @@ ORDER BY job.position, job.id
 # What else a batch is (its folder, its profile, whether all of it was recorded) is for `record` to say.
 _BOUNDS = """
 UPDATE batch SET max_credits = ?, submits_per_minute = ?, in_flight = ?, retry_provider = ?, retry_moderated = ?,
-  updated_at = ? WHERE name = ? RETURNING id
+  limits = ?, updated_at = ? WHERE name = ? RETURNING id
 """
 
 _INSERT = """
@@ -111,7 +111,7 @@ class Promoted:
         profile: the profile's name.
         jobs: every winner, and the job that it becomes.
         max_credits: the cap in force, None for none.
-        submits_per_minute, in_flight, retry: see `BatchSpec`.
+        submits_per_minute, in_flight, retry, limits: see `BatchSpec`.
         who: who asks.
     """
 
@@ -122,6 +122,7 @@ class Promoted:
     submits_per_minute: float
     in_flight: int
     retry: RetryBudget
+    limits: str
     who: str
 
 
@@ -132,7 +133,14 @@ def promote(connection: Connection, asked: Promoted, now: float) -> None:
     earlier call that are asked for no more and were not sent are not sent. Repeating it changes nothing.
     """
     retry = asked.retry
-    bounds = (asked.max_credits, asked.submits_per_minute, asked.in_flight, retry.provider, retry.moderated)
+    bounds = (
+        asked.max_credits,
+        asked.submits_per_minute,
+        asked.in_flight,
+        retry.provider,
+        retry.moderated,
+        asked.limits,
+    )
     (batch_id,) = connection.execute(_BOUNDS, (*bounds, now, asked.batch)).fetchone()
     wanted = []
     for winner, spec in asked.jobs:

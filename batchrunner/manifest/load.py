@@ -143,8 +143,10 @@ class _Loader:
         root, settings = self._head()
         self._unused(root.value, set())
         notify = sinks(root, settings.variables, self.report) if not self.report.errors else ()
+        limits = self._limits(root, settings.rules)
         self.report.check()
-        return Promotion(profile=profile, **self._bounds(root, settings), settings=settings, notify=notify)
+        bounds = self._bounds(root, settings)
+        return Promotion(profile=profile, **bounds, settings=settings, limits=limits, notify=notify)
 
     def _head(self) -> tuple[Node, Settings]:
         """The manifest without its shots."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.job import JobSpec, RetryBudget
 from ..core.keys import fingerprint
+from ..core.limits import Limits
 from ..core.notice import Sink
 from ..core.promotion import Winner, promoted_key, promoted_output
 from .chains import stand_ins, standing_in
@@ -38,7 +39,7 @@ class Promotion:
         file: absolute path of the manifest.
         batch: its batch's name.
         profile: the profile's name.
-        provider, max_credits, submits_per_minute, in_flight, retry, notify: see `Manifest`.
+        provider, max_credits, submits_per_minute, in_flight, retry, limits, notify: see `Manifest`.
         settings: the manifest's head.
     """
 
@@ -51,6 +52,7 @@ class Promotion:
     in_flight: int
     retry: RetryBudget
     settings: Settings
+    limits: Limits = field(default_factory=Limits)
     notify: tuple[Sink, ...] = ()
 
     def spec(self, winner: Winner) -> JobSpec | None:

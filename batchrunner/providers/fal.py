@@ -66,7 +66,11 @@ MODERATED = "content_policy_violation"
 """Type of the error of a flagged prompt or picture (the page of errors)."""
 
 
-NO_MODEL = Problem("fal keeps the tasks of each model apart, and this one's model is not known here", "no_model")
+NO_MODEL = Problem(
+    "fal keeps the tasks of each model apart, and this one's model is not known here; name the folder that describes "
+    "it with --models DIR, or BATCHRUNNER_MODELS",
+    "no_model",
+)
 
 
 def _error(obj: Mapping[str, Any] | None) -> Envelope | None:

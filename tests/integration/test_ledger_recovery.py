@@ -168,8 +168,10 @@ async def test_consent(ledger: Ledger, path: Path) -> None:
     spool = Spool(path)
     books = Books(ledger=ledger, spool=spool, clock=FakeClock())
     work = Work(await ledger.batches(), Selection(only=("a",)))
-    assert await consent(books, work, "me") == 1
-    assert await consent(books, work, "me") == 0
+    assert await consent(books, work, "me", {"reapi"}) == [one.id], "its service is asked first"
+    assert (await now(ledger, one)).state is State.UNCONFIRMED
+    assert await consent(books, work, "me") == []
+    assert await consent(books, work, "me") == []
     spool.close()
     assert (await now(ledger, one)).fact == Pending(1)
     assert (await now(ledger, two)).state is State.UNCONFIRMED

@@ -51,5 +51,5 @@ def write_model(folder: Path, provider: str = "acme", name: str = "acme-1", like
     schema["properties"]["model"]["const"] = name
     schema["examples"] = [{"model": name, "prompt": "a dog"}]
     schema["x-batchrunner"]["provider"] = provider
-    (folder / f"{name}.schema.json").write_text(json.dumps(schema, indent=1), "utf-8")
+    (folder / f"{name.replace('/', '__')}.schema.json").write_text(json.dumps(schema, indent=1), "utf-8")
     return folder

@@ -137,6 +137,37 @@ async def test_what_never_arrived_stays_with_a_person(tmp_path: Path) -> None:
         assert (service.sent, list(service.tokens.values())) == (2, ["task-2"])
 
 
+async def test_a_word_that_it_may_be_sent_again_counts_after_the_service_was_asked(tmp_path: Path) -> None:
+    """What it knows is followed, and paid for once, though a person was ready to pay twice."""
+    service = Service("lost")
+    async with RawServer(service) as server:
+        at = stage(tmp_path, server.url)
+        assert (await at.run(("submit.answered", 1))).code == 9
+        ran = await at.run(NEVER, "--on-unconfirmed", "resubmit")
+        assert ran.code == 0, ran.err
+        await settled(at, service)
+
+
+@pytest.mark.parametrize("lookups", ["html", "reset"])
+async def test_and_does_not_where_it_could_not_be_asked(lookups: str, tmp_path: Path) -> None:
+    service = Service("lost", lookups=lookups)
+    async with RawServer(service) as server:
+        at = stage(tmp_path, server.url)
+        assert (await at.run(("submit.answered", 1))).code == 9
+        assert (await at.run(NEVER, "--on-unconfirmed", "resubmit")).code == 3
+        await held(at, service)
+
+
+async def test_a_death_right_after_that_word_loses_nothing(tmp_path: Path) -> None:
+    service = Service("never", "answered")
+    async with RawServer(service) as server:
+        at = stage(tmp_path, server.url)
+        assert (await at.run()).code == 3
+        assert (await at.run(("word.recorded", 1), "--on-unconfirmed", "resubmit")).code == 9
+        assert (await at.run()).code == 0
+        assert (service.sent, list(service.tokens.values())) == (2, ["task-2"])
+
+
 async def test_a_death_before_the_first_byte_stays_with_a_person_too(tmp_path: Path) -> None:
     service = Service("answered", lookups="404")
     async with RawServer(service) as server:

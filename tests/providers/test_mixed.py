@@ -21,6 +21,7 @@ from batchrunner.catalogue import models
 from batchrunner.engine.control import Allowance, Branch, Control, Slots, Stop, Total
 from batchrunner.manifest import ManifestError, load
 from batchrunner.simulator import Simulator, SimulatorSettings
+from tests.providers.plugin import write_model
 from tests.providers.wordings import WORDINGS
 from tests.raw_server import RawServer, Request, http, keep
 from tests.support import FakeClock
@@ -282,6 +283,21 @@ async def test_running_jobs_are_cancelled_where_the_service_can(tmp_path: Path) 
     error = ended["rep-1"]["error"]
     assert isinstance(error, dict)
     assert (error["kind"], error["code"]) == ("provider", "canceled")
+
+
+async def test_a_task_of_a_model_of_ones_own_is_cancelled_too(tmp_path: Path) -> None:
+    """fal keeps the tasks of each model apart: where, stands in the file that `--models` names."""
+    write_model(tmp_path / "mine", "fal", "fal-ai/flux/mine", "fal-ai__flux__schnell")
+    (tmp_path / "m.yaml").write_text(
+        "version: 1\nbatch: mix\nshots: [{id: a, model: fal-ai/flux/mine, prompt: x}]\n", "utf-8"
+    )
+    async with Simulator(SimulatorSettings(median_seconds=600.0, sigma=0.0, clips="tiny")) as simulator:
+        where = access(**dict.fromkeys(plugins.SHIPPED, simulator.url))
+        await call(tmp_path, "run", "m.yaml", "--models", "mine", dying=("submit.recorded", 1), where=where)
+        without = await call(tmp_path, "cancel", "a-1", where=where)
+        assert "name the folder that describes it with --models DIR" in without.out
+        told = await call(tmp_path, "cancel", "a-1", "--models", "mine", "--json", where=where)
+    assert [job["job"] for job in json.loads(told.out)["asked"]] == ["a-1"], told.err
 
 
 # --- The manifest ----------------------------------------------------------------------------------------

@@ -112,6 +112,33 @@ def test_a_sound_ledger(db: Path) -> None:
     assert held in (f"a run is alive (process {os.getpid()})", "not held, as far as can be seen")
 
 
+@pytest.mark.parametrize(
+    ("command", "found", "said"),
+    [
+        ("./publish.sh --to 'my frames'", Level.OK, "./publish.sh (BATCHRUNNER_UPLOAD; it is not run here)"),
+        ("sh", Level.OK, "/sh (BATCHRUNNER_UPLOAD"),
+        ("./plain.sh", Level.FAIL, "./plain.sh is not executable"),
+        ("./nowhere.sh", Level.FAIL, "./nowhere.sh does not exist in /"),
+        ("no-such-program-anywhere", Level.FAIL, "is not found on the PATH"),
+        (".", Level.FAIL, "is not found on the PATH"),
+        ("./", Level.FAIL, "is a folder"),
+        ("'", Level.FAIL, "BATCHRUNNER_UPLOAD is no command line"),
+    ],
+)
+def test_the_upload_command_is_looked_at_and_not_run(
+    command: str, found: Level, said: str, db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, mode in (("publish.sh", 0o755), ("plain.sh", 0o644)):
+        path = db.with_name(name)
+        path.write_text("#!/bin/sh\ntouch was-run\n")
+        path.chmod(mode)
+    monkeypatch.setenv("BATCHRUNNER_UPLOAD", command)
+    ran = call("doctor", "--offline", "--json")
+    assert (ran.code, level(ran, "upload")) == (int(found is Level.FAIL), found)
+    assert said in text(ran, "upload")
+    assert not db.with_name("was-run").exists()
+
+
 def test_others_can_read_it(db: Path) -> None:
     make_ledger(db, [(spec(), ())])
     db.chmod(0o644)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import JobSpec, Output, State
-from batchrunner.manifest import load
-from batchrunner.planning import Funds
+from batchrunner.ledger.due import Batch
+from batchrunner.manifest import load, load_profile
+from batchrunner.planning import Funds, promotion_of
 from tests.cli_support import Ran, call, make_ledger
-from tests.support import path_to
+from tests.support import FakeClock, open_ledger, path_to
 
 TEXT = """\
 version: 1
@@ -139,6 +142,26 @@ def test_a_promotion_is_the_approved_request_with_the_profile_over_it(manifest: 
     ]
     assert "3 new" in would().out
     assert list(jobs()) == KEYS, "a look records nothing"
+
+
+def test_a_promotion_takes_the_limits_of_today(manifest: Path) -> None:
+    record(manifest)
+    call("approve", "dog-1")
+    limits = "limits: {in_flight: 9, providers: {reapi: {in_flight: 2}}, models: {z-image: {submits_per_minute: 3}}}\n"
+    manifest.write_text(TEXT.replace("shots:", limits + "shots:", 1))
+    promotion = load_profile(manifest, "final", variables={})
+
+    async def promoted() -> Batch:
+        async with open_ledger(manifest.with_name("batchrunner.db"), FakeClock()) as ledger:
+            await ledger.promote(await ledger.query(partial(promotion_of, promotion, None, "me")))
+            return (await ledger.batches())[0]
+
+    batch = asyncio.run(promoted())
+    assert (batch.in_flight, batch.limits.providers["reapi"].in_flight) == (9, 2)
+    assert batch.limits.models["z-image"].submits_per_minute == 3.0
+    manifest.write_text(TEXT.replace("shots:", "limits: {providers: {reappi: {in_flight: 2}}}\nshots:", 1))
+    wrong = would()
+    assert (wrong.code, "unknown provider 'reappi' (did you mean reapi?)" in wrong.err) == (2, True)
 
 
 def test_variables_reach_the_profile_and_nothing_else(manifest: Path) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import pytest
+
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State, Unconfirmed
 from batchrunner.core.lifecycle import advance
@@ -92,16 +94,20 @@ class Books:
         pass
 
 
-async def asked(books: Books, *, ended: bool = False) -> tuple[list[Job], Control]:
+async def asked(
+    books: Books, *, ended: bool = False, consent: str = "", again: list[Job] | None = None
+) -> tuple[list[Job], Control]:
     """Ask for the one job until nothing is being asked."""
     found: list[Job] = []
+    sent_again = [] if again is None else again
     idle = asyncio.Event()
     control = Control(books.clock, books.dice, lambda _stop, _message: None)
     if ended:
         control.give_up()
     deps = cast("Deps", books)
-    lookups = Lookups(deps, control, Settings(), Pacer(deps, Settings(), Slots(5)), found.append, idle.set)
-    lookups.ask(JOB)
+    pacer = Pacer(deps, Settings(), Slots(5))
+    lookups = Lookups(deps, control, Settings(), pacer, found.append, sent_again.append, idle.set)
+    lookups.ask(JOB, consent)
     if not lookups.idle:
         await asyncio.wait_for(idle.wait(), 10)
     await lookups.close()
@@ -120,6 +126,19 @@ async def test_what_is_not_found_is_noted_and_nothing_else_happens() -> None:
     found, _ = await asked(books)
     assert (found, books.events, len(books.provider.asked)) == ([], [], TRIES)
     assert books.notes == ["beacon: the service knows nothing of it: no such thing"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [(NotFound(Problem("no")), 1), (Found("task-1"), 0), (Found("../x"), 0), (Unavailable(Problem("?")), 0)],
+)
+async def test_a_word_said_before_counts_where_nothing_is_known_and_nowhere_else(
+    answer: LookupAnswer, again: int
+) -> None:
+    books, pending = Books(Provider(answer)), list[Job]()
+    await asked(books, consent="me", again=pending)
+    assert [j.state for j in pending] == [State.PENDING] * again
+    assert sum(isinstance(event, e.Resubmitted) for event in books.events) == again
 
 
 async def test_an_id_that_can_not_be_one_is_not_found() -> None:

@@ -164,6 +164,11 @@ class Chains:
             return Target(shot, *found, url)
         return self._one(parent, text, url, point, take if asked == "take" else asked)
 
+    def shot_of(self, text: str) -> str | None:
+        """The shot that `text` (as of `target`) names, whatever it says of its jobs; None where there is none."""
+        name = self._split(text.rpartition(".")[0])[0]
+        return None if self.node(name) is None else name
+
     def _exists(self, text: str) -> bool:
         return self.node(self._split(text)[0]) is not None
 

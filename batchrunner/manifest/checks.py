@@ -213,6 +213,7 @@ class Checker:
 
     def _fields_only(self, shot: Shot) -> None:
         """Check single fields of a shot whose matrix or model is unusable."""
+        self.links.of_broken(shot, lambda name: self._origin(shot, None, NO_POINT, name))
         rules = self.settings.rules
         model = shot.fields.get("model")
         model = model if isinstance(model, str) else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .findings import Report, did_you_mean, listed, quoted
 from .located import Node, Place
-from .requests import SHOT_KEYS, ModelRules
+from .requests import OF_MODEL, SHOT_KEYS, ModelRules
 from .schema_errors import Problem
 from .shots import Layer, is_simple, strings
 
@@ -30,11 +31,20 @@ def unknown_model(name: str, known: Iterable[str]) -> str:
     return f"unknown model {quoted(name)}{did_you_mean(name, names)}; models: {listed(names)}"
 
 
+def usual_first(rules: Rules) -> list[str]:
+    """Every field that a model takes, and every common name: what most models take first, so that a list that is cut
+    has what is likely to be looked for."""
+    takers = Counter(name for r in rules.values() for name in r.takes)
+    return sorted(takers, key=lambda name: (-takers[name], name))
+
+
 def any_model_problems(rules: Rules, field: str, value: Any) -> list[Problem]:
     """What is wrong with a field when its model is not known: no model has it, or none takes its value."""
+    if field == "provider":
+        return [Problem((), OF_MODEL, at_key=True)]
     having = [r for r in rules.values() if field in r.takes]
     if not having:
-        known = sorted({name for r in rules.values() for name in r.takes} - {"model"})
+        known = [name for name in usual_first(rules) if name != "model"]
         hint = did_you_mean(field, [*known, *SHOT_KEYS])
         return [Problem((), f"no model has a field {quoted(field)}{hint}; fields: {listed(known)}", at_key=True)]
     found = [_given(r, field, value) for r in having]

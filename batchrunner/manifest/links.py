@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from ..core.chain import MARK, Steps, needs
 from ..core.text import visible
-from .chains import BadReference, Target, stand_ins
+from .chains import BadReference, Target, stand_in, stand_ins
 from .expand import Expansion
 from .findings import Report
 from .located import Place
 from .requests import ModelRules
-from .shots import Shot
+from .shots import Shot, strings
 
 MAX_LINKS = 100
 """Links of a circle that a message has the positions of."""
@@ -55,16 +56,33 @@ class Links:
         if needs(request):
             error(shot.node.place, f"shot {shot.id}: {MARK} is no field of a model")
         for steps, text in stand_ins(request):
+            first = self._met(shot, text, partial(where, steps))
             try:
                 target = self._expansion.chains.target(text, point, take)
             except BadReference as wrong:
                 error(where(steps), str(wrong))
                 continue
-            if target is None:
-                continue
-            if target.shot not in self._edges.setdefault(shot.id, {}):
-                place = self._edges[shot.id][target.shot] = where(steps)
-                self._fitting(target, rules, steps, place, error)
+            if target is not None and first is not None:
+                self._fitting(target, rules, steps, first, error)
+
+    def of_broken(self, shot: Shot, where: Callable[[str], Place]) -> None:
+        """Remember what a shot needs that has no requests, for the circles.
+
+        Args:
+            shot: its model, or its matrix, can't be used.
+            where: a field to where it was written.
+        """
+        for name, value in shot.fields.items():
+            for _, text in stand_ins({i: stand_in(text) for i, text in enumerate(strings(value))}):
+                self._met(shot, text, partial(where, name))
+
+    def _met(self, shot: Shot, text: str, where: Callable[[], Place]) -> Place | None:
+        """Remember a reference; where it stands, the first time that this shot names that one."""
+        parent = self._expansion.chains.shot_of(text)
+        if parent is None or parent in self._edges.setdefault(shot.id, {}):
+            return None
+        place = self._edges[shot.id][parent] = where()
+        return place
 
     def _fitting(
         self, target: Target, rules: ModelRules, steps: Steps, place: Place, error: Callable[[Place, str], None]

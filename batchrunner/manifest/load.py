@@ -20,7 +20,7 @@ from .checks import Checker
 from .events import read_yaml
 from .expand import Expansion
 from .findings import Report, Stop, did_you_mean, listed, quoted
-from .layers import check_layer, check_price, unknown_model
+from .layers import check_layer, check_price, unknown_model, usual_first
 from .located import Document, Map, Node
 from .model import DEFAULT_IN_FLIGHT, DEFAULT_SUBMITS_PER_MINUTE, Manifest
 from .notices import sinks
@@ -190,7 +190,9 @@ class _Loader:
 
     def _sources(self, root: Node, values: Mapping[str, Any], rules: Mapping[str, ModelRules]) -> list[Node]:
         spelled = os.path.dirname(self.file)
-        columns = frozenset(SHOT_KEYS) | {name for r in rules.values() for name in r.accepts}
+        columns = dict.fromkeys(
+            (*SHOT_KEYS, *usual_first(rules), *(name for r in rules.values() for name in r.accepts))
+        )
         sources = Sources(os.path.realpath(spelled or "."), spelled, self.report, values, columns, self.schema)
         sources.collections = self.document.collections
         sources.collect(root, "", (os.path.basename(self.file),))

@@ -14,6 +14,7 @@ from .findings import did_you_mean, listed, quoted
 from .scalars import resolve, typed
 from .schema_errors import Explainer, Problem, gate, show
 
+OF_MODEL = "a shot has no provider of its own: it goes to the service of its model (`batchrunner models` lists them)"
 SHOT_KEYS = ("id", "matrix", "exclude", "takes", "tags")
 """Keys of a shot that are no request fields."""
 _MEMO = 1 << 16
@@ -96,6 +97,8 @@ class ModelRules:
 
     def no_field(self, field: str) -> str:
         """What to say of a field that the model doesn't have."""
+        if field == "provider":
+            return f"{OF_MODEL}; {self.model.name} is {self.model.provider}'s"
         hint = did_you_mean(field, [*self.model.fields, *sorted(self.takes - {"model"}), *SHOT_KEYS])
         return f"{self.model.name} has no field {quoted(field)}{hint}; its fields: {listed(self.model.fields)}"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from .findings import Report, Stop, did_you_mean, listed, quoted
@@ -31,7 +31,7 @@ Cell = tuple[str, int]
 """Text and mark."""
 
 
-def read_csv(document: Document, data: bytes, report: Report, columns: frozenset[str]) -> None:
+def read_csv(document: Document, data: bytes, report: Report, columns: Collection[str]) -> None:
     """Fill `document` with the rows of a CSV file; every bad row is reported.
 
     Args:
@@ -122,10 +122,10 @@ def _rows(document: Document, text: str, report: Report) -> Iterator[list[Cell]]
         yield row
 
 
-def _header(document: Document, cells: list[Cell], report: Report, columns: frozenset[str]) -> list[Cell | None]:
+def _header(document: Document, cells: list[Cell], report: Report, columns: Collection[str]) -> list[Cell | None]:
     """The columns; None for one that was reported and is left out."""
     if not any(text for text, _ in cells):
-        report.error_at(document, 1, 1, f"the first row must name the columns: {listed(sorted(columns))}")
+        report.error_at(document, 1, 1, f"the first row must name the columns: {listed(columns)}")
         raise Stop
     if len(cells) > MAX_COLUMNS:
         report.error_at(document, 1, 1, f"too many columns: at most {MAX_COLUMNS} are allowed")
@@ -139,9 +139,7 @@ def _header(document: Document, cells: list[Cell], report: Report, columns: froz
             hint = did_you_mean(name, columns)
             if len(cells) == 1 and ";" in name:
                 hint = "; columns are separated by commas"
-            report.error_at(
-                document, line, column, f"unknown column {quoted(name)}{hint}; allowed: {listed(sorted(columns))}"
-            )
+            report.error_at(document, line, column, f"unknown column {quoted(name)}{hint}; allowed: {listed(columns)}")
             header.append(None)
         elif name in seen:
             report.error_at(document, line, column, f"duplicate column {quoted(name)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ class Sources:
         root: absolute, resolved folder of the manifest; nothing outside is read.
         spelled: that folder as the user spelled it, for findings.
         variables: what may stand in a file's name.
-        columns: every shot key and request field, for the header of a CSV.
+        columns: every shot key and request field, the usual ones first, for the header of a CSV.
         schema: the manifest's schema.
         lists: the shots found, list by list, in the manifest's order.
         total: bytes read.
@@ -40,7 +40,7 @@ class Sources:
     spelled: str
     report: Report
     variables: Mapping[str, Any]
-    columns: frozenset[str]
+    columns: Collection[str]
     schema: Mapping[str, Any]
     lists: list[Node] = field(default_factory=list)
     total: int = 0

@@ -23,9 +23,9 @@ another, finals of a third. `provider: fal` in the manifest's head makes every o
 service has a key, a pace, a hold after a 429 and a circuit breaker of its own: what one refuses stops its own jobs
 and nobody else's, and the run goes on. There is one budget over all of them.
 
-A shot has no `provider:` of its own. Where two services offer the same, they are two models, each with its own fields and
-price, and `model:` (in the defaults, a profile or a shot) switches between them: the common names (`first_frame`,
-`duration`, ...) need not be touched. `plan` shows what is sent to whom, each price, and what is left on each account.
+A shot has no `provider:` of its own. Where two services offer the same, they are two models, each with its own fields
+and price, and `model:` (in the defaults, a profile or a shot) switches between them: the common names (`first_frame`,
+`duration`, ...) need not be touched. `plan --requests` shows what would be sent, and `plan` what each account has left.
 
 ```yaml
 version: 1

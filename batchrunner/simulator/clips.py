@@ -22,6 +22,9 @@ from PIL import Image, ImageDraw, ImageFont
 FPS = 4
 """Frames a second: a clock that ticks in quarters; every frame costs about 1 ms of CPU at 720p."""
 
+RATE = 8000
+"""Samples of sound a second."""
+
 ENCODER = {
     "preset": "ultrafast",
     "tune": "stillimage",
@@ -39,7 +42,8 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a picture shows. `width` and `height` are even, in pixels; `seconds` counts for clips only."""
+    """What a picture shows. `width` and `height` are even, in pixels; `seconds`, and whether there is a track of sound
+    (a silent one), count for clips only."""
 
     title: str
     text: str
@@ -48,6 +52,7 @@ class Card:
     width: int
     height: int
     seconds: int = 0
+    sound: bool = False
 
 
 @functools.cache
@@ -209,6 +214,8 @@ def clip(card: Card) -> bytes:
         stream.width, stream.height, stream.pix_fmt = card.width, card.height, "yuv420p"
         stream.options = ENCODER
         stream.thread_count = 1
+        if card.sound:
+            container.add_stream("aac", rate=RATE, layout="mono")
         for index in range(count):
             with _PIL:
                 planes.draw(index, count)
@@ -216,4 +223,19 @@ def clip(card: Card) -> bytes:
             frame.pts, frame.time_base, frame.duration = index, Fraction(1, FPS), 1
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if card.sound:
+            _silence(container, card.seconds)
     return out.getvalue()
+
+
+def _silence(container: Any, seconds: int) -> None:
+    """A track of so many seconds in which nothing is heard."""
+    stream = container.streams.audio[0]
+    samples = stream.codec_context.frame_size or 1024
+    for at in range(0, seconds * RATE, samples):
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=min(samples, seconds * RATE - at))
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

@@ -83,6 +83,7 @@ def make(task: NewTask, name: str, given: Given = PLAIN, *, rendered: bool, mode
         width=width,
         height=height,
         seconds=seconds,
+        sound=told.get("audio") is True,
     )
     return clips.clip(card) if extension == "mp4" else clips.still(card, jpeg=extension == "jpg")
 

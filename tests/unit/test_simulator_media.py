@@ -132,6 +132,16 @@ def test_pictures_and_sounds() -> None:
             assert sound.getnframes() == sound.getframerate() == 8000
 
 
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_clip_that_is_ordered_with_sound_has_a_track_as_long_as_it_is(sound: bool) -> None:
+    data = media.make(task(model="kling-3-0", sound=sound, duration=3), "0.mp4", rendered=True)
+    assert data == media.make(task(model="kling-3-0", sound=sound, duration=3), "0.mp4", rendered=True)
+    with av.open(io.BytesIO(data), "r") as container:
+        heard = [frame.samples / frame.sample_rate for frame in container.decode(audio=0)] if sound else []
+        assert len(container.streams.audio) == sound
+        assert round(sum(heard)) == 3 * sound
+
+
 @pytest.mark.parametrize(
     ("fields", "size"),
     [

@@ -123,7 +123,8 @@ the shipped services documents such a call; a provider that a package brings may
 - A job of a provider whose package or key is not there stays as it is, and the rest of the run goes on.
 - An answer in the service's own words that the key is refused, or a 429, stops or holds the account as for a poll.
 - [Workers](cluster-workers.md) that share a ledger don't ask: what they leave `unconfirmed` waits for a `run` of the
-  batch, or for your word.
+  batch without workers, or for your word. `--on-unconfirmed resubmit` beside workers leaves such jobs as they are;
+  `resolve --resubmit` sends them.
 - An idempotency key that is answered as the first time (`Capabilities.replay`) is not used: it would mean a second POST
   of a request that may have been accepted, and for how long a service remembers a key, or whether it compares the
   request, is each one's own promise. `batchrunner providers --json` shows what a package declares.
@@ -145,7 +146,9 @@ is asked after, and, where there is such a call, the balance. Its models are fil
 One with a lookup has two methods more, `_marks` (the header that carries the name of a submission) and `lookup`
 (`replies.lookup_verdict`); `tests/providers/beacon.py` is a whole one.
 
-What it must promise, and `tests/providers/test_behaviour.py` holds every shipped one to:
+What it must promise, and `tests/providers/test_behaviour.py` holds every shipped one to (`test_crash_points.py` beside it
+kills runs at every named point, and again in the recovery, at each of them and in a chain over all; reAPI's deaths are
+those of `tests/crash`):
 
 1. Nothing is on the wire before `before_send` has returned; what it raises comes out, and nothing was sent.
 2. After that the answer is `Ambiguous`, unless the service's own words prove something else. A proxy's page, a cut

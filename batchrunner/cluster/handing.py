@@ -95,7 +95,8 @@ class _Handed(Night):
         if await self._ledger.chained(work.ids):
             await self._ledger.forget_holds(work.ids)
         if options.resubmit:
-            await consent(Books(ledger=self._ledger, spool=self._spool, clock=self._clock), work, person())
+            books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock)
+            await consent(books, work, person(), await self._lookups(work))  # workers can't ask: those are held
         deferred = await self._shared.write(partial(peers.give, batches=work.ids, who=person()))
         self._watcher.begin(names, Tally(await self._states(work)))
         self._tell("deferred", jobs=deferred)

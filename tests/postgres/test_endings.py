@@ -97,6 +97,32 @@ def test_a_worker_that_is_told_to_end_tells_to_the_end(
             assert "night: done: 1 succeeded; spent" in made.said()
 
 
+@pytest.mark.slow
+def test_where_a_worker_dies_over_telling_another_tells_the_same(
+    double: Double, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening() as seen:
+        monkeypatch.setenv("HOOK", seen.url())
+        seen.wait = threading.Event()
+        with fleet(tmp_path, double, postgres, jobs=1, prune=2.0, more=NOTIFY) as made:
+            for _ in range(2):
+                made.worker()
+            made.until(seen.asked.is_set)
+            schema = made.server.schema
+            [(pid,)] = made.postgres.ask(
+                f'SELECT pid FROM "{schema}".ending JOIN "{schema}".worker ON worker.id = ending.worker_id'
+            )
+            [dead] = [n for n, process in enumerate(made.processes) if process.pid == pid]
+            made.processes[dead].kill()
+            made.ended(dead)
+            seen.go()
+            assert made.ended(1 - dead) == 0, made.said()
+
+            first, second = (json.loads(body) for _, _, body in seen.requests)
+            assert first["ending"] == second["ending"], "so one can tell that it is the same"
+            assert first["worker"] != second["worker"]
+
+
 async def test_of_all_workers_one_tells_and_another_where_that_one_is_dead(postgres: Postgres) -> None:
     async with two(postgres, FakeClock().wall) as (one, other):
         assert await one.write(partial(peers.give, batches=[1], who="somebody"))

@@ -15,6 +15,7 @@ from .exits import UsageError
 from .ledger.address import Address
 from .ledger.postgres.place import place
 from .units import SYSTEM_SETTINGS, SYSTEM_UNITS, create, existing, path_value, program, word
+from .units import owner as owner_of
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -186,16 +187,9 @@ def install(
         until=until,
         units=units,
         settings=keys / f"{manifest.batch}.env",
-        owner=_owner(manifest.file) if system else None,
+        owner=owner_of(manifest.file) if system else None,
         notify=manifest.notify,
     )
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:
-        return str(path.stat().st_uid)
 
 
 def _hours(time: datetime.time) -> str:

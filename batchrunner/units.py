@@ -21,6 +21,14 @@ def program() -> tuple[str, ...]:
     return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-P", "-m", "batchrunner")
 
 
+def owner(path: Path) -> str:
+    """Whose a file or folder is: a name, or the number where it has none."""
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)
+
+
 def create(path: Path, text: str, mode: int) -> None:
     """Write a file that is not there yet, through no link. Raises OSError."""
     with os.fdopen(

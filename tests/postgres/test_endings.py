@@ -18,6 +18,7 @@ from batchrunner.ledger.migrating import migrate
 from batchrunner.ledger.postgres import endings, peers
 from batchrunner.ledger.postgres.opening import prepare_shared
 from batchrunner.ledger.postgres.shared import SharedLedger
+from batchrunner.ledger.runs import LATENCIES_KEPT
 from batchrunner.night import LEFT_TO_WORKERS, RunResult, Watcher
 from tests.cli_support import call
 from tests.double import Double
@@ -29,6 +30,7 @@ from tests.support import FakeClock
 
 pytest.importorskip("procrastinate")
 
+SAMPLE = "INSERT INTO latency (model, seconds, took) VALUES (?, ?, ?)"
 NOTIFY = "notify:\n  - webhook: {url_env: HOOK}\n    on: always"
 
 
@@ -140,7 +142,9 @@ async def test_of_all_workers_one_tells_and_another_where_that_one_is_dead(postg
         assert await claim(one) == mine, "as often as it takes"
         await one.write(partial(peers.leave, worker=one.worker, stop=None, code=0))
         assert await claim(other) == mine, "it has ended, and told nobody"
+        await one.write(lambda c: c.executemany(SAMPLE, [("kling", 5, n) for n in range(LATENCIES_KEPT + 7)]))
         await other.write(partial(endings.told, ending=mine))
+        assert [took for _, _, took in await one.latencies()] == list(range(7, LATENCIES_KEPT + 7)), "the newest"
         assert [await claim(ledger) for ledger in (one, other)] == [None, None]
         assert await one.read(partial(endings.was_told, batch=1))
 

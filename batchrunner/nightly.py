@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import glob
 import os
-import re
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +14,8 @@ from .core.notice import Command, Mail, Sink, Webhook
 from .exits import UsageError
 from .ledger.address import Address
 from .ledger.postgres.place import place
+from .units import SYSTEM_SETTINGS, SYSTEM_UNITS, create, existing, path_value, program, word
+from .units import owner as owner_of
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -24,11 +24,6 @@ STARTS = 6
 """Starts within `WITHIN`, the timer's own included, before systemd gives up for the night."""
 
 WITHIN = "12h"
-
-SYSTEM_UNITS = Path("/etc/systemd/system")
-SYSTEM_SETTINGS = Path("/etc/batchrunner")
-
-_PLAIN = re.compile(r"[A-Za-z0-9_./=@+:-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +94,11 @@ class Nightly:
         try:
             if not os.path.lexists(self.settings):
                 self.settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _create(self.settings, self.key_file(), 0o600)
+                create(self.settings, self.key_file(), 0o600)
                 written.append(self.settings)
             self.units.mkdir(parents=True, exist_ok=True)
             for path, text in units.items():
-                _create(path, text, 0o644)
+                create(path, text, 0o644)
                 written.append(path)
         except OSError as error:
             raise UsageError(f"can't write {error.filename}: {error.strerror}") from None
@@ -122,9 +117,9 @@ class Nightly:
             user=user,
             starts=STARTS,
             within=WITHIN,
-            folder=_path(self.folder),
-            settings=_path(Path(glob.escape(str(self.settings)))),
-            command=" ".join(map(_word, self.words)),
+            folder=path_value(self.folder),
+            settings=path_value(Path(glob.escape(str(self.settings)))),
+            command=" ".join(map(word, self.words)),
             sandbox=self._sandbox(),
         )
 
@@ -136,8 +131,8 @@ class Nightly:
             )
         if self.owner is None:
             return SANDBOX
-        roots = dict.fromkeys(map(_existing, (self._kept, *self.outputs)))
-        return SANDBOX + SYSTEM_SANDBOX.format(paths=" ".join(_word(str(root)) for root in roots))
+        roots = dict.fromkeys(map(existing, (self._kept, *self.outputs)))
+        return SANDBOX + SYSTEM_SANDBOX.format(paths=" ".join(word(str(root)) for root in roots))
 
     def timer(self) -> str:
         """The timer, as systemd.timer(5) has it."""
@@ -187,64 +182,18 @@ def install(
         ledger=ledger,
         folder=Path.cwd(),
         outputs=(manifest.output_dir,) if isinstance(manifest.output_dir, Path) else (),
-        program=_program(),
+        program=program(),
         since=since,
         until=until,
         units=units,
         settings=keys / f"{manifest.batch}.env",
-        owner=_owner(manifest.file) if system else None,
+        owner=owner_of(manifest.file) if system else None,
         notify=manifest.notify,
     )
 
 
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:
-        return str(path.stat().st_uid)
-
-
-def _program() -> tuple[str, ...]:
-    """What starts this batchrunner, wherever it is called from."""
-    script = Path(sys.executable).with_name("batchrunner")
-    return (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-P", "-m", "batchrunner")
-
-
 def _hours(time: datetime.time) -> str:
     return time.isoformat("minutes")
-
-
-def _create(path: Path, text: str, mode: int) -> None:
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
-
-
-def _existing(path: Path) -> Path:
-    """The folder itself or the nearest above it that is there: what is not can't be named in ReadWritePaths=."""
-    return path if path.exists() or path == path.parent else _existing(path.parent)
-
-
-def _checked(text: str) -> str:
-    if not text.isprintable():
-        raise UsageError(f"{text!r} has characters that can't stand in a systemd unit; rename it")
-    return text
-
-
-def _word(text: str) -> str:
-    """A word of a command line or list (systemd.syntax(7), Quoting; systemd.unit(5), Specifiers). A `$` means itself
-    behind the `:` that the command begins with."""
-    escaped = _checked(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return escaped if _PLAIN.fullmatch(escaped) else f'"{escaped}"'
-
-
-def _path(path: Path) -> str:
-    """A path that is the whole value of a setting: there are no quotes, and the ends of the line count."""
-    text = _checked(str(path))
-    if text != text.strip() or text.endswith("\\"):
-        raise UsageError(f"{text!r} ends with a character that can't end a path in a systemd unit; rename it")
-    return text.replace("%", "%%")
 
 
 SERVICE = """\

@@ -8,7 +8,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA batchrunner TO batchrunner_onlooker;
 GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA batchrunner TO batchrunner_runner, batchrunner_worker;
 REVOKE INSERT, UPDATE ON batchrunner.legal, batchrunner.ledger FROM batchrunner_runner, batchrunner_worker;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA batchrunner TO batchrunner_runner, batchrunner_worker;
-GRANT DELETE ON batchrunner.latency TO batchrunner_runner;
+GRANT DELETE ON batchrunner.latency TO batchrunner_runner, batchrunner_worker;
 GRANT DELETE ON batchrunner.procrastinate_jobs, batchrunner.procrastinate_workers, batchrunner.procrastinate_events,
   batchrunner.procrastinate_periodic_defers TO batchrunner_worker;
 COMMIT;

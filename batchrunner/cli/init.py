@@ -11,7 +11,7 @@ import click
 
 from ..core.text import visible
 from ..exits import EXIT_OK, UsageError
-from ..ledger.address import Address
+from ..ledger.address import Address, Server
 from .options import TimeOfDay, db_option, ledger_path
 from .tables import say
 
@@ -63,16 +63,20 @@ Examples:
   batchrunner init nightly.yaml
   batchrunner init --nightly nightly.yaml --at 22:00 --until 06:00
   batchrunner init --nightly nightly.yaml --to units     to look at first; nothing is installed
+  batchrunner init --worker --db postgresql://batchrunner_worker@db.example/night
 
 \b
 --nightly writes a systemd service, its timer, and a file of mode 0600 for the key, and prints a line for cron.
 The service runs in the current folder, as `batchrunner run` does here. docs/nightly.md tells the rest.
+--worker writes a systemd template unit for any number of workers of this host, whose outputs go under the current
+folder, and a file of mode 0600 for key and password. docs/cluster-deploy.md tells the rest.
 """
 )
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--nightly", "manifest", metavar="MANIFEST", type=click.Path(), help="Write a timer that runs it nightly."
 )
+@click.option("--worker", is_flag=True, help="Write a service for workers of a ledger in PostgreSQL.")
 @click.option("--at", "since", type=TimeOfDay(), default="22:00", show_default=True, help="When the night begins.")
 @click.option("--until", type=TimeOfDay(), default="06:00", show_default=True, help="When it is over.")
 @click.option("--system", is_flag=True, help="A service of the machine, run as the manifest's owner; else your own.")
@@ -81,6 +85,7 @@ The service runs in the current folder, as `batchrunner run` does here. docs/nig
 def init(
     path: Path | None,
     manifest: str | None,
+    worker: bool,
     since: datetime.time,
     until: datetime.time,
     system: bool,
@@ -89,8 +94,13 @@ def init(
 ) -> int:
     """Write a commented manifest to start from.
 
-    With --nightly: what runs a manifest every night. An existing file is never overwritten.
+    With --nightly: what runs a manifest every night. With --worker: what runs workers on a host. An existing file is
+    never overwritten.
     """
+    if worker:
+        if manifest is not None or path is not None:
+            raise UsageError("--worker takes no manifest: workers do whatever is left to them in the ledger")
+        return _worker(to, db)
     if manifest is not None:
         if path is not None:
             raise UsageError(f"--nightly {manifest} takes no other file; {path} is one too many")
@@ -139,6 +149,25 @@ def _nightly(
     say(f"  {manager} list-timers; {journal}   when, and what it said")
     say("Or, instead of the timer, this line in `crontab -e`:")
     say(f"  {visible(night.cron())}")
+    return EXIT_OK
+
+
+def _worker(to: Path | None, db: Address | None) -> int:
+    from ..workerunit import NAME, worker_unit
+
+    address = ledger_path(db)
+    if not isinstance(address, Server):
+        raise UsageError("workers share a ledger in PostgreSQL: name it with --db postgresql://HOST/NAME")
+    unit = worker_unit(address, to)
+    for path in unit.write():
+        say(f"wrote {visible(str(path))}")
+    say("Now, as root:")
+    say(f"  put key and password in {visible(_word(unit.key_file))}")
+    if to is not None:
+        say(f"  systemd-analyze verify {visible(_word(unit.unit_file))}")
+        say(f"  systemctl link {visible(_word(unit.unit_file))}")
+    say(f"  systemctl daemon-reload && systemctl enable --now {NAME}@1 {NAME}@2")
+    say(f"  journalctl -u '{NAME}@*'                what they said; `batchrunner status` lists them")
     return EXIT_OK
 
 

@@ -57,13 +57,15 @@ class Endings:
         self._known: set[int] = set()
         self._telling: asyncio.Task[None] | None = None
 
-    async def look(self) -> None:
-        """Tell of what has ended and nobody has told of. Raises LedgerError."""
+    async def look(self) -> bool:
+        """Tell of what has ended and nobody has told of. Returns whether all that has ended is told; where not,
+        another one is at it. Raises LedgerError."""
         over = await self._ledger.read(endings.ended)
         self._known &= over
         for batch in await self._ledger.batches() if over - self._known else []:
             if batch.id in over - self._known:
                 await self._see_to(batch)
+        return over <= self._known
 
     async def settle(self) -> None:
         """Wait for those who are being told, before this worker ends."""

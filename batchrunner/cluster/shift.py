@@ -286,10 +286,11 @@ class Shift(Night):
                 deferred = await self._shared.write(peers.defer)
                 if deferred:
                     self._tell("swept", jobs=deferred)
-                if self._endings is not None:
-                    await self._endings.look()
-                if self._how.until_idle and not await self._shared.read(
-                    partial(peers.unfinished, provider=self._how.provider)
+                told = self._endings is None or await self._endings.look()
+                if (
+                    self._how.until_idle
+                    and told
+                    and not await self._shared.read(partial(peers.unfinished, provider=self._how.provider))
                 ):
                     self._carrier.leave()
             except (ConnectorException, LedgerError):

@@ -62,6 +62,11 @@ def end_run(run_id: int, stop: str | None, exit_code: int, now: float, connectio
         "UPDATE run SET ended_at = ?, heartbeat_at = ?, stop = ?, exit_code = ? WHERE id = ?",
         (now, now, stop, exit_code, run_id),
     )
+    forget_latencies(connection)
+
+
+def forget_latencies(connection: Connection) -> None:
+    """Of each model keep the newest samples only."""
     connection.execute(
         "DELETE FROM latency WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY model "
         "ORDER BY id DESC) AS n FROM latency) AS ranked WHERE n > ?)",

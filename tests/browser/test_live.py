@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from batchrunner.ledger.migrating import migrate
 from batchrunner.live.server import LiveServer
 from tests.browser.conftest import PATIENCE
 from tests.browser.pages import NewPage
-from tests.cli_support import make_ledger
+from tests.cli_support import call, make_ledger
 from tests.postgres.server import Postgres
 from tests.support import spec
 
@@ -182,7 +183,7 @@ async def reached_by_tab(page: Page, most: int) -> Sequence[str]:
 # --- Workers on a ledger in PostgreSQL -------------------------------------------------------------------
 
 
-async def test_workers_are_seen_at_work_silent_and_gone(new_page: NewPage, postgres: Postgres) -> None:
+async def test_workers_are_seen_at_work_silent_and_gone(new_page: NewPage, postgres: Postgres, tmp_path: Path) -> None:
     pytest.importorskip("procrastinate")
     server = postgres.ledger()
     migrate(server)
@@ -210,9 +211,24 @@ async def test_workers_are_seen_at_work_silent_and_gone(new_page: NewPage, postg
         await expect(rows.filter(has_text="clip-3")).to_contain_text("silent for 67 min: taken for dead")
         await expect(rows.filter(has_text="\\u{202e}")).to_contain_text("silent for 1")
         assert await page.locator("#crew img").count() == 0
+        metrics = await (await page.request.get(f"{url}metrics")).text()
+        assert 'batchrunner_worker_in_flight{host="clip-1",part="all",worker="1"} 7.0' in metrics
+        assert 'batchrunner_worker_alive{host="clip-3",part="download",worker="3"} 0.0' in metrics
         assert await watched.findings() == []
         postgres.ask(f"UPDATE {table} SET ended_at = {now} WHERE host = 'clip-1'")
         await expect(rows).to_have_count(2)
+        report = tmp_path / "page.html"
+        db = f"{server.url}?schema={server.schema}"
+        made = await asyncio.to_thread(call, "report", "night", "--no-stills", "--out", report, "--db", db)
+        assert made.code == 0, made.err
+        await page.goto(report.as_uri())
+        await expect(page.locator("#workers tbody tr")).to_have_count(3)
+        await expect(page.locator("#workers .lead")).to_have_text(
+            re.compile(r"by a <b>studio</b>, .*\. 3 workers on 3 hosts")
+        )
+        assert await page.locator("#workers b, #workers img").count() == 0
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await watched.findings() == []
     finally:
         await page_of.stop()
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.unit.test_docs_commands import problem
@@ -22,8 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 POST = 180 + 30
 """Seconds that a POST may take, and the connection before it (providers/http.py)."""
-
-UNIT = DEPLOY / "systemd/batchrunner-worker@.service"
 
 
 def compose() -> dict[str, Any]:
@@ -42,14 +38,9 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
-def setting(name: str) -> list[str]:
-    return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
-
-
 def test_every_command_is_understood() -> None:
     calls = [one["command"] for one in compose()["services"].values() if "command" in one]
     calls += [container["args"] for _, pod in pods() for container in containers(pod) if "args" in container]
-    calls += [shlex.split(setting("ExecStart")[0])]
     remarks = re.findall(r"^#.*\b(batchrunner \S.*?)(?: {3,}|$)", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)
     calls += [["batchrunner", *shlex.split(one)[1:]] for one in remarks if "compose" not in one.split("batchrunner")[0]]
 
@@ -60,8 +51,6 @@ def test_every_command_is_understood() -> None:
 
 def test_who_ends_has_the_time_for_what_is_on_the_wire() -> None:
     assert compose()["services"]["worker"]["stop_grace_period"] == "5m"
-    assert setting("TimeoutStopSec") == ["5min"]
-    assert setting("KillSignal") == ["SIGTERM"]
     grace = {name: pod.get("terminationGracePeriodSeconds", 30) for name, pod in pods()}
     assert grace["batchrunner-worker"] >= POST + 60
 
@@ -98,11 +87,6 @@ def test_no_secret_is_in_them() -> None:
     assert not re.findall(
         r"^(?:ENV|ARG) .*(?:PASSWORD|KEY|TOKEN)", (DEPLOY / "Containerfile").read_text(), re.MULTILINE
     )
-    assert [
-        line
-        for line in (DEPLOY / "systemd/worker.env").read_text().splitlines()
-        if re.match(r"\w*(KEY|PASSWORD)=.", line)
-    ] == []
 
 
 def test_what_the_image_is_made_of_is_there() -> None:
@@ -130,28 +114,3 @@ def test_the_entrypoint_reads_secrets_from_files_and_steps_aside(tmp_path: Path)
 
     assert out == f"rk_from a $file|gone|{done.pid}\n", "the command has the entrypoint's process"
     assert (nowhere.returncode, nowhere.stderr) == (2, "PGPASSWORD_FILE: can't read /nowhere\n")
-
-
-def test_what_systemd_does_when_a_worker_ends() -> None:
-    assert (setting("Restart"), setting("RestartPreventExitStatus")) == (["always"], [])
-    assert setting("StartLimitIntervalSec") == ["0"]
-    assert setting("SuccessExitStatus") == ["143"]
-    assert setting("Environment") == ["XDG_STATE_HOME=%S/batchrunner"]
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/batchrunner/bin/batchrunner", shutil.which("true") or ""))
-
-    found = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60)
-    said = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=20", unit],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    ours = [line for line in found.stderr.splitlines() if "batchrunner" in line]
-    assert (found.returncode, ours) == (0, [])
-    assert said.returncode == 0, said.stdout[-300:]

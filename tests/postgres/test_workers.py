@@ -5,6 +5,7 @@ One seed of each in the gate, and few jobs; `make cluster-long` has 300 jobs and
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from batchrunner.ledger.postgres.opening import open_writer
 from tests.cli_support import MANIFEST, call
 from tests.double import CREDITS, Double
+from tests.integration.test_notify import listening
 from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted
 from tests.postgres.server import Postgres
 from tests.postgres.test_postgres_kill import look
@@ -93,11 +95,12 @@ def test_a_worker_that_is_told_to_end_leaves_nothing_in_doubt(
 
 
 @pytest.mark.slow
-def test_a_run_looks_on_words_are_heard_and_the_budget_holds(
-    double: Double, postgres: Postgres, tmp_path: Path
+def test_a_run_looks_on_words_are_heard_the_budget_holds_and_one_tells(
+    double: Double, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    budget = f"budget: {{max_credits: {10 * CREDITS}}}"
-    with fleet(tmp_path, double, postgres, jobs=20, prune=PRUNE, more=budget) as made:
+    more = f"budget: {{max_credits: {10 * CREDITS}}}\nnotify: [{{webhook: {{url_env: HOOK}}}}]"
+    with listening() as seen, fleet(tmp_path, double, postgres, jobs=20, prune=PRUNE, more=more) as made:
+        monkeypatch.setenv("HOOK", seen.url())
         for _ in range(WORKERS):
             made.worker()
         made.posted(2)
@@ -114,9 +117,13 @@ def test_a_run_looks_on_words_are_heard_and_the_budget_holds(
         assert [one["job"] for one in said["cancelled"]] == [left], said
         assert made.states() == {"succeeded": 10, "cancelled": 1, "pending": 9}
         assert len(made.account().tasks) == 10
+        made.until(seen.asked.is_set)
         for process in made.processes:
             process.send_signal(signal.SIGTERM)
         assert [made.ended(number) for number in range(WORKERS)] == [143, 143]
+        [(_, _, body)] = seen.requests
+        notice = json.loads(body)
+        assert (notice["outcome"], notice["stop"], notice["worker"] in (1, 2)) == ("stopped", "budget", True)
 
 
 def test_what_workers_can_t_do_is_refused(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

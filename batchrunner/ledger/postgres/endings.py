@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..needs import UNMET
+from ..runs import forget_latencies
 from ..sql import Connection
 from .peers import NOW
 
@@ -74,7 +75,8 @@ def was_told(connection: Connection, batch: int) -> bool:
 
 
 def told(connection: Connection, ending: Ending) -> None:
-    """It was told; nobody tells again."""
+    """It was told; nobody tells again. And what the end of a run does besides: old latencies are forgotten."""
     connection.execute(
         f"UPDATE ending SET told_at = {NOW} WHERE batch_id = ? AND submissions = ?", (ending.batch, ending.submissions)
     )
+    forget_latencies(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from ..transitions import Change
 from ..writer import Database, Operation, commit_group
 from . import peers
 from .database import ServerDatabase, ServerWriter, transaction
+from .link import Link
 from .opening import lock_number, open_peer
 from .peers import Bounds
 from .place import place
@@ -33,9 +35,23 @@ LATE = "late answer"
 """`who` of a task id that came after its worker had been taken for dead."""
 
 
-def _in_turn(operations: list[Operation[Any]], number: int, link: Connection) -> list[Any]:
-    """A transaction that waits for its turn first."""
-    return transaction([lambda its: peers.turn(its, number), *operations], link)[1:]
+def _in_turn(operations: list[Operation[Any]], number: int, link: Link) -> list[Any]:
+    """A transaction that waits for its turn first. Several operations are sent in one go: if anything is wrong with one
+    of them, each is done alone then, and asks before it writes."""
+    claims: dict[str, list[peers.Claim]] = {}
+    for one in operations:
+        if isinstance(one, peers.Claim):
+            claims.setdefault(one.change.job.provider, []).append(one)
+
+    def every(its: Connection) -> list[Any]:
+        peers.turn(its, number)
+        for of_one_account in claims.values():
+            peers.places(its, of_one_account)
+        with link.hurry() if len(operations) > 1 else nullcontext():
+            return [operation(its) for operation in operations]
+
+    [results] = transaction([every], link)
+    return list(results)
 
 
 class SharedLedger(Ledger):
@@ -117,7 +133,7 @@ class SharedLedger(Ledger):
         began = self._moment()
         after = advance(job.fact, event)
         change = Change(job, event, after, job.retries_used, self._now())
-        wait = await self.write(partial(peers.claim, change, self.worker, self.bounds))
+        wait = await self.write(peers.Claim(change, self.worker, self.bounds))
         if wait is not None:
             raise NotYet(wait)
         # Whoever sleeps between the intent and the POST may find that others have taken him for dead meanwhile.

@@ -24,7 +24,7 @@ RATE = 400
 WORKERS = 2
 
 PROTOTYPE = 315
-"""POSTs a second that the prototype reached on a machine of its own: two workers, three bare steps, no files checked."""
+"""POSTs a second that the prototype reached on a machine of its own: two workers, three bare steps."""
 
 SERVER = {
     "shared_preload_libraries": "pg_stat_statements",

@@ -78,14 +78,12 @@ class Connection(Protocol):
 
 
 def hasty(connection: Connection) -> bool:
-    """Whether statements are sent without a wait for those before. Then nothing that a rule of the schema refuses too is
-    asked for beforehand: what is refused is done once more, alone, where it can be said why."""
+    """Whether statements are sent without a wait for those before. Then nothing is asked for beforehand that a rule of
+    the schema refuses too: what is refused is done once more, alone, where it can be said why."""
     return bool(getattr(connection, "hasty", False))
 
 
-def change_one(
-    connection: Connection, sql: str, parameters: Sequence[Any], otherwise: Callable[[], Exception]
-) -> None:
+def change_one(connection: Connection, sql: str, parameters: Sequence[Any], otherwise: Callable[[], Exception]) -> None:
     """A statement that is to change one row. Raises what `otherwise` makes, at the latest before the commit."""
     if hasty(connection):
         connection.expect_one(sql, parameters, otherwise)  # type: ignore[attr-defined]

@@ -149,7 +149,11 @@ def running(
     programs = binaries()
     assert programs is not None
     memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(prefix="batchrunner-pg-", dir=memory if memory.is_dir() and _room(memory) and not on_disk else None))
+    root = Path(
+        tempfile.mkdtemp(
+            prefix="batchrunner-pg-", dir=memory if memory.is_dir() and _room(memory) and not on_disk else None
+        )
+    )
     try:
         os.chmod(root, 0o755)
         data = root / "data"

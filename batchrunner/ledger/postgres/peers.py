@@ -57,16 +57,22 @@ WHERE job.state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND j
 _UNFINISHED = f"""(job.current = 1 AND job.state = 'pending' AND NOT {UNMET}
   OR job.state IN ('running', 'downloading'))"""
 
+_UNCARRIED = f"""
+FROM job WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED}
+  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
+                  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))
+"""
+
 # Through Procrastinate's own function, in the order of the manifests.
 _DEFER = f"""
 SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
   job.provider || CASE WHEN job.state = 'downloading' THEN '.download' ELSE '.submit' END, 'batchrunner.carry', 0, NULL,
   'job ' || job.id, jsonb_build_object('job_id', job.id), NULL)::procrastinate_job_to_defer_v1
-  ORDER BY job.batch_id, job.position))) FROM job
-WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED}
-  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
-                  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))) AS deferred
+  ORDER BY job.batch_id, job.position))) {_UNCARRIED}) AS deferred
 """
+
+# What was recorded just now is unknown to the planner: it would compare every job with every other.
+_BY_HASH = "SELECT set_config('enable_nestloop', 'off', true)"
 
 
 def anybody(server: Server) -> bool:
@@ -233,17 +239,28 @@ def give(connection: Connection, batches: Sequence[int], who: str) -> int:
 
 def defer(connection: Connection) -> int:
     """Defer every unfinished job that no job of the engine carries; returns how many."""
+    connection.execute(_BY_HASH)
     return int(connection.execute(_DEFER).fetchone()[0])
 
 
-def unfinished(connection: Connection, provider: str) -> int:
-    """Jobs that workers could still do something for."""
+def uncarried(connection: Connection) -> bool:
+    """Whether there is anything to `defer`; outside of a turn, as it takes long."""
+    connection.execute("BEGIN")
+    try:
+        connection.execute(_BY_HASH)
+        return connection.execute(f"SELECT 1 {_UNCARRIED} LIMIT 1").fetchone() is not None
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def unfinished(connection: Connection, provider: str) -> bool:
+    """Whether workers could still do something for a job."""
     row = connection.execute(
-        f"SELECT count(*) FROM job WHERE provider = ? AND batch_id IN (SELECT batch_id FROM given) "
-        f"AND (job.state = 'submitting' OR {_UNFINISHED})",
+        f"SELECT 1 FROM job WHERE provider = ? AND batch_id IN (SELECT batch_id FROM given) "
+        f"AND (job.state = 'submitting' OR {_UNFINISHED}) LIMIT 1",
         (provider,),
     ).fetchone()
-    return int(row[0])
+    return row is not None
 
 
 def due(connection: Connection, ids: Sequence[int], now: float, longest: float, limit: int) -> list[Row]:
@@ -293,9 +310,8 @@ def short_of_money(connection: Connection, batches: Sequence[int]) -> bool:
     return connection.execute(sql, (list(batches),)).fetchone() is not None
 
 
-def one(connection: Connection, job_id: int) -> Row | None:
-    """A job and its schedule."""
-    row: Row | None = connection.execute(
-        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE id = ?", (job_id,)
-    ).fetchone()
-    return row
+def several(connection: Connection, ids: Sequence[int]) -> list[Row]:
+    """Jobs and their schedules."""
+    return connection.execute(
+        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE id = ANY(?)", (list(ids),)
+    ).fetchall()

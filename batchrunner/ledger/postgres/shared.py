@@ -18,7 +18,7 @@ from ..address import Server
 from ..audit import genuine
 from ..errors import Conflict, LedgerUnusable, NotYet
 from ..record import BatchSpec
-from ..sql import Connection
+from ..sql import Connection, Row
 from ..store import Ledger, Schedule
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
@@ -72,6 +72,9 @@ class SharedLedger(Ledger):
         self.bounds = Bounds(5.0, 50)
         self.mine: set[int] = set()
         self.unwanted: Callable[[int], None] = lambda _: None
+        self._claiming: set[int] = set()
+        self._asking = asyncio.Lock()
+        self._next: tuple[set[int], asyncio.Task[dict[int, Row]]] | None = None
 
     @classmethod
     async def join(cls, server: Server, now: Callable[[], float], prune: float) -> SharedLedger:
@@ -130,6 +133,15 @@ class SharedLedger(Ledger):
         return after
 
     async def _claim(self, job: Job, event: e.Claimed) -> Job:
+        self._claiming.add(job.id)
+        try:
+            claimed = await self._claimed(job, event)
+            self.mine.discard(job.id)
+        finally:
+            self._claiming.discard(job.id)
+        return claimed
+
+    async def _claimed(self, job: Job, event: e.Claimed) -> Job:
         began = self._moment()
         after = advance(job.fact, event)
         change = Change(job, event, after, job.retries_used, self._now())
@@ -184,7 +196,8 @@ class SharedLedger(Ledger):
 
         rows, next_at, unwanted = await self.read(ask)
         for job_id in unwanted:
-            self.unwanted(job_id)
+            if job_id in self.mine and job_id not in self._claiming:  # else it was claimed here while this was read
+                self.unwanted(job_id)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
                 raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
@@ -192,11 +205,21 @@ class SharedLedger(Ledger):
         return [self._job(row) for row in rows if row["batch_id"] in ours and row["model"] not in aside], next_at
 
     async def one(self, job_id: int) -> tuple[Job, Schedule] | None:
-        """A job as it is now."""
-        row = await self.read(partial(_one, job_id))
+        """A job as it is now. Those that are asked for while others are read are read together."""
+        if self._next is None:
+            ids: set[int] = set()
+            self._next = ids, asyncio.get_running_loop().create_task(self._several(ids))
+        ids, reading = self._next
+        ids.add(job_id)
+        row = (await asyncio.shield(reading)).get(job_id)
         if row is None:
             return None
         return self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"])
+
+    async def _several(self, ids: set[int]) -> dict[int, Row]:
+        async with self._asking:
+            self._next = None  # who asks from now on is answered by the next
+            return {row["id"]: row for row in await self.read(partial(_several, list(ids)))}
 
     async def begin(self, batch: BatchSpec, first: Sequence[JobSpec], left: int) -> int | None:  # noqa: ARG002
         """Whoever leaves a batch to workers leaves all of it."""
@@ -215,5 +238,5 @@ def _stands(job_id: int, attempt: int, worker: int, connection: Connection) -> b
     return peers.stands(connection, job_id, attempt, worker)
 
 
-def _one(job_id: int, connection: Connection) -> Any:
-    return peers.one(connection, job_id)
+def _several(ids: list[int], connection: Connection) -> Any:
+    return peers.several(connection, ids)

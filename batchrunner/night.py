@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -254,7 +254,9 @@ class Night:
     async def _check_models(self, work: Work) -> None:
         """Refuse to go on with jobs of a model that nobody describes: where to send them, or what they make, is not
         known."""
-        used = await self._ledger.query(partial(queries.unfinished_models, batches=work.ids))
+        self._known_models(await self._ledger.query(partial(queries.unfinished_models, batches=work.ids)))
+
+    def _known_models(self, used: Sequence[str]) -> None:
         missing = [name for name in used if name not in self._models]
         if missing:
             raise UsageError(
@@ -299,18 +301,18 @@ class Night:
                 simulate=self._options.simulate,
                 rename=lambda job_id, output: renamed.append((job_id, output)),
             )
-            try:
-                taken += await asyncio.get_running_loop().run_in_executor(None, look)
-            except (StoreUnusable, Transient) as failed:
-                raise UsageError(f"{failed}; nothing was sent") from None
+            taken += await self._looked_at(look)
         if taken:
-            more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
-            raise UsageError(
-                f"{taken[0]}{more}; this ledger did not write it, and it is never overwritten: "
-                "move it away, or change output.dir or output.name"
-            )
+            raise UsageError(in_the_way(taken))
         if renamed:
             await self._ledger.rename_outputs(renamed)
+
+    async def _looked_at(self, look: Callable[[], list[str]]) -> list[str]:
+        """What stands in the way of outputs. Raises UsageError where it can't be looked at."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, look)
+        except (StoreUnusable, Transient) as failed:
+            raise UsageError(f"{failed}; nothing was sent") from None
 
     def _output_kind(self, model: str) -> str:
         return self._models[model].output  # `_check_models` was before
@@ -526,6 +528,15 @@ class Night:
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
         return RunResult(code, found, stop, message)
+
+
+def in_the_way(taken: Sequence[str]) -> str:
+    """Why nothing is sent: files that are nobody's, as `ground.clear` names them."""
+    more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+    return (
+        f"{taken[0]}{more}; this ledger did not write it, and it is never overwritten: "
+        "move it away, or change output.dir or output.name"
+    )
 
 
 def _has_work(every: dict[State, int], selected: dict[State, int]) -> bool:

@@ -33,6 +33,7 @@ TARGETS = {
     "9": "target09_downloads",
     "10": "target10_restart",
     "million": "million",
+    "workers": "workers",
     "plots": "plots",
     "double": "capacity",
 }

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import procrastinate
 import psycopg
@@ -14,11 +15,17 @@ from procrastinate.exceptions import ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
+from ..engine.clock import Clock
 from ..ledger.address import Server
+from .manager import Manager
 
 CARRY = "batchrunner.carry"
 LONGEST = 60
 """Most seconds until a carry that failed is begun again."""
+
+
+TIDY = 0.1
+"""Seconds between two times that what is finished is deleted."""
 
 
 class Later(Exception):
@@ -103,16 +110,23 @@ async def retry_stalled(made: procrastinate.App, prune: float) -> int:
     return len(stalled)
 
 
-async def work(made: procrastinate.App, queues: Sequence[str], concurrency: int, prune: float) -> None:
+async def work(made: procrastinate.App, queues: Sequence[str], concurrency: int, prune: float, clock: Clock) -> None:
     """Fetch jobs and carry them, until cancelled, or the database is lost for longer than Procrastinate bears."""
-    await made.run_worker_async(
-        queues=list(queues),
-        concurrency=concurrency,
-        install_signal_handlers=False,
-        shutdown_graceful_timeout=0.01,
-        fetch_job_polling_interval=min(5.0, prune / 4.0),
-        abort_job_polling_interval=60.0,
-        update_heartbeat_interval=max(0.2, prune / 4.0),
-        stalled_worker_timeout=10.0 * prune,
-        delete_jobs="always",
-    )
+    manager = made.job_manager = Manager(made.connector, concurrency, partial(clock.sleep, TIDY))
+    tidying = asyncio.get_running_loop().create_task(manager.tidy(), name="tidying")
+    try:
+        await made.run_worker_async(
+            queues=list(queues),
+            concurrency=concurrency,
+            install_signal_handlers=False,
+            shutdown_graceful_timeout=0.01,
+            fetch_job_polling_interval=min(5.0, prune / 4.0),
+            abort_job_polling_interval=60.0,
+            update_heartbeat_interval=max(0.2, prune / 4.0),
+            stalled_worker_timeout=10.0 * prune,
+            delete_jobs="always",
+        )
+    finally:
+        tidying.cancel()
+        await asyncio.wait([tidying])
+        await manager.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 from ..core.job import State
 from ..engine.clock import SystemClock
 from ..engine.control import AT_ONCE, Stop
+from ..engine.ground import clear
 from ..engine.ports import Books, Tally, Work
 from ..engine.recover import consent
 from ..engine.runner import Outcome
@@ -21,8 +23,12 @@ from ..ledger import queries
 from ..ledger.address import Server
 from ..ledger.postgres import opening, peers
 from ..ledger.postgres.shared import SharedLedger
+from ..ledger.sql import Row
 from ..ledger.workers import with_workers
-from ..night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher
+from ..night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher, in_the_way
+from ..planning import hold_to, promotion_of
+from ..recording import batch_spec, names_of, to_resume, untouched
+from .giving import Asked, Rehearsed, give, rehearse
 from .shift import PRUNE, SHORT, join
 from .spools import spool
 
@@ -67,7 +73,6 @@ def _check(options: RunOptions) -> None:
         "--limit": options.limit is not None,
         "--until and --for": options.until is not None,
         "--only and --tag": bool(options.selection),
-        "--plan": options.plan is not None,
     }
     for name, given in asked.items():
         if given:
@@ -86,19 +91,25 @@ class _Handed(Night):
         self._message = ""
 
     async def give(self, *, detach: bool) -> RunResult:
-        """Record, check, defer; look on."""
+        """Check, then record and defer; look on."""
         options = self._options
-        names = await self._begin()
-        work = Work([b for b in await self._ledger.batches() if b.name in names] if names else [])
-        await self._check_models(work)
-        await self._check_outputs(work)
-        if await self._ledger.chained(work.ids):
-            await self._ledger.forget_holds(work.ids)
+        asked = await self._asked()
+        if not options.manifests or not all(untouched(m.output_dir) for m in options.manifests):
+            try:
+                await self._shared.write(partial(rehearse, asked, self._clock.wall()))
+            except Rehearsed as found:
+                await self._check_sites(found.rows)
+        given = await self._shared.write(partial(give, asked, self._clock.wall()))
+        deferred = given.deferred
+        options.manifests.clear()
+        options.crash("start.recorded")
+        work = Work([batch for batch in await self._ledger.batches() if batch.id in given.batches])
         if options.resubmit:
             books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock)
-            await consent(books, work, person(), await self._lookups(work))  # workers can't ask: those are held
-        deferred = await self._shared.write(partial(peers.give, batches=work.ids, who=person()))
-        self._watcher.begin(names, Tally(await self._states(work)))
+            # Workers can't ask: what a service could be asked for is left as it is.
+            await consent(books, work, person(), await self._lookups(work))
+            deferred += await self._shared.write(peers.defer)
+        self._watcher.begin(asked.names, Tally(await self._states(work)))
         self._tell("deferred", jobs=deferred)
         if not detach:
             await self._look_on(work)
@@ -108,6 +119,33 @@ class _Handed(Night):
             return RunResult(EXIT_OK, batches, None, LEFT_TO_WORKERS, told_by_workers=True)
         outcome = Outcome(self._stop, self._message, 0) if self._stop else None
         return await self._ended(work, outcome)
+
+    async def _asked(self) -> Asked:
+        """What the options ask for."""
+        options = self._options
+        promotion, plan = options.promotion, options.plan
+        manifests = [(batch_spec(m, options.max_credits), list(m.jobs)) for m in options.manifests]
+        if promotion is not None:
+            names = [promotion.batch]
+        elif manifests:
+            names = names_of(options.manifests)
+        else:
+            names = await to_resume(self._ledger, options.batches, options.max_credits)
+        return Asked(
+            names,
+            person(),
+            check=lambda c: None if plan is None else hold_to(plan, options.manifests, options.selection, c),
+            fits=self._known_models,
+            batches=manifests,
+            promotion=None if promotion is None else partial(promotion_of, promotion, options.max_credits, person()),
+        )
+
+    async def _check_sites(self, rows: Sequence[Row]) -> None:
+        """As `_check_outputs`, of what is not recorded yet."""
+        look = partial(clear, [self._site(row) for row in rows], simulate=False, rename=lambda *_: None)
+        taken = await self._looked_at(look)
+        if taken:
+            raise UsageError(in_the_way(taken))
 
     async def _ended(self, work: Work, outcome: Outcome | None) -> RunResult:
         result = await self._result(work, None)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -48,6 +49,9 @@ AHEAD = 12
 """Jobs that a worker has in hand beside those in flight: the next to be sent, and what is being downloaded."""
 
 SHORT = "the budget does not reach for what is left"
+
+SWITCH = 0.0005
+"""Seconds after which a busy event loop lets the thread go on that has everybody's turn to write."""
 
 PULSE = 1.0
 """Seconds between two signs of life."""
@@ -92,6 +96,7 @@ def run(options: WorkerOptions, watcher: Watcher) -> Outcome:
         UsageError, LedgerUnusable: exit code 2. LedgerBusy: exit code 5. Anything else is a bug.
     """
     main = partial(_run, options, watcher)
+    sys.setswitchinterval(SWITCH)
     try:
         import uvloop
     except ImportError:
@@ -198,10 +203,10 @@ class Shift(Night):
     async def _go(self, app: procrastinate.App) -> Outcome:
         loop = asyncio.get_running_loop()
         fetching = loop.create_task(self._fetch(app), name="fetching")
-        others = [
-            loop.create_task(one, name=name)
-            for name, one in (("pulse", self._pulse(app)), ("sweeper", self._sweep(app)))
-        ]
+        beside = {"pulse": self._pulse(app), "sweeper": self._sweep(app)}
+        if self._how.until_idle:
+            beside["idle"] = self._leave_when_idle()
+        others = [loop.create_task(one, name=name) for name, one in beside.items()]
         for task in (fetching, *others):
             task.add_done_callback(self._ended)
         outcome: Outcome | None = None
@@ -231,7 +236,7 @@ class Shift(Night):
         queues = [dispatch.queue(self._how.provider, part) for part in PARTS[self._how.part]]
         while True:
             try:
-                await dispatch.work(app, queues, self._in_flight + AHEAD, self._how.prune)
+                await dispatch.work(app, queues, self._in_flight + AHEAD, self._how.prune, self._clock)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever it is: the ledger says what is to be done
@@ -283,19 +288,22 @@ class Shift(Night):
             try:
                 await dispatch.retry_stalled(app, self._how.prune)
                 await self._give_up_dead()
-                deferred = await self._shared.write(peers.defer)
-                if deferred:
-                    self._tell("swept", jobs=deferred)
-                told = self._endings is None or await self._endings.look()
-                if (
-                    self._how.until_idle
-                    and told
-                    and not await self._shared.read(partial(peers.unfinished, provider=self._how.provider))
-                ):
-                    self._carrier.leave()
+                if await self._shared.read(peers.uncarried):
+                    self._tell("swept", jobs=await self._shared.write(peers.defer))
+                if self._endings is not None and not self._how.until_idle:
+                    await self._endings.look()
             except (ConnectorException, LedgerError):
                 pass  # the next sweep sees it
-            await self._clock.sleep(max(0.5, self._how.prune / 3.0 if not self._how.until_idle else 0.5))
+            await self._clock.sleep(max(0.5, self._how.prune / 3.0))
+
+    async def _leave_when_idle(self) -> None:
+        """End when there is nothing more to do for anybody, and nobody to tell of it."""
+        while True:
+            with suppress(LedgerError):
+                told = self._endings is None or await self._endings.look()
+                if told and not await self._shared.read(partial(peers.unfinished, provider=self._how.provider)):
+                    self._carrier.leave()
+            await self._clock.sleep(0.5)
 
     async def _how_it_ended(self, batch: Batch) -> RunResult:
         """As a run of its own would have ended."""

@@ -8,7 +8,7 @@ of `sqlite3`, whose names are DB-API's.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 TABLES = (
@@ -75,6 +75,20 @@ class Connection(Protocol):
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor: ...
 
     def close(self) -> None: ...
+
+
+def hasty(connection: Connection) -> bool:
+    """Whether statements are sent without a wait for those before. Then nothing is asked for beforehand that a rule of
+    the schema refuses too: what is refused is done once more, alone, where it can be said why."""
+    return bool(getattr(connection, "hasty", False))
+
+
+def change_one(connection: Connection, sql: str, parameters: Sequence[Any], otherwise: Callable[[], Exception]) -> None:
+    """A statement that is to change one row. Raises what `otherwise` makes, at the latest before the commit."""
+    if hasty(connection):
+        connection.expect_one(sql, parameters, otherwise)  # type: ignore[attr-defined]
+    elif connection.execute(sql, parameters).rowcount != 1:
+        raise otherwise()
 
 
 def has_table(connection: Connection, name: str) -> bool:

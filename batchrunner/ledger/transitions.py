@@ -11,7 +11,7 @@ from ..core.lifecycle import Money, money_after
 from . import media
 from .errors import BudgetExhausted, Conflict, DuplicateTask
 from .rows import FACT_COLUMNS, fact_values
-from .sql import Connection
+from .sql import Connection, change_one, hasty
 
 _UPDATE_JOB = (
     f"UPDATE job SET {', '.join(f'{c} = ?' for c in FACT_COLUMNS)}, "
@@ -25,7 +25,9 @@ _INSERT_ATTEMPT = (
     "INSERT INTO attempt (job_id, number, batch_id, credits, money, intent_at, request) "
     "VALUES (?, ?, ?, ?, 'reserved', ?, ?)"
 )
-_UNMOVED = "SELECT 1 FROM job WHERE id = ? AND state = ? AND attempt = ? AND current = 1"
+_WANTED = " AND current = 1"
+_UNMOVED = "SELECT 1 FROM job WHERE id = ? AND state = ? AND attempt = ?" + _WANTED
+_CLAIM_JOB = _UPDATE_JOB + _WANTED
 _CONSENT = "UPDATE attempt SET consent = ? WHERE job_id = ? AND consent IS NULL AND money <> 'none'"
 _BUDGET = "SELECT max_credits - reserved - spent - at_risk, max_credits FROM batch WHERE id = ?"
 
@@ -54,8 +56,8 @@ class Change:
         else:
             self._settle(connection)
         values = (*fact_values(self.after), self.retries_used.provider, self.retries_used.moderated, self.now)
-        if connection.execute(_UPDATE_JOB, (*values, *self._guard)).rowcount != 1:
-            raise self._conflict()
+        update = _CLAIM_JOB if isinstance(event, e.Claimed) else _UPDATE_JOB
+        change_one(connection, update, (*values, *self._guard), self._conflict)
         connection.execute(
             _INSERT_HISTORY,
             (
@@ -81,13 +83,19 @@ class Change:
 
     def _claim(self, connection: Connection, event: e.Claimed) -> None:
         job = self.job
+        if not hasty(connection):
+            self._claimable(connection)
+        sent = None if event.request is None else canonical_json(event.request).decode()
+        connection.execute(_INSERT_ATTEMPT, (job.id, self.after.attempt, job.batch_id, job.credits, self.now, sent))
+
+    def _claimable(self, connection: Connection) -> None:
+        """Say why a claim is refused, before the schema's rules refuse it as if the disk had failed."""
+        job = self.job
         if connection.execute(_UNMOVED, self._guard).fetchone() is None:
-            raise self._conflict()  # before the attempt's own rules refuse it as if the disk had failed
+            raise self._conflict()
         left, cap = connection.execute(_BUDGET, (job.batch_id,)).fetchone()
         if cap is not None and job.credits > left:
             raise BudgetExhausted(f"{job.key} needs {job.credits} credits and {max(left, 0)} of {cap} are left")
-        sent = None if event.request is None else canonical_json(event.request).decode()
-        connection.execute(_INSERT_ATTEMPT, (job.id, self.after.attempt, job.batch_id, job.credits, self.now, sent))
 
     def _settle(self, connection: Connection) -> None:
         job, event = self.job, self.event
@@ -126,6 +134,8 @@ class Change:
         )
 
     def _check_task(self, connection: Connection, task_id: str) -> None:
+        if hasty(connection):
+            return  # its index refuses it
         taken = connection.execute(
             "SELECT job.key FROM attempt JOIN job ON job.id = attempt.job_id WHERE attempt.task_id = ? "
             "AND NOT (attempt.job_id = ? AND attempt.number = ?)",

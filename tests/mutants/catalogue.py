@@ -43,6 +43,7 @@ MEDIA, GUARD, FOLDERS = "providers/media.py", "providers/netguard.py", "provider
 SUBMIT, POLL, DOWNLOAD, RUNNER = "engine/submit.py", "engine/poll.py", "engine/download.py", "engine/runner.py"
 CONTROL, FILES, SPOOL, RECOVER = "engine/control.py", "engine/files.py", "engine/spool.py", "engine/recover.py"
 STORE, WRITER, TRANSITIONS = "ledger/store.py", "ledger/writer.py", "ledger/transitions.py"
+SQL = "ledger/sql.py"
 CONNECTION, LEDGER_FILES, SCHEMA = "ledger/connection.py", "ledger/files.py", "ledger/migrations/0001_first.sql"
 LOOKUP, SEND = "engine/lookup.py", "engine/send.py"
 LIFECYCLE, PACING, KEYS = "core/lifecycle.py", "core/pacing.py", "core/keys.py"
@@ -347,14 +348,14 @@ SENT_AGAIN = (
         "unwanted_is_claimed",
         "A job that nobody asks for any more is submitted all the same.",
         TRANSITIONS,
-        " AND attempt = ? AND current = 1",
-        " AND attempt = ?",
+        '_WANTED = " AND current = 1"',
+        '_WANTED = ""',
         MOVES,
     ),
     _mutant(
         "no_row_changed_is_fine",
         "A transition that changed no row counts as made.",
-        TRANSITIONS,
+        SQL,
         ".rowcount != 1:",
         ".rowcount > 1:",
         MOVES,

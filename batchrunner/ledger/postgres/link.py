@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -158,23 +158,32 @@ class Rows:
         self._cursor = self._link.run(sql, parameters)
         return self
 
+    @property
+    def _found(self) -> psycopg.Cursor[Named] | None:
+        """The cursor, when its answer has come."""
+        if self._link.hasty:
+            self._link.catch_up()
+        return self._cursor
+
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Rows:
         self._cursor = self._link.run_many(sql, parameters)
         return self
 
     @property
     def rowcount(self) -> int:
-        return -1 if self._cursor is None else self._cursor.rowcount
+        found = self._found
+        return -1 if found is None else found.rowcount
 
     def fetchone(self) -> Any:
-        return None if self._cursor is None or self._cursor.description is None else self._cursor.fetchone()
+        found = self._found
+        return None if found is None or found.description is None else found.fetchone()
 
     def fetchall(self) -> list[Any]:
-        return [] if self._cursor is None or self._cursor.description is None else self._cursor.fetchall()
+        found = self._found
+        return [] if found is None or found.description is None else found.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
-        while (row := self.fetchone()) is not None:
-            yield row
+        yield from self.fetchall()
 
 
 class Link:
@@ -199,6 +208,8 @@ class Link:
         self._patience = patience
         self._over = threading.Event()
         self._number: str | None = None
+        self._pipeline: psycopg.Pipeline | None = None
+        self._expected: list[tuple[psycopg.Cursor[Named], Callable[[], Exception]]] = []
         self._connection = opener(None)
         self._session = self._who()
         self._lost_for_good = False
@@ -250,6 +261,51 @@ class Link:
         except psycopg.Error as error:
             raise self._told(error) from error
         return cursor
+
+    # --- Without a wait between them ---------------------------------------------------------------------
+
+    @property
+    def hasty(self) -> bool:
+        """Whether statements are on their way whose answers were not awaited."""
+        return self._pipeline is not None
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """The statements of the block are sent one after the other, and their answers awaited where somebody asks for
+        one, and at the end. What one of them raises may be raised by a later one.
+
+        Raises:
+            Lost, Again, sqlite3.IntegrityError, sqlite3.OperationalError. What `expect_one` is told to raise.
+        """
+        self._expected = []
+        try:
+            with self._connection.pipeline() as self._pipeline:
+                yield
+        except BaseException as error:
+            # psycopg takes for prepared what the server has passed over behind an error (3.3; a test holds this need).
+            self._connection._prepared.clear()
+            if isinstance(error, psycopg.Error):
+                raise self._told(error) from error
+            raise
+        finally:
+            self._pipeline = None
+        for cursor, otherwise in self._expected:
+            if cursor.rowcount != 1:
+                raise otherwise()
+
+    def expect_one(self, sql: str, parameters: Any, otherwise: Callable[[], Exception]) -> None:
+        """A statement of `hurry` that is to change one row; else, at the end, what `otherwise` makes is raised."""
+        self._expected.append((self.run(sql, parameters), otherwise))
+
+    def catch_up(self) -> None:
+        """Wait for the answers of all that was sent."""
+        assert self._pipeline is not None  # noqa: S101
+        try:
+            self._pipeline.sync()
+        except psycopg.Error as error:
+            raise self._told(error) from error
+
+    # --- Transactions ------------------------------------------------------------------------------------
 
     def _begin(self) -> psycopg.Cursor[Named]:
         """A transaction, and its number; one round trip."""

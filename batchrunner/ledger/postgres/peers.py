@@ -20,9 +20,9 @@ from ..sql import Connection, Row
 from ..transitions import Change
 from .opening import open_reader
 
-CATCHING_UP = 0.03
+CATCHING_UP = 0.05
 """Seconds by which a submission may be early against the even pace, where earlier ones were late: so much of a second's
-limit can come on top in the worst second."""
+limit can come on top in the worst second. Whoever asks for places less often than that leaves some unused."""
 
 LATELY = 30.0
 """Seconds within which a worker has given a sign of life, for those who only want to know whether there is one."""
@@ -35,15 +35,14 @@ NOW = "extract(epoch FROM clock_timestamp())::float8"
 _FLIGHT = """(SELECT count(*) FROM job WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading')
   AND state IN ('submitting', 'running') AND provider = ?1)"""
 
-_TAKE = f"""
-UPDATE rate SET due_at = greatest(rate.due_at, now.at) + ?2 FROM (SELECT {NOW} AS at) AS now, account
-WHERE rate.provider = ?1 AND account.provider = ?1 AND rate.due_at - {CATCHING_UP} <= now.at
-  AND account.hold_until <= now.at AND {_FLIGHT} < ?3
+_ACCOUNT = f"""
+SELECT now.at, greatest(rate.due_at, now.at), account.hold_until, {_FLIGHT}
+FROM rate JOIN account ON account.provider = rate.provider, (SELECT {NOW} AS at) AS now WHERE rate.provider = ?1
 """
 
-_WHY_NOT = f"""
-SELECT greatest(account.hold_until - now.at, rate.due_at - {CATCHING_UP} - now.at), {_FLIGHT} >= ?2
-FROM rate JOIN account ON account.provider = rate.provider, (SELECT {NOW} AS at) AS now WHERE rate.provider = ?1
+_CLAIM = """
+INSERT INTO claim (job_id, attempt, worker_id) VALUES (?, ?, ?)
+ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, worker_id = excluded.worker_id
 """
 
 _BEAT = f"UPDATE worker SET beat_at = {NOW} WHERE id = ? AND ended_at IS NULL"
@@ -58,16 +57,22 @@ WHERE job.state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND j
 _UNFINISHED = f"""(job.current = 1 AND job.state = 'pending' AND NOT {UNMET}
   OR job.state IN ('running', 'downloading'))"""
 
+_UNCARRIED = f"""
+FROM job WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED}
+  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
+                  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))
+"""
+
 # Through Procrastinate's own function, in the order of the manifests.
 _DEFER = f"""
 SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
   job.provider || CASE WHEN job.state = 'downloading' THEN '.download' ELSE '.submit' END, 'batchrunner.carry', 0, NULL,
   'job ' || job.id, jsonb_build_object('job_id', job.id), NULL)::procrastinate_job_to_defer_v1
-  ORDER BY job.batch_id, job.position))) FROM job
-WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED}
-  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
-                  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))) AS deferred
+  ORDER BY job.batch_id, job.position))) {_UNCARRIED}) AS deferred
 """
+
+# What was recorded just now is unknown to the planner: it would compare every job with every other.
+_BY_HASH = "SELECT set_config('enable_nestloop', 'off', true)"
 
 
 def anybody(server: Server) -> bool:
@@ -159,28 +164,49 @@ def at_work(connection: Connection, provider: str) -> set[int]:
     return {row[0] for row in rows}
 
 
-def claim(change: Change, worker: int, bounds: Bounds, connection: Connection) -> float | None:
-    """Take a place in the account's rate and in flight, and write the intent, all of it or nothing.
+@dataclass(slots=True)
+class Claim:
+    """A claim of a job and of its account, in a transaction that has asked for places: all of it, or nothing.
 
-    Returns:
-        None, or for how many seconds nobody may send.
-
-    Raises:
-        BudgetExhausted, Conflict: see `Change`. Nothing of it stays when the transaction is undone.
+    Attributes:
+        change: the intent.
+        worker: whose.
+        bounds: of all workers together.
+        wait: for how many seconds nobody may send; None where it has its places. Set by `places`.
     """
-    provider = change.job.provider
-    took = connection.execute(_TAKE, (provider, 1.0 / bounds.submits, bounds.in_flight)).rowcount
-    if took != 1:
-        wait, full = connection.execute(_WHY_NOT, (provider, bounds.in_flight)).fetchone()
-        return max(float(wait), FULL if full else 0.001)
-    change(connection)
-    connection.execute(
-        "INSERT INTO claim (job_id, attempt, worker_id) VALUES (?, ?, ?) ON CONFLICT (job_id) "
-        "DO UPDATE SET attempt = excluded.attempt, worker_id = excluded.worker_id",
-        (change.job.id, change.after.attempt, worker),
-    )
-    connection.execute(_BEAT, (worker,))
-    return None
+
+    change: Change
+    worker: int
+    bounds: Bounds
+    wait: float | None = None
+
+    def __call__(self, connection: Connection) -> float | None:
+        """Write the intent. Returns `wait`.
+
+        Raises:
+            BudgetExhausted, Conflict: see `Change`. Nothing of it stays when the transaction is undone.
+        """
+        if self.wait is None:
+            self.change(connection)
+            connection.execute(_CLAIM, (self.change.job.id, self.change.after.attempt, self.worker))
+        return self.wait
+
+
+def places(connection: Connection, claims: Sequence[Claim]) -> None:
+    """Take places in the account's rate and in flight for as many of the claims of an account as may be sent now."""
+    provider, bounds = claims[0].change.job.provider, claims[0].bounds
+    at, due_at, hold_until, flight = connection.execute(_ACCOUNT, (provider,)).fetchone()
+    early = at + CATCHING_UP - due_at
+    by_rate = int(early * bounds.submits) + 1 if early >= 0.0 and hold_until <= at else 0
+    free = bounds.in_flight - flight
+    given = max(0, min(len(claims), by_rate, free))
+    due_at += given / bounds.submits
+    if given:
+        connection.execute("UPDATE rate SET due_at = ? WHERE provider = ?", (due_at, provider))
+        connection.execute(_BEAT, (claims[0].worker,))
+    wait = max(hold_until - at, due_at - CATCHING_UP - at, FULL if free <= given else 0.001)
+    for number, claim in enumerate(claims):
+        claim.wait = None if number < given else wait
 
 
 def stands(connection: Connection, job_id: int, attempt: int, worker: int) -> bool:
@@ -213,17 +239,28 @@ def give(connection: Connection, batches: Sequence[int], who: str) -> int:
 
 def defer(connection: Connection) -> int:
     """Defer every unfinished job that no job of the engine carries; returns how many."""
+    connection.execute(_BY_HASH)
     return int(connection.execute(_DEFER).fetchone()[0])
 
 
-def unfinished(connection: Connection, provider: str) -> int:
-    """Jobs that workers could still do something for."""
+def uncarried(connection: Connection) -> bool:
+    """Whether there is anything to `defer`; outside of a turn, as it takes long."""
+    connection.execute("BEGIN")
+    try:
+        connection.execute(_BY_HASH)
+        return connection.execute(f"SELECT 1 {_UNCARRIED} LIMIT 1").fetchone() is not None
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def unfinished(connection: Connection, provider: str) -> bool:
+    """Whether workers could still do something for a job."""
     row = connection.execute(
-        f"SELECT count(*) FROM job WHERE provider = ? AND batch_id IN (SELECT batch_id FROM given) "
-        f"AND (job.state = 'submitting' OR {_UNFINISHED})",
+        f"SELECT 1 FROM job WHERE provider = ? AND batch_id IN (SELECT batch_id FROM given) "
+        f"AND (job.state = 'submitting' OR {_UNFINISHED}) LIMIT 1",
         (provider,),
     ).fetchone()
-    return int(row[0])
+    return row is not None
 
 
 def due(connection: Connection, ids: Sequence[int], now: float, longest: float, limit: int) -> list[Row]:
@@ -273,9 +310,8 @@ def short_of_money(connection: Connection, batches: Sequence[int]) -> bool:
     return connection.execute(sql, (list(batches),)).fetchone() is not None
 
 
-def one(connection: Connection, job_id: int) -> Row | None:
-    """A job and its schedule."""
-    row: Row | None = connection.execute(
-        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE id = ?", (job_id,)
-    ).fetchone()
-    return row
+def several(connection: Connection, ids: Sequence[int]) -> list[Row]:
+    """Jobs and their schedules."""
+    return connection.execute(
+        f"SELECT {JOB_COLUMNS}, next_poll_at, polls, updated_at FROM job WHERE id = ANY(?)", (list(ids),)
+    ).fetchall()

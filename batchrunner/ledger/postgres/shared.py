@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -17,12 +18,13 @@ from ..address import Server
 from ..audit import genuine
 from ..errors import Conflict, LedgerUnusable, NotYet
 from ..record import BatchSpec
-from ..sql import Connection
+from ..sql import Connection, Row
 from ..store import Ledger, Schedule
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
 from . import peers
 from .database import ServerDatabase, ServerWriter, transaction
+from .link import Link
 from .opening import lock_number, open_peer
 from .peers import Bounds
 from .place import place
@@ -33,9 +35,23 @@ LATE = "late answer"
 """`who` of a task id that came after its worker had been taken for dead."""
 
 
-def _in_turn(operations: list[Operation[Any]], number: int, link: Connection) -> list[Any]:
-    """A transaction that waits for its turn first."""
-    return transaction([lambda its: peers.turn(its, number), *operations], link)[1:]
+def _in_turn(operations: list[Operation[Any]], number: int, link: Link) -> list[Any]:
+    """A transaction that waits for its turn first. Several operations are sent in one go: if anything is wrong with one
+    of them, each is done alone then, and asks before it writes."""
+    claims: dict[str, list[peers.Claim]] = {}
+    for one in operations:
+        if isinstance(one, peers.Claim):
+            claims.setdefault(one.change.job.provider, []).append(one)
+
+    def every(its: Connection) -> list[Any]:
+        peers.turn(its, number)
+        for of_one_account in claims.values():
+            peers.places(its, of_one_account)
+        with link.hurry() if len(operations) > 1 else nullcontext():
+            return [operation(its) for operation in operations]
+
+    [results] = transaction([every], link)
+    return list(results)
 
 
 class SharedLedger(Ledger):
@@ -56,6 +72,9 @@ class SharedLedger(Ledger):
         self.bounds = Bounds(5.0, 50)
         self.mine: set[int] = set()
         self.unwanted: Callable[[int], None] = lambda _: None
+        self._claiming: set[int] = set()
+        self._asking = asyncio.Lock()
+        self._next: tuple[set[int], asyncio.Task[dict[int, Row]]] | None = None
 
     @classmethod
     async def join(cls, server: Server, now: Callable[[], float], prune: float) -> SharedLedger:
@@ -114,10 +133,19 @@ class SharedLedger(Ledger):
         return after
 
     async def _claim(self, job: Job, event: e.Claimed) -> Job:
+        self._claiming.add(job.id)
+        try:
+            claimed = await self._claimed(job, event)
+            self.mine.discard(job.id)
+        finally:
+            self._claiming.discard(job.id)
+        return claimed
+
+    async def _claimed(self, job: Job, event: e.Claimed) -> Job:
         began = self._moment()
         after = advance(job.fact, event)
         change = Change(job, event, after, job.retries_used, self._now())
-        wait = await self.write(partial(peers.claim, change, self.worker, self.bounds))
+        wait = await self.write(peers.Claim(change, self.worker, self.bounds))
         if wait is not None:
             raise NotYet(wait)
         # Whoever sleeps between the intent and the POST may find that others have taken him for dead meanwhile.
@@ -168,7 +196,8 @@ class SharedLedger(Ledger):
 
         rows, next_at, unwanted = await self.read(ask)
         for job_id in unwanted:
-            self.unwanted(job_id)
+            if job_id in self.mine and job_id not in self._claiming:  # else it was claimed here while this was read
+                self.unwanted(job_id)
         for row in rows:
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
                 raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
@@ -176,11 +205,21 @@ class SharedLedger(Ledger):
         return [self._job(row) for row in rows if row["batch_id"] in ours and row["model"] not in aside], next_at
 
     async def one(self, job_id: int) -> tuple[Job, Schedule] | None:
-        """A job as it is now."""
-        row = await self.read(partial(_one, job_id))
+        """A job as it is now. Those that are asked for while others are read are read together."""
+        if self._next is None:
+            ids: set[int] = set()
+            self._next = ids, asyncio.get_running_loop().create_task(self._several(ids))
+        ids, reading = self._next
+        ids.add(job_id)
+        row = (await asyncio.shield(reading)).get(job_id)
         if row is None:
             return None
         return self._job(row), Schedule(row["id"], row["next_poll_at"] or 0.0, row["polls"], row["updated_at"])
+
+    async def _several(self, ids: set[int]) -> dict[int, Row]:
+        async with self._asking:
+            self._next = None  # who asks from now on is answered by the next
+            return {row["id"]: row for row in await self.read(partial(_several, list(ids)))}
 
     async def begin(self, batch: BatchSpec, first: Sequence[JobSpec], left: int) -> int | None:  # noqa: ARG002
         """Whoever leaves a batch to workers leaves all of it."""
@@ -199,5 +238,5 @@ def _stands(job_id: int, attempt: int, worker: int, connection: Connection) -> b
     return peers.stands(connection, job_id, attempt, worker)
 
 
-def _one(job_id: int, connection: Connection) -> Any:
-    return peers.one(connection, job_id)
+def _several(ids: list[int], connection: Connection) -> Any:
+    return peers.several(connection, ids)

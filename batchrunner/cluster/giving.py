@@ -1,0 +1,91 @@
+"""What is left to workers: recorded and deferred in one transaction, so that nothing is ever recorded for nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from ..core.job import JobSpec
+from ..core.selection import Selection
+from ..ledger import needs, promotions, queries
+from ..ledger.postgres import peers
+from ..ledger.record import BatchSpec, record
+from ..ledger.sql import Connection, Row
+
+SITES = 1000
+"""Rows that are read together."""
+
+Promotion = Callable[[Connection], promotions.Promoted]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody leaves to workers.
+
+    Attributes:
+        names: the batches.
+        who: somebody.
+        check: looks at the ledger before anything is written, and raises what is wrong.
+        fits: looks at the models of what is unfinished afterwards, and raises what is wrong.
+        batches: manifests to record.
+        promotion: what to promote.
+    """
+
+    names: Sequence[str]
+    who: str
+    check: Callable[[Connection], None]
+    fits: Callable[[Sequence[str]], None]
+    batches: Sequence[tuple[BatchSpec, list[JobSpec]]] = ()
+    promotion: Promotion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was left to workers: row ids of the batches, and how many jobs were deferred."""
+
+    batches: list[int] = field(default_factory=list)
+    deferred: int = 0
+
+
+class Rehearsed(Exception):
+    """Nothing was written; what would be sent stands in `rows`, as `queries.unsent_outputs` gives it."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        super().__init__("nothing was written")
+        self.rows = rows
+
+
+def give(asked: Asked, now: float, connection: Connection) -> Given:
+    """Record it, and leave it to the workers, inside the caller's transaction.
+
+    Raises:
+        OutputClash: see `record.record`. What `check` and `fits` raise.
+    """
+    ids = _written(asked, now, connection)
+    if needs.any_in(connection, ids):
+        needs.forget(connection, ids)
+    return Given(ids, peers.give(connection, ids, asked.who))
+
+
+def rehearse(asked: Asked, now: float, connection: Connection) -> None:
+    """Find out what would be sent. Raises as `give`, and always `Rehearsed`, so that nothing is written."""
+    ids = _written(asked, now, connection)
+    rows: list[Row] = []
+    ask = partial(queries.unsent_outputs, connection, ids, Selection(), limit=SITES)
+    while more := ask(after=rows[-1]["id"] if rows else 0):
+        rows += more
+    raise Rehearsed(rows)
+
+
+def _written(asked: Asked, now: float, connection: Connection) -> list[int]:
+    """Write what is to be recorded; row ids of the batches."""
+    asked.check(connection)
+    for batch, jobs in asked.batches:
+        record(connection, batch, jobs, now)
+    if asked.promotion is not None:
+        promotions.promote(connection, asked.promotion(connection), now)
+    rows = connection.execute("SELECT id FROM batch WHERE name = ANY(?) ORDER BY id", (list(asked.names),)).fetchall()
+    ids = [row[0] for row in rows]
+    asked.fits(queries.unfinished_models(connection, batches=ids) if ids else [])
+    return ids

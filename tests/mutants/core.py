@@ -51,10 +51,11 @@ def mutate(tree: Path, rooms: Sequence[str]) -> dict[str, str]:
         file.write_text(made.code, "utf-8")
         lines = made.code.splitlines()
         for name in made.mutant_names:
-            spans = [made.line_span_by_function_name[n] for n in (f"{name.rpartition('_')[0]}_orig", name)]
-            # Their first lines have their names.
-            before, after = ([line for line in lines[s.start - 1 : s.end] if "__mutmut_" not in line] for s in spans)
-            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(before, after, lineterm=""))
+            texts = []
+            for each in (f"{name.rpartition('_')[0]}_orig", name):
+                span = made.line_span_by_function_name[each]
+                texts.append("\n".join(lines[span.start - 1 : span.end]).replace(each, "f").splitlines())
+            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(*texts, lineterm=""))
     return changes
 
 

@@ -27,14 +27,23 @@ PROCESSES = "BATCHRUNNER_MUTANT_PROCESSES"
 CAUGHT = {"killed", "timeout"}
 """An endless loop counts: a test did not end."""
 
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def _words(line: str) -> str:
+    """A text that something is compared with, or looked up by, is none for people."""
+    if re.search(r"==|!=|\bin\b|[\[{(]T[\]})]|T:|startswith", _TEXT.sub("T", line)):
+        return line
+    return _TEXT.sub(lambda text: text[0].replace("XX", "").casefold(), line)
+
+
 KINDS: Mapping[str, Callable[[str], str]] = {
-    "words": lambda line: line.replace("XX", "").casefold(),
+    "words": _words,
     "numbers": lambda line: re.sub(r"\d+(\.\d+)?", "0", line),
     "boundary": lambda line: re.sub(r"(?<=[<>])=", "", line),
 }
-"""What a change of a kind leaves alone: `words` changes only the letters of a text, `numbers` only how much a number
-is, `boundary` only whether a comparison holds for equal values."""
-
+"""What a change of a kind leaves alone: `words` changes only the letters of a text for people, `numbers` only how much
+a number is, `boundary` only whether a comparison holds for equal values."""
 
 TESTS = tuple((ROOT / "tests/mutants/core.txt").read_text("utf-8").split())
 """The fast tests of the core."""
@@ -51,11 +60,13 @@ def mutate(tree: Path, rooms: Sequence[str]) -> dict[str, str]:
         file.write_text(made.code, "utf-8")
         lines = made.code.splitlines()
         for name in made.mutant_names:
-            texts = []
-            for each in (f"{name.rpartition('_')[0]}_orig", name):
-                span = made.line_span_by_function_name[each]
-                texts.append("\n".join(lines[span.start - 1 : span.end]).replace(each, "f").splitlines())
-            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(*texts, lineterm=""))
+            function = place(name).rpartition(".")[2]
+            before, after = (
+                "\n".join(lines[span.start - 1 : span.end]).replace(each, function).splitlines()
+                for each in (f"{name.rpartition('_')[0]}_orig", name)
+                for span in [made.line_span_by_function_name[each]]
+            )
+            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(before, after, lineterm=""))
     return changes
 
 

@@ -14,6 +14,12 @@ NAME = "batchrunner.core.limits.xǁRateǁrefused__mutmut_7"
     [
         ('return "no URL"', 'return "no url"', ["words"]),
         ('return "no URL"', 'return "XXno URLXX"', ["words"]),
+        ('how = f"no {a}" if b else "no URL"', 'how = f"no {a}" if b else "NO URL"', ["words"]),
+        ('if a == "http":', 'if a == "XXhttpXX":', []),
+        ('if a not in ("http", "https"):', 'if a not in ("http", "HTTPS"):', []),
+        ('return given["name"]', 'return given["NAME"]', []),
+        ('return {"name": a}', 'return {"XXnameXX": a}', []),
+        ('return given.get("name")', 'return given.get("NAME")', []),
         ("a = max(5.0, x)", "a = max(6.0, x)", ["numbers"]),
         ("if a < 10:", "if a <= 10:", ["boundary"]),
         ("if a < 10:", "if a > 10:", []),

@@ -39,11 +39,10 @@ def _words(line: str) -> str:
 
 KINDS: Mapping[str, Callable[[str], str]] = {
     "words": _words,
-    "numbers": lambda line: re.sub(r"\d+(\.\d+)?", "0", line),
     "boundary": lambda line: re.sub(r"(?<=[<>])=", "", line),
 }
-"""What a change of a kind leaves alone: `words` changes only the letters of a text for people, `numbers` only how much
-a number is, `boundary` only whether a comparison holds for equal values."""
+"""What a change of a kind leaves alone: `words` changes only the letters of a text for people, `boundary` only whether
+a comparison holds for equal values."""
 
 TESTS = tuple((ROOT / "tests/mutants/core.txt").read_text("utf-8").split())
 """The fast tests of the core."""
@@ -105,7 +104,7 @@ def place(name: str) -> str:
 
 def explained(name: str, lines: Sequence[str], document: str) -> bool:
     """Whether one line of the document names the function and the changed line (the new one, or the one that went), or
-    the function and the kind of the change: `pacing.backoff` (numbers)."""
+    the function and the kind of the change: `pacing.backoff` (boundary)."""
     if not lines:
         return False
     changes = [f"`{lines[-1][1:].strip()}`", *(f"({kind})" for kind in kinds(lines))]

@@ -1,8 +1,8 @@
 """A pytest plugin that collects the tests once, and plays each mutant in a fork of that process.
 
-mutmut starts pytest anew for each mutant, which takes ten times as long as the tests of one function. Here the parent
-runs no test: first each test runs in a fork of its own, which says which functions it calls and how long it takes;
-then each mutant gets a fork, with the tests that call its function, the quickest first, until one fails.
+mutmut starts pytest anew for each mutant, which takes longer than the tests of one function. Here the parent runs no
+test: first each test runs in a fork of its own, which says which functions it calls and how long it takes; then each
+mutant gets a fork, with the tests that call its function, the quickest first, until one fails.
 
 `python -m tests.mutants.core` starts it in a copy of the project, whose core is full of mutmut's mutants.
 """

@@ -54,7 +54,7 @@ def _next(
     wanted: datetime.time, now: datetime.datetime, localize: Callable[[datetime.datetime], datetime.datetime]
 ) -> datetime.datetime:
     found = []
-    for day in (now.date(), now.date() + DAY, now.date() + 2 * DAY):
+    for day in (now.date(), now.date() + DAY):
         naive = datetime.datetime.combine(day, wanted)
         first, second = localize(naive), localize(naive.replace(fold=1))
         found += [first, max(first, second)]  # of a time that is skipped, the earlier reading is an hour too soon

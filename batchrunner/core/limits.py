@@ -25,7 +25,7 @@ class Limits:
 
     def packed(self) -> str:
         """As the ledger keeps them."""
-        return json.dumps({"providers": _plain(self.providers), "models": _plain(self.models)}, sort_keys=True)
+        return json.dumps({"providers": _plain(self.providers), "models": _plain(self.models)})
 
 
 def parse_limits(data: Mapping[str, Any]) -> Limits:

@@ -57,7 +57,6 @@ class Rate:
     _mark: float = 0.0
     _count: int = 0
     _full: bool = True
-    _last: float = 0.0
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=256))
 
     def __post_init__(self) -> None:
@@ -82,10 +81,7 @@ class Rate:
 
     def accepted(self, now: float, used: bool) -> None:
         """A call was accepted. `used`: it had to wait for its place, so the rate is what held it back."""
-        if not used and now - self._last > max(1.0, 3.0 / self.value):
-            self._full = True  # a pause has filled the bucket: from here on it is not from empty to empty
         self._count += 1
-        self._last = max(self._last, now)
         self._times.append(now)
         if not used:
             return
@@ -109,7 +105,7 @@ class Rate:
         self._used = 0.0
         # A try costs a hold; it may cost 3 % of the time, and one refusal in 80 calls.
         self._plateau = min(LONGEST, max(30.0 * hold, 80.0 / self.value)) if sure else max(5.0, 10.0 / self.value)
-        self._mark, self._count, self._full, self._last = now, 0, False, now + hold
+        self._mark, self._count, self._full = now, 0, False
         self._times.clear()
 
     def _measured(self, now: float) -> float:
@@ -121,6 +117,7 @@ class Rate:
             lately = list(self._times)[-ENOUGH:]
         held = max(0.0, 1.0 - 1.0 / self.value)  # seconds' worth that a bucket holds beyond the next call
         just_before = (len(lately) - 1) / (lately[-1] - lately[0] + held)
+        # What a pause lets overflow only makes this less.
         since = 0.0 if self._full else self._count / max(now - self._mark, 1e-3)
         # Less than a quarter at once is not believed: the rate may not be what held the calls back.
         return min(self.value, max(just_before, since, 0.25 * self.value))

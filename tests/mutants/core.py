@@ -8,49 +8,87 @@ for a function, by the kind of change (`KINDS`); any other one needs a test, and
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import unified_diff
 from pathlib import Path
 
-from tests.mutants.run import ROOT, copy
+from tests.mutants.run import ROOT, copy, environment
+
+NAMES = "BATCHRUNNER_MUTANTS"
+"""In the environment: a file with the mutants' names, a line each."""
+FATES = "BATCHRUNNER_MUTANT_FATES"
+"""In the environment: a file to be written, `name: fate` a line."""
+PROCESSES = "BATCHRUNNER_MUTANT_PROCESSES"
 
 CAUGHT = {"killed", "timeout"}
 """An endless loop counts: a test did not end."""
 
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def _words(line: str) -> str:
+    """A text that something is compared with, or looked up by, is none for people."""
+    if re.search(r"==|!=|\bin\b|[\[{(]T[\]})]|T:|startswith", _TEXT.sub("T", line)):
+        return line
+    return _TEXT.sub(lambda text: text[0].replace("XX", "").casefold(), line)
+
+
 KINDS: Mapping[str, Callable[[str], str]] = {
-    "words": lambda line: line.replace("XX", "").casefold(),
-    "numbers": lambda line: re.sub(r"\d+(\.\d+)?", "0", line),
+    "words": _words,
     "boundary": lambda line: re.sub(r"(?<=[<>])=", "", line),
 }
-"""What a change of a kind leaves alone: `words` changes only the letters of a text, `numbers` only how much a number
-is, `boundary` only whether a comparison holds for equal values."""
+"""What a change of a kind leaves alone: `words` changes only the letters of a text for people, `boundary` only whether
+a comparison holds for equal values."""
+
+TESTS = tuple((ROOT / "tests/mutants/core.txt").read_text("utf-8").split())
+"""The fast tests of the core."""
 
 
-def mutmut(tree: Path, *words: str) -> str:
-    """Call mutmut in the copy; what it says."""
+def mutate(tree: Path, rooms: Sequence[str]) -> dict[str, str]:
+    """Put mutmut's mutants into the core of a copy: each one's name, and what it changes, as a unified diff."""
+    from mutmut.mutation.file_mutation import mutate_file_contents
+
+    changes = {}
+    for room in rooms:
+        file = tree / f"batchrunner/core/{room}.py"
+        made = mutate_file_contents(str(file), file.read_text("utf-8"))
+        file.write_text(made.code, "utf-8")
+        lines = made.code.splitlines()
+        for name in made.mutant_names:
+            function = place(name).rpartition(".")[2]
+            before, after = (
+                "\n".join(lines[span.start - 1 : span.end]).replace(each, function).splitlines()
+                for each in (f"{name.rpartition('_')[0]}_orig", name)
+                for span in [made.line_span_by_function_name[each]]
+            )
+            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(before, after, lineterm=""))
+    return changes
+
+
+def fates(tree: Path, names: Iterable[str], processes: int, tests: Sequence[str] = TESTS) -> dict[str, str]:
+    """What becomes of each mutant: the tests run in the copy, see `tests.mutants.forks`."""
+    work = tree / "forks"
+    work.mkdir()
+    (work / "names").write_text("".join(f"{name}\n" for name in names), "utf-8")
+    words = ["-p", "tests.mutants.forks", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words += ["-o", "timeout=0", "--capture=no", "--tb=no", f"--basetemp={work / 'temporary'}", *tests]
     done = subprocess.run(
-        [sys.executable, "-m", "mutmut", *words],
+        [sys.executable, "-m", "pytest", *words],
         cwd=tree,
-        env={n: v for n, v in os.environ.items() if not n.startswith(("PYTHONPATH", "COV", "PYTEST"))},
+        env=environment(tree) | {NAMES: str(work / "names"), FATES: str(work / "fates"), PROCESSES: str(processes)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"mutmut ended with {done.returncode}:\n{done.stdout[-3000:]}")
-    return done.stdout
-
-
-def fates(results: str) -> dict[str, str]:
-    """What became of each mutant, by its name."""
-    pairs = (line.strip().rpartition(": ") for line in results.splitlines() if "__mutmut_" in line)
-    return {name: fate for name, _, fate in pairs}
+        raise SystemExit(f"pytest ended with {done.returncode}:\n{done.stdout[-3000:]}")
+    lines = (work / "fates").read_text("utf-8").splitlines()
+    return {name: fate for name, _, fate in (line.rpartition(": ") for line in lines)}
 
 
 def changed(diff: str) -> list[str]:
@@ -66,7 +104,7 @@ def place(name: str) -> str:
 
 def explained(name: str, lines: Sequence[str], document: str) -> bool:
     """Whether one line of the document names the function and the changed line (the new one, or the one that went), or
-    the function and the kind of the change: `pacing.backoff` (numbers)."""
+    the function and the kind of the change: `pacing.backoff` (boundary)."""
     if not lines:
         return False
     changes = [f"`{lines[-1][1:].strip()}`", *(f"({kind})" for kind in kinds(lines))]
@@ -86,22 +124,19 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("rooms", nargs="*", help="modules of the core; all by default")
     options = parser.parse_args()
+    every = sorted(f.stem for f in (ROOT / "batchrunner/core").glob("*.py") if f.stem != "__init__")
+    if unknown := sorted({*options.rooms} - {*every}):
+        parser.error(f"no such room: {', '.join(unknown)}")
     document = (ROOT / "docs/mutants.md").read_text("utf-8")
     unexplained = 0
     with copy() as tree:
-        shutil.copy(ROOT / "tests/mutants/mutmut.cfg", tree / "setup.cfg")
-        rooms = [f"batchrunner.core.{room}.*" for room in options.rooms]
-        mutmut(tree, "run", "--max-children", str(options.processes), *rooms)
-        found = fates(mutmut(tree, "results", "--all", "True"))
-        if rooms:
-            found = {name: fate for name, fate in found.items() if fate != "not checked"}
-        for name in (n for n, fate in found.items() if fate not in CAUGHT):
-            lines = changed(mutmut(tree, "show", name))
-            known = explained(name, lines, document)
-            unexplained += not known
-            print(
-                "\n".join([f"{place(name)}: {found[name]}" + ("" if known else ", NOT EXPLAINED"), *lines]), flush=True
-            )
+        changes = mutate(tree, options.rooms or every)
+        found = fates(tree, changes, options.processes)
+    for name in (n for n in changes if found[n] not in CAUGHT):
+        lines = changed(changes[name])
+        known = explained(name, lines, document)
+        unexplained += not known
+        print("\n".join([f"{place(name)}: {found[name]}" + ("" if known else ", NOT EXPLAINED"), *lines]))
     print(f"{len(found)} mutants: " + ", ".join(f"{n} {fate}" for fate, n in sorted(Counter(found.values()).items())))
     return 1 if unexplained or not found else 0
 

@@ -14,7 +14,13 @@ NAME = "batchrunner.core.limits.xǁRateǁrefused__mutmut_7"
     [
         ('return "no URL"', 'return "no url"', ["words"]),
         ('return "no URL"', 'return "XXno URLXX"', ["words"]),
-        ("a = max(5.0, x)", "a = max(6.0, x)", ["numbers"]),
+        ('how = f"no {a}" if b else "no URL"', 'how = f"no {a}" if b else "NO URL"', ["words"]),
+        ('if a == "http":', 'if a == "XXhttpXX":', []),
+        ('if a not in ("http", "https"):', 'if a not in ("http", "HTTPS"):', []),
+        ('return given["name"]', 'return given["NAME"]', []),
+        ('return {"name": a}', 'return {"XXnameXX": a}', []),
+        ('return given.get("name")', 'return given.get("NAME")', []),
+        ("a = max(5.0, x)", "a = max(6.0, x)", []),
         ("if a < 10:", "if a <= 10:", ["boundary"]),
         ("if a < 10:", "if a > 10:", []),
         ("if a < 10:", "if a == 10:", []),
@@ -29,10 +35,10 @@ def test_kinds_of_change(before: str, after: str, found: list[str]) -> None:
 
 
 def test_a_line_explains_one_change_or_a_kind_of_one_function() -> None:
-    lines = ["-    a = max(5.0, x)", "+    a = max(6.0, x)"]
-    assert explained(NAME, lines, "- `limits.Rate.refused`: `a = max(6.0, x)`. Why.")
-    assert explained(NAME, lines, "- `limits.Rate.refused` (numbers): why.")
+    lines = ["-    if a < 10:", "+    if a <= 10:"]
+    assert explained(NAME, lines, "- `limits.Rate.refused`: `if a <= 10:`. Why.")
+    assert explained(NAME, lines, "- `limits.Rate.refused` (boundary): why.")
     assert not explained(NAME, lines, "- `limits.Rate.refused` (words): why.")
-    assert not explained(NAME, lines, "- `limits.Rate.accepted` (numbers): why.")
-    assert not explained(NAME, ["-    x()", "+    y()"], "- `limits.Rate.refused` (numbers): why.")
-    assert not explained(NAME, [], "- `limits.Rate.refused` (numbers): why.")
+    assert not explained(NAME, lines, "- `limits.Rate.accepted` (boundary): why.")
+    assert not explained(NAME, ["-    x()", "+    y()"], "- `limits.Rate.refused` (boundary): why.")
+    assert not explained(NAME, [], "- `limits.Rate.refused` (boundary): why.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.catalogue import MUTANTS, Edit, Mutant
-from tests.mutants.core import changed, explained, fates, place
+from tests.mutants.core import changed, explained, place
 from tests.mutants.run import ROOT, CannotTell, Verdict, apply, check_baseline, mutated, try_mutant
 
 QUICK = ("retries_one_too_many", "price_floored", "retry_after_unclamped", "old_revisions_forgotten")
@@ -90,16 +90,9 @@ def test_an_edit_applies_exactly_once_or_not_at_all(old: str, tmp_path: Path) ->
     assert file.read_text() == "used = used + 1\n"
 
 
-def test_what_mutmut_says_is_understood() -> None:
-    results = """
-    batchrunner.core.pacing.xǁGcraǁtake__mutmut_2: survived
-    batchrunner.core.lifecycle.x__next__mutmut_30: killed
-"""
-    assert fates(results) == {
-        "batchrunner.core.pacing.xǁGcraǁtake__mutmut_2": "survived",
-        "batchrunner.core.lifecycle.x__next__mutmut_30": "killed",
-    }
-    assert [place(name) for name in fates(results)] == ["pacing.Gcra.take", "lifecycle._next"]
+def test_a_mutant_is_told_by_its_name_and_its_line() -> None:
+    names = ["batchrunner.core.pacing.xǁGcraǁtake__mutmut_2", "batchrunner.core.lifecycle.x__next__mutmut_30"]
+    assert [place(name) for name in names] == ["pacing.Gcra.take", "lifecycle._next"]
     lines = changed("# name\n--- a\n+++ b\n@@ -1 +1 @@\n def f():\n-    a = 1\n+    a = 2\n")
     assert lines == ["-    a = 1", "+    a = 2"]
     name = "batchrunner.core.pacing.xǁGcraǁtake__mutmut_2"

@@ -10,21 +10,9 @@ from hypothesis import strategies as st
 
 from batchrunner.core.adaptive import HEADROOM, Learned, Pace, Ticket
 from batchrunner.core.measured import AGAIN
+from tests.pace import pace_of, submit
 
 # --- Which of the two ------------------------------------------------------------------------------------
-
-
-def pace_of(submits: float = 50.0, in_flight: int = 500, known: Learned = Learned()) -> Pace:  # noqa: B008
-    return Pace.of(submits, in_flight, 32, known)
-
-
-def submit(pace: Pace, now: float, count: int, running: int, step: float) -> tuple[float, int]:
-    """Accept `count` POSTs, `step` seconds apart, each one more in flight."""
-    for _ in range(count):
-        now += step
-        running += 1
-        pace.accepted(Ticket(now - 0.1, running, used=True), now, running)
-    return now, running
 
 
 def test_the_first_refusal_is_put_down_to_the_rate() -> None:
@@ -50,7 +38,8 @@ def test_refusals_of_what_was_on_the_wire_count_once() -> None:
     tickets = [Ticket(now + n / 100, running + n, used=True) for n in range(1, 5)]
     for n, ticket in enumerate(tickets):
         pace.refused(ticket, now + 0.2 + n / 100, running, 1.0)
-    assert pace.refusals == 4
+    pace.refused(Ticket(now + 0.2, running, used=True), now + 0.3, running, 1.0)
+    assert pace.refusals == 5
     assert pace.flight.top is None
 
 
@@ -93,6 +82,8 @@ def test_bounds_win_over_what_was_learned() -> None:
     assert pace.flight.value == 10
     assert pace.posts.value == 2.0
     assert pace.learned == Learned()
+    same = pace_of(submits=7.0, in_flight=40, known=Learned(7.0, 40))
+    assert same.learned == Learned(), "what is the bound is no limit"
 
 
 def test_without_any_limit_everything_stays_at_its_bounds() -> None:
@@ -164,6 +155,9 @@ def test_polls_have_what_the_posts_leave_and_a_quarter_at_least() -> None:
     submit(pace, 99.0, 10, 0, 0.1)
     assert pace.polls(1000.0, 101.0) == pytest.approx(HEADROOM * bucket - 10 / 10.0)
     assert pace.polls(1000.0, 110.5) == pytest.approx(HEADROOM * bucket), "10 s ago is long ago"
+    one = pace_of(known=Learned(calls=20.0))
+    one.accepted(Ticket(89.0, 1, used=False), 90.0, 1)
+    assert one.polls(1000.0, 100.0) == pytest.approx(HEADROOM * bucket)
     slow = pace_of(known=Learned(calls=2.0))
     submit(slow, 99.0, 20, 0, 0.05)
     assert slow.polls(1000.0, 100.0) == pytest.approx(0.99 * 2.0 / 4.0)
@@ -199,6 +193,21 @@ def test_a_first_refused_poll_makes_a_limit_of_the_calls_of_late() -> None:
     assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0), "it was on the wire with the first"
 
 
+def test_calls_of_a_moment_are_those_of_a_second() -> None:
+    pace = pace_of()
+    now = poll(pace, 10.0, 0.02, 26)
+    pace.poll_refused(now - 0.01, now, 1.0)
+    assert pace.learned.calls == pytest.approx(0.8 * 26)
+    pace = pace_of(known=Learned(calls=20.0))
+    now = poll(pace, 10.0, 0.02, 20)
+    pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
+    assert pace.learned.submits is None, "20 a second are what polls were refused at"
+    pace = pace_of(known=Learned(calls=2.0))
+    now = poll(pace, 10.0, 10.0, 2)
+    pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
+    assert pace.learned.submits is not None, "2 in 10 seconds are not"
+
+
 def test_a_refused_poll_among_hardly_any_calls_is_no_reason_to_stop() -> None:
     pace = pace_of()
     pace.poll_refused(0.9, 1.0, 1.0)
@@ -219,6 +228,15 @@ def test_a_post_refused_among_as_many_calls_as_polls_were_is_put_down_to_all_of_
     assert pace.learned.calls == pytest.approx(pace.calls.value / 0.99)
 
 
+def test_refused_again_after_all_calls_were_blamed_it_was_for_what_is_in_flight() -> None:
+    pace = pace_of(known=Learned(calls=20.0))
+    now = poll(pace, 10.0, 0.05, 100)
+    pace.refused(Ticket(now, 31, used=True), now + 0.1, 30, 1.0)
+    assert pace.learned.submits is None
+    pace.refused(Ticket(now + 1.2, 31, used=False), now + 1.3, 30, 1.0)
+    assert pace.flight.value == 30, "and to what runs: it is the first time"
+
+
 def test_a_post_refused_among_few_calls_is_put_down_to_the_posts() -> None:
     pace = pace_of()
     now = poll(pace, 10.0, 0.05, 101)
@@ -227,134 +245,4 @@ def test_a_post_refused_among_few_calls_is_put_down_to_the_posts() -> None:
     now = poll(pace, now + 60.0, 1.0, 256)
     pace.refused(Ticket(now, 5, used=True), now + 0.1, 5, 1.0)
     assert pace.learned.calls == before
-    assert pace.learned.submits is not None
-
-
-# --- Which of the two, in a row --------------------------------------------------------------------------
-
-
-def refused_in_a_row(pace: Pace, now: float, runnings: list[int]) -> float:
-    for running in runnings:
-        pace.refused(Ticket(now, running + 1, used=False), now + 0.1, running, 1.0)
-        now += 1.2
-    return now
-
-
-def test_the_second_refusal_in_a_row_is_for_what_is_in_flight_though_tasks_have_ended() -> None:
-    pace = pace_of()
-    now, _ = submit(pace, 0.0, 30, 0, 0.1)
-    refused_in_a_row(pace, now, [30, 20])
-    assert pace.learned.in_flight == 20
-
-
-def test_the_third_in_a_row_takes_it_below_what_runs() -> None:
-    pace = pace_of()
-    now, _ = submit(pace, 0.0, 30, 0, 0.1)
-    now = refused_in_a_row(pace, now, [30, 30])
-    assert pace.flight.value == 30
-    now = refused_in_a_row(pace, now, [30])
-    assert pace.flight.value == 24
-    refused_in_a_row(pace, now, [24])
-    assert pace.flight.value == 24 * 4 // 5
-
-
-def test_after_many_accepted_posts_a_new_row_begins_anew() -> None:
-    pace = pace_of()
-    now, _ = submit(pace, 0.0, 30, 0, 0.1)
-    now = refused_in_a_row(pace, now, [30, 30])
-    for _ in range(25):
-        now += 0.5
-        pace.accepted(Ticket(now - 0.1, 20, used=False), now, 20)
-    refused_in_a_row(pace, now, [20, 20])
-    assert pace.flight.value == 20
-
-
-def test_where_the_rate_is_to_blame_it_stays_at_what_was_accepted_of_late() -> None:
-    """The rate is not taken below what the service has just borne."""
-    pace = pace_of()
-    now, running = submit(pace, 0.0, 30, 0, 0.1)
-    pace.refused(Ticket(now, running + 1, used=True), now + 0.05, running, 0.1)
-    allowed = pace.posts.value
-    for _ in range(3):
-        now += 0.1
-        pace.accepted(Ticket(now, 10, used=False), now, 10)
-    pace.refused(Ticket(now, 11, used=False), now + 0.1, 10, 0.1)
-    first_of_late = 1.4  # the 20 last of 33, 0.1 s apart
-    assert pace.learned.in_flight is None
-    assert pace.learned.submits == pytest.approx(20 / (now + 0.1 - first_of_late))
-    assert 0.7 * allowed < 20 / (now + 0.1 - first_of_late) < allowed
-
-
-def test_where_nothing_was_accepted_nothing_was_borne() -> None:
-    pace = pace_of(submits=50.0)
-    pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
-    assert pace.learned.submits == 2.5
-
-
-# --- Which of the two, by what was borne before ----------------------------------------------------------
-
-
-def stay(pace: Pace, now: float, count: int, running: int, step: float) -> float:
-    """Accept POSTs that found their place free, with as many in flight after each."""
-    for _ in range(count):
-        now += step
-        pace.accepted(Ticket(now - 0.1, running, used=False), now, running)
-    return now
-
-
-def test_slow_posts_near_the_known_limit_are_refused_for_what_is_in_flight() -> None:
-    pace = pace_of(known=Learned(in_flight=40))
-    now = stay(pace, 10.0, 30, 20, 0.1)
-    now = stay(pace, now, 20, 38, 1.0)
-    before = pace.learned.submits
-    pace.refused(Ticket(now, 38, used=False), now + 0.1, 37, 1.0)
-    assert (pace.learned.in_flight, pace.learned.submits) == (37, before)
-
-
-def test_slow_posts_far_below_the_known_limit_are_refused_for_the_rate() -> None:
-    pace = pace_of(known=Learned(in_flight=40))
-    now = stay(pace, 10.0, 30, 20, 0.1)
-    now = stay(pace, now, 20, 37, 1.0)
-    pace.refused(Ticket(now, 37, used=False), now + 0.1, 37, 1.0)
-    assert pace.learned.in_flight == 40
-    assert pace.learned.submits is not None
-
-
-def test_slow_posts_with_as_many_in_flight_as_when_refusals_began_are_refused_for_that() -> None:
-    pace = pace_of(known=Learned(submits=7.0))
-    now = stay(pace, 10.0, 40, 30, 1 / 7)
-    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
-    assert pace.learned.in_flight is None
-    before = pace.learned.submits
-    now = stay(pace, now + 1.0, 20, 30, 1.0)
-    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
-    assert pace.learned == Learned(before, 30)
-
-
-def test_the_time_of_a_hold_makes_posts_no_slower() -> None:
-    pace = pace_of(known=Learned(submits=7.0))
-    now = stay(pace, 10.0, 40, 30, 1 / 7)
-    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 30.0)
-    now = stay(pace, now + 30.0, 10, 30, 1 / 7)
-    pace.refused(Ticket(now, 31, used=False), now + 0.1, 30, 1.0)
-    assert pace.learned.in_flight is None
-
-
-def test_what_is_in_flight_is_blamed_twice_and_then_the_rate() -> None:
-    pace = pace_of()
-    now, _ = submit(pace, 0.0, 30, 0, 0.1)
-    now = stay(pace, refused_in_a_row(pace, now, [30, 30]), 3, 29, 10.0)
-    pace.refused(Ticket(now, 30, used=False), now + 0.1, 28, 1.0)
-    assert pace.flight.value == 28, "once more, to what runs: a POST was accepted meanwhile"
-    now = stay(pace, now + 1.2, 3, 27, 10.0)
-    rate = pace.posts.value
-    pace.refused(Ticket(now, 28, used=False), now + 0.1, 27, 1.0)
-    assert pace.flight.value == 28, "it was said twice, and did not help"
-    assert pace.posts.value < rate
-
-
-def test_the_first_post_of_a_night_says_nothing_of_the_calls() -> None:
-    pace = pace_of(known=Learned(calls=20.0))
-    pace.refused(Ticket(1.0, 1, used=False), 1.1, 0, 1.0)
-    assert pace.learned.calls == 20.0
     assert pace.learned.submits is not None

@@ -39,13 +39,13 @@ def test_in_time_by_what_is_known() -> None:
     assert not in_time(0.0, Lognormal(-20.0, 0.15))
 
 
-def left(now: str, until: str, since: str | None = None, fold: int = 0) -> float:
-    at = datetime.datetime.fromisoformat(now).replace(tzinfo=BERLIN, fold=fold)
+def left(now: str, until: str, since: str | None = None, fold: int = 0, zone: ZoneInfo = BERLIN) -> float:
+    at = datetime.datetime.fromisoformat(now).replace(tzinfo=zone, fold=fold)
     wanted = datetime.time.fromisoformat(until)
     return seconds_left(
         wanted,
         at,
-        lambda naive: naive.replace(tzinfo=BERLIN).astimezone(datetime.UTC),
+        lambda naive: naive.replace(tzinfo=zone).astimezone(datetime.UTC),
         None if since is None else datetime.time.fromisoformat(since),
     )
 
@@ -75,6 +75,12 @@ def test_between_the_two_that_are_the_same_time_the_second_is_meant() -> None:
     assert left("2026-10-25T02:45", "02:30", fold=1) == pytest.approx(23.75 * 3600.0)
 
 
+@pytest.mark.parametrize(("until", "hours"), [("23:30", 0.5), ("06:00", 7.0), ("22:00", 23.0)])
+def test_a_date_that_is_left_out(until: str, hours: float) -> None:
+    """On Samoa the 29th of December 2011 was followed by the 31st."""
+    assert left("2011-12-29T23:00", until, zone=ZoneInfo("Pacific/Apia")) == hours * 3600.0
+
+
 @pytest.mark.parametrize(
     ("now", "hours"),
     [
@@ -95,6 +101,7 @@ def test_hours_within_a_day() -> None:
     assert left("2026-01-10T12:00", "17:00", "09:00") == 5 * 3600.0
     assert left("2026-01-10T08:59", "17:00", "09:00") == 0.0
     assert left("2026-01-10T17:00", "17:00", "09:00") == 0.0
+    assert left("2026-01-10T12:00", "17:00", "17:00") == 0.0, "no hours at all"
 
 
 @pytest.fixture

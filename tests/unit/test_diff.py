@@ -88,6 +88,25 @@ def test_what_is_asked_for_no_more_is_removed_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("state", "prompt", "change", "paid"),
+    [
+        (None, "a dog", Change.NEW, True),
+        (State.PENDING, "a dog", Change.NEW, True),
+        (State.SUCCEEDED, "b", Change.CHANGED, True),
+        (State.RUNNING, "a dog", Change.IN_FLIGHT, False),
+        (State.SUCCEEDED, "a dog", Change.UNCHANGED, False),
+    ],
+)
+def test_what_is_asked_for_and_what_would_be_paid_for(
+    state: State | None, prompt: str, change: Change, paid: bool
+) -> None:
+    asked = spec(prompt=prompt)
+    found = one(asked, *([known(spec(), state)] if state else []))
+    assert (found.change, found.fingerprint) == (change, asked.fingerprint)
+    assert found.spec is (asked if paid else None)
+
+
 def totals(*specs: JobSpec) -> Totals:
     found = Totals.empty()
     for change in diff(specs, {}):

@@ -71,6 +71,21 @@ def test_what_is_out_already_only_raises_the_upper_end() -> None:
     assert followed.high > 60.0
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.001])
+@pytest.mark.parametrize("slots", [4, 14, 15, 20])
+def test_the_upper_end_is_the_formulas(slots: int, unit: float) -> None:
+    """Bound by the slots, of which every one is busy until the last task, the longest; or with a slot for each."""
+    short, long = Lognormal(math.log(60.0 * unit), 0.3), Lognormal(math.log(300.0 * unit), 0.5)
+    said = forecast([Kind(10, short), Kind(5, long)], [], 1e9, slots)
+    means = [math.exp(fit.mu + fit.sigma**2 / 2) for fit in (short, long)]
+    variances = [mean**2 * (math.exp(fit.sigma**2) - 1) for mean, fit in zip(means, (short, long), strict=True)]
+    work = 10 * means[0] + 4 * means[1]
+    spread = math.sqrt(10 * variances[0] + 4 * variances[1])
+    busy = (work + 1.2815515594 * spread) / slots if slots < 15 else 0.0
+    last = max(short.quantile(0.9 ** (1 / min(10, slots))), long.quantile(0.9 ** (1 / min(5, slots))))
+    assert said.high == pytest.approx(busy + last, rel=1e-6)
+
+
 kinds = st.lists(
     st.builds(Kind, st.integers(0, 500), st.none() | st.builds(Lognormal, st.floats(-3, 8), st.floats(0.15, 2.0)))
 )

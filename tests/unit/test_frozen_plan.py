@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from batchrunner.core.chain import Need
 from batchrunner.core.diff import Change, JobChange
-from batchrunner.core.frozen import FrozenBatch, FrozenJob, drift
+from batchrunner.core.frozen import (
+    Arguments,
+    Damaged,
+    Frozen,
+    FrozenBatch,
+    FrozenJob,
+    drift,
+    from_json,
+    to_json,
+)
 from tests.support import spec
 
 
@@ -66,3 +78,35 @@ def test_a_price_that_is_no_longer_known_is_drift() -> None:
     assert key == asked.key
     assert "unknown price" in how
     assert told(frozen, JobChange(asked.key, Change.NEW, 630, spec=asked)) == []
+
+
+PLAN = Frozen(
+    "2026-11-26T18:00:00Z",
+    "../night.db",
+    Arguments("final", {"season": "winter"}, ("dog*", "cat"), ("hero",)),
+    (
+        FrozenBatch("night", "night.yaml", {"kling-3-0-turbo": "2026-11-01"}, {"dog-1": FROZEN}),
+        FrozenBatch("day", "day.yaml", {}, {}),
+    ),
+)
+
+
+def test_a_plan_comes_back_as_it_was_written() -> None:
+    written = json.loads(json.dumps(to_json(PLAN)))
+    assert from_json(written) == PLAN
+    bare = from_json(to_json(replace(PLAN, arguments=Arguments())))
+    assert bare.arguments == Arguments(variables={})
+    with pytest.raises(Damaged):
+        from_json({**written, "ledger": "another.db"})
+
+
+def test_a_parent_that_has_changed_is_told_by_its_key() -> None:
+    """Its reference in the request is another one: nothing that a person has written there."""
+
+    def request(of: str) -> dict[str, Any]:
+        return {"images": [Need("still-1", of, "output_url").reference, Need("still-2", of, "output_url").reference]}
+
+    asked = replace(spec(), request=request("b" * 32))
+    frozen = FrozenJob("new", 630, "another", asked.provider, request("a" * 32))
+    ((_, how),) = told(frozen, JobChange(asked.key, Change.NEW, 630, spec=asked))
+    assert how == "asks for something else: needs still-1, still-2 changed"

@@ -6,7 +6,15 @@ import re
 
 import pytest
 
-from batchrunner.core.keys import MAX_VALUE, canonical_json, fingerprint, fingerprint_of, job_key, value_text
+from batchrunner.core.keys import (
+    MAX_VALUE,
+    canonical_json,
+    fingerprint,
+    fingerprint_of,
+    job_key,
+    submission_token,
+    value_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +145,8 @@ def test_canonical_json_is_strict() -> None:
     for number in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="not JSON compliant"):
             canonical_json(number)
+
+
+def test_the_name_of_a_submission_is_for_ever() -> None:
+    """A later version asks the service for what an earlier one has sent."""
+    assert submission_token("night", 1.5, "dog-1", 1) == "280d496d0cd87c9c59c1fe5b69080710e0eef936"

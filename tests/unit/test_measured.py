@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.core.measured import AGAIN, CAUTIOUS, RISE, SLOWEST, Flight, Rate
+from batchrunner.core.measured import CAUTIOUS, RISE, SLOWEST, Flight, Rate
 
 
 def send(rate: Rate, now: float, count: int) -> float:
@@ -78,67 +78,6 @@ def test_a_rate_stays_between_its_bounds(bound: float, steps: list[tuple[bool, f
         assert min(SLOWEST, bound) <= rate.value <= bound
 
 
-# --- Flight ----------------------------------------------------------------------------------------------
-
-
-def fill(flight: Flight, now: float, count: int) -> None:
-    """Accept POSTs that each were the last that the limit let go."""
-    for _ in range(count):
-        flight.accepted(now, flight.value, flight.value)
-
-
-def test_a_refusal_tells_the_limit_exactly() -> None:
-    flight = Flight(500)
-    assert flight.value == 500
-    flight.refused(10.0, 1.0, running=40, in_a_row=1)
-    assert (flight.value, flight.top) == (40, 40)
-
-
-def test_one_more_is_tried_later_and_a_failure_costs_nothing_but_itself() -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=40, in_a_row=1)
-    flight.accepted(0.5, 40, 40)
-    assert flight.value == 40, "not during the hold's aftermath"
-    fill(flight, 100.0, AGAIN[0] - 1)
-    assert flight.trying
-    assert flight.value == 41
-    flight.refused(101.0, 1.0, running=41, in_a_row=1)
-    assert flight.value == 40
-    fill(flight, 1000.0, AGAIN[1] - 1)
-    assert flight.value == 40
-    fill(flight, 1000.0, 1)
-    assert flight.value == 41
-
-
-def test_where_more_is_accepted_the_step_doubles() -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=40, in_a_row=1)
-    seen = []
-    for _ in range(AGAIN[0] + 5):
-        fill(flight, 100.0, 1)
-        seen.append(flight.value)
-    assert seen[-6:] == [41, 43, 47, 55, 71, 103]
-
-
-def test_refused_again_and_again_it_goes_below_what_runs() -> None:
-    flight = Flight(500, top=40)
-    flight.refused(0.0, 1.0, running=40, in_a_row=2)
-    flight.refused(2.0, 1.0, running=38, in_a_row=3)
-    assert flight.value == 40 * 4 // 5 * 4 // 5
-
-
-@given(st.integers(1, 600), st.lists(st.tuples(st.booleans(), st.integers(0, 700), st.integers(1, 5))))
-def test_flight_stays_between_its_bounds(bound: int, steps: list[tuple[bool, int, int]]) -> None:
-    flight, now = Flight(bound), 0.0
-    for ok, running, row in steps:
-        now += 50.0
-        if ok:
-            flight.accepted(now, running, running)
-        else:
-            flight.refused(now, 1.0, running, row)
-        assert 1 <= flight.value <= bound
-
-
 # --- Other bounds, by a person's word --------------------------------------------------------------------
 
 
@@ -198,10 +137,11 @@ def test_what_was_accepted_just_before_a_refusal_measures_less_what_a_bucket_hel
     assert rate.top == pytest.approx(39 / (3.9 + 1.0 - 1.0 / 20.0), rel=1e-3)
 
 
-def test_slow_calls_are_measured_by_the_last_few() -> None:
+@pytest.mark.parametrize("count", [6, 10])
+def test_slow_calls_are_measured_by_the_last_few(count: int) -> None:
     rate = Rate(1000.0)
     rate.value = 2.0
-    rate.refused(steady(rate, 1.0, 1.0, 10), 1.0)
+    rate.refused(steady(rate, 1.0, 1.0, count), 1.0)
     assert rate.top == pytest.approx(5 / (5.0 + 0.5), rel=1e-3)
 
 
@@ -212,11 +152,20 @@ def test_less_than_a_quarter_at_once_is_not_believed() -> None:
     assert rate.top == 25.0
 
 
-def test_from_empty_to_empty_the_limit_is_measured_itself() -> None:
+@pytest.mark.parametrize("start", [0.0, 1000.0])
+def test_from_empty_to_empty_the_limit_is_measured_itself(start: float) -> None:
     rate = Rate(1000.0, top=40.0)
-    rate.refused(0.0, 0.0)
-    rate.refused(steady(rate, 0.1, 0.1, 200), 1.0)
+    rate.refused(start, 0.0)
+    rate.refused(steady(rate, start + 0.1, 0.1, 200), 1.0)
     assert rate.top == pytest.approx(10.0)
+
+
+def test_half_a_second_is_long_enough_to_measure() -> None:
+    rate = Rate(1000.0)
+    rate.refused(0.0, 0.0)
+    rate.value = 50.0
+    rate.refused(steady(rate, 0.025, 0.025, 20), 1.0)
+    assert rate.top == pytest.approx(20 / 0.5)
 
 
 def test_a_hold_is_no_pause() -> None:
@@ -279,6 +228,23 @@ def test_a_guess_is_tried_again_soon(limit: float, seconds: float) -> None:
     assert kept_to(rate, 100.0) == pytest.approx(seconds, abs=1.5 / limit)
 
 
+def test_a_limit_of_another_night_is_kept_to_for_a_while_and_so_is_one_that_comes_with_another_bound() -> None:
+    rate = Rate(100.0, top=10.0)
+    assert kept_to(rate, 0.0) == pytest.approx(20.0, abs=0.2)
+    rate = Rate(100.0, top=10.0)
+    now = send(rate, 0.0, 100)
+    rate.rebound(50.0, 8.0)
+    assert kept_to(rate, now) == pytest.approx(20.0, abs=0.2)
+
+
+def test_a_rate_that_has_met_its_bound_knows_no_limit() -> None:
+    rate = Rate(12.0, top=10.0)
+    send(rate, 0.0, 600)
+    assert (rate.value, rate.top) == (12.0, None)
+    rate.rebound(10.0, 10.0)
+    assert (rate.value, rate.top) == (10.0, None), "nor one whose limit is the bound"
+
+
 def test_a_try_begins_at_the_limit_and_doubles_it_in_a_while() -> None:
     rate = Rate(1000.0, top=10.0)
     begun = now = kept_to(rate, 0.0)
@@ -291,60 +257,6 @@ def test_a_try_begins_at_the_limit_and_doubles_it_in_a_while() -> None:
     assert values == pytest.approx([10.0 * (1 + 0.5**3), 20.0], rel=0.03)
 
 
-# --- In flight, after other bounds -----------------------------------------------------------------------
-
-
-def test_after_another_bound_more_in_flight_is_tried_as_at_the_start() -> None:
-    flight = Flight(100, top=20)
-    flight.refused(0.0, 0.0, running=20, in_a_row=1)
-    flight.rebound(50, 20)
-    flight.accepted(10.0, 19, 25)
-    assert flight.value == 20, "what still runs beyond it is no new limit"
-    fill(flight, 100.0, AGAIN[0] - 1)
-    assert flight.value == 20
-    fill(flight, 100.0, 1)
-    assert flight.value == 21
-
-
-def test_one_in_flight_is_a_limit_too() -> None:
-    flight = Flight(100)
-    flight.rebound(50, 1)
-    assert flight.value == 1
-
-
-def test_what_was_taken_away_comes_back_by_an_eighth_as_whole_tasks() -> None:
-    flight = Flight(500, top=47)
-    flight.refused(0.0, 1.0, running=45, in_a_row=2)
-    seen = [flight.value]
-    for _ in range(3):
-        fill(flight, 100.0, 1)
-        seen.append(flight.value)
-    assert seen == [36, 40, 45, 47]
-
-
-def test_what_is_accepted_up_to_the_bound_knows_no_limit() -> None:
-    flight = Flight(45, top=40)
-    fill(flight, 100.0, AGAIN[0] + 3)
-    assert (flight.value, flight.top) == (45, None)
-
-
-@pytest.mark.parametrize("running", [0, 1])
-def test_one_may_always_be_in_flight(running: int) -> None:
-    flight = Flight(500)
-    flight.refused(0.0, 1.0, running=running, in_a_row=1)
-    assert (flight.value, flight.top) == (1, 1)
-
-
-@pytest.mark.parametrize(("running", "limit"), [(41, 40), (45, 40), (46, 46), (70, 70)])
-def test_a_try_that_made_room_for_a_few_failed_and_one_that_made_more_found_the_limit(running: int, limit: int) -> None:
-    """A tenth and one more than was known may be tasks that ended unseen."""
-    flight = Flight(500, top=40)
-    fill(flight, 100.0, AGAIN[0] + 5)
-    assert (flight.trying, flight.base) == (True, 40)
-    flight.refused(101.0, 1.0, running=running, in_a_row=1)
-    assert (flight.value, flight.top) == (limit, limit)
-
-
 def test_a_limit_of_less_than_a_call_a_second_is_a_measurement_too() -> None:
     rate = Rate(1000.0, top=2.0)
     rate.refused(0.0, 0.0)
@@ -352,22 +264,3 @@ def test_a_limit_of_less_than_a_call_a_second_is_a_measurement_too() -> None:
     rate.refused(now, 10.0)
     assert rate.top == pytest.approx(0.5)
     assert kept_to(rate, now + 10.0) == pytest.approx(300.0, abs=2.1)
-
-
-@pytest.mark.parametrize(("failures", "holds"), [(0, 5), (1, 25)])
-def test_freed_slots_stay_empty_for_some_holds(failures: int, holds: int) -> None:
-    """The longer, the more the last try has cost."""
-    flight, now = Flight(500, top=40), 1000.0
-    for _ in range(failures):
-        fill(flight, now - 1.0, AGAIN[0])
-        assert flight.trying
-        flight.refused(now - 1.0, 0.0, running=40, in_a_row=1)
-    if not failures:
-        flight.refused(now, 10.0, running=40, in_a_row=1)
-    else:
-        fill(flight, now, AGAIN[1])
-        flight.refused(now, 10.0, running=40, in_a_row=1)
-    fill(flight, now + holds * 10.0 - 0.5, AGAIN[2] + 1)
-    assert flight.value == 40
-    fill(flight, now + holds * 10.0, 1)
-    assert flight.value == 41

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.core.notice import EVERY, PROBLEMS, Command, Mail, Outcome, Sink, Webhook, kept, restored
+from batchrunner.core.notice import (
+    EVERY,
+    PROBLEMS,
+    Command,
+    Mail,
+    Outcome,
+    Sink,
+    Webhook,
+    address_problem,
+    kept,
+    restored,
+)
 from batchrunner.manifest import ManifestError, load, load_notices
 
 SHOTS = """
@@ -130,3 +141,29 @@ COMMAND = '"command": {"words": ["date"], "json": false}'
 )
 def test_nothing_that_was_not_written_so_is_restored(text: str) -> None:
     assert restored(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "because_of"),
+    [
+        ("https://hooks.example.com/services/T/B/x?y=1", ""),
+        ("http://localhost:9/x", ""),
+        ("http://[::1]/", ""),
+        ("http://127.9.9.9", ""),
+        ("https://ex\u00e4mple.com/x", "spaces"),
+        ("https://example.com/x\x7f", "spaces"),
+        ("https://example.com/x y", "spaces"),
+        ("https://[::1/x", "URL"),
+        ("https://example.com:port/x", "URL"),
+        ("ftp://example.com/x", "a host"),
+        ("https:///x", "a host"),
+        ("example.com", "a host"),
+        ("https://name@example.com/", "password"),
+        ("https://:word@example.com/", "password"),
+        ("http://example.com/x", "this machine"),
+    ],
+)
+def test_which_addresses_can_be_used_and_what_is_wrong_with_the_others(url: str, because_of: str) -> None:
+    found = address_problem(url)
+    assert because_of in found
+    assert bool(found) is bool(because_of)

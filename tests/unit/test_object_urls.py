@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrunner.core.places import Remote
+from batchrunner.core.places import Remote, place_of
 from batchrunner.environment import secrets
 from batchrunner.manifest import ManifestError, load
 
@@ -80,3 +80,9 @@ def test_the_stores_key_is_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ManifestError) as caught:
         load(write(tmp_path, "s3://clips/wJalrXUtnFEMI/K7MDENG"), secrets=secrets())
     assert "wJalr" not in str(caught.value)
+
+
+def test_what_a_ledgers_text_for_a_place_means() -> None:
+    assert place_of("s3://clips/night") == Remote("s3://clips/night")
+    assert place_of("/clips/s3:/night") == Path("/clips/s3:/night")
+    assert Remote("s3://clips/night") / "dog" / "dog-1.mp4" == Remote("s3://clips/night/dog/dog-1.mp4")

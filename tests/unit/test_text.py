@@ -34,6 +34,10 @@ def test_shown_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
+def test_what_is_just_short_enough_is_not_cut() -> None:
+    assert [visible(text, 3) for text in ("ab", "abc", "abcd", "\x1b")] == ["ab", "abc", "ab…", "\\x…"]
+
+
 @pytest.mark.parametrize("text", ["", "a corgi", "C:\\x1b", "é ü 犬 🐕 ½", "e\u0301"])
 def test_ordinary_text_stays(text: str) -> None:
     assert visible(text) == text

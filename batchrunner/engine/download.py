@@ -50,7 +50,8 @@ class Downloader:
         self._work = work
         self._on_renewal = on_renewal
         self._on_done = on_done
-        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue()
+        """Jobs, each with whether an earlier try may have placed something."""
         self._active = 0
         self._stores: dict[int, Store] = {}
         self.left_behind = 0
@@ -61,16 +62,17 @@ class Downloader:
         """Finished tasks whose output is not home yet."""
         return self._queue.qsize() + self._active
 
-    def add(self, job: Job) -> None:
-        self._queue.put_nowait(job)
+    def add(self, job: Job, *, begun: bool = True) -> None:
+        """Fetch what a job's task gave. `begun`: an earlier try may have placed some of it, so look first."""
+        self._queue.put_nowait((job, begun))
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         while True:
-            job = await self._queue.get()
+            job, begun = await self._queue.get()
             self._active += 1
             try:
-                await self._bring_home(job)
+                await self._bring_home(job, begun)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  handed on: the run ends, and the error is raised from it
@@ -79,14 +81,15 @@ class Downloader:
                 self._active -= 1
                 self._on_done()
 
-    async def _bring_home(self, job: Job) -> None:
+    async def _bring_home(self, job: Job, begun: bool) -> None:
         started = self._deps.clock.monotonic()
         failures = bad = 0
         home: dict[int, Kept] = {}
         while True:
             try:
                 self._deps.crash("download.start")
-                stored = await self._once(job, home)
+                look, begun = begun, True
+                stored = await self._once(job, home, look)
                 self._deps.crash("download.placed")
                 await self._deps.advance(job, stored)
                 self._deps.crash("download.recorded")
@@ -143,11 +146,12 @@ class Downloader:
         if isinstance(after.fact, Running):
             self._on_renewal(after)
 
-    async def _once(self, job: Job, home: dict[int, Kept]) -> e.Stored:
+    async def _once(self, job: Job, home: dict[int, Kept], look: bool) -> e.Stored:
         """Fetch and place every output that is not home yet, or recognise it where an earlier run had placed it.
 
         Args:
             home: what is home, by number; is added to.
+            look: whether an earlier try may have placed something.
 
         Raises:
             LinkDead, BadContent, Transient: see `providers.fetch`.
@@ -157,18 +161,20 @@ class Downloader:
         wanted = plan(job, self._deps.output_kind(job.model))
         if asked := names_to_ask(wanted):
             wanted = set_apart(wanted, await ledger.taken(job, asked))
-        land = partial(self._land, job, order, await ledger.attempt(job), await ledger.task_ids(job))
+        attempt, ours = await ledger.attempt(job)
+        land = partial(self._land, job, order, attempt, ours)
         for one in wanted:
             if one.number not in home:
                 bring = self._last_frame if one.last_frame else self._bring
-                home[one.number] = await bring(job, one, order, land)
+                home[one.number] = await bring(job, one, order, land, look)
         kept = judged(order, [home[one.number] for one in wanted])
         assert kept[0].output is not None  # noqa: S101  only a last frame may be missing, and is never the first
         return e.Stored(kept[0].output, kept)
 
-    async def _bring(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
+    async def _bring(self, job: Job, wanted: Wanted, order: Ordered, land: Land, look: bool) -> Kept:
         """One output. Raises as `_once`."""
-        placed, facts = await self._there(job, wanted) or await self._fetch(job, wanted, land)
+        there = await self._there(job, wanted) if look else None
+        placed, facts = there or await self._fetch(job, wanted, land)
         output = Output(str(self._work.place(job) / placed.path), placed.sha256, placed.size)
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
@@ -190,12 +196,12 @@ class Downloader:
         names = store.likely(wanted.names())
         return await self._thread(store.find, names, fact.task_id, wanted.kind) if names else None
 
-    async def _last_frame(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
+    async def _last_frame(self, job: Job, wanted: Wanted, order: Ordered, land: Land, look: bool) -> Kept:
         """A clip's last frame: an extra, whose failure is a warning, because the clip is what was paid for. A disk
         that fails is another matter: it fails for everything."""
         for tries in range(1, self._settings.bad_content_tries + 1):
             try:
-                return await self._bring(job, wanted, order, land)
+                return await self._bring(job, wanted, order, land, look or tries > 1)
             except FetchError as failed:
                 problem = failed.problem
                 if isinstance(failed, LinkDead) or tries == self._settings.bad_content_tries:

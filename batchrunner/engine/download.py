@@ -14,6 +14,7 @@ from ..core.media import Facts, Kept, Ordered, differences, judged
 from ..core.pacing import backoff
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Attempt
+from ..providers.disk import Steps
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
 from ..providers.objects import StoreUnusable
 from .clock import iso
@@ -25,8 +26,12 @@ from .stores import Store
 
 T = TypeVar("T")
 
-Land = Callable[[Wanted, Fetched], tuple[str, tuple[Placed, Facts]]]
+Land = Callable[[Wanted, Fetched], Steps[tuple[str, tuple[Placed, Facts]]]]
 """Gives a file that came its name."""
+
+LANDING = 4
+"""For each download at once, so many files on their way: the others are waiting for the disk, together. Each holds a
+megabyte at most."""
 
 MAX_DISK_FAILURES = 10
 """Failures of the disk in a row before a download is left for the next run."""
@@ -53,6 +58,7 @@ class Downloader:
         self._queue: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue()
         """Jobs, each with whether an earlier try may have placed something."""
         self._active = 0
+        self._room = asyncio.Semaphore(settings.max_downloads)
         self._stores: dict[int, Store] = {}
         self.left_behind = 0
         """Downloads that this run gave up for now; the next run goes on with them."""
@@ -65,6 +71,11 @@ class Downloader:
     def add(self, job: Job, *, begun: bool = True) -> None:
         """Fetch what a job's task gave. `begun`: an earlier try may have placed some of it, so look first."""
         self._queue.put_nowait((job, begun))
+
+    @property
+    def workers(self) -> int:
+        """How many should `work`."""
+        return LANDING * self._settings.max_downloads
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
@@ -179,10 +190,13 @@ class Downloader:
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
-        parts = self._store(job).parts
+        store = self._store(job)
+        parts = store.parts
         part, then = part_path(parts / wanted.name()), partial(land, wanted)
         fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
-        name, found = await fetcher.fetch(wanted.url, part, root=parts, kind=wanted.kind, then=then)
+        name, found = await fetcher.fetch(
+            wanted.url, part, root=parts, kind=wanted.kind, then=then, apart=store.remote, room=self._room
+        )
         if found[0].path != name:
             place = self._work.place(job)
             output, wish = str(place / found[0].path), str(place / name)
@@ -219,21 +233,21 @@ class Downloader:
         ours: Sequence[str],
         wanted: Wanted,
         fetched: Fetched,
-    ) -> tuple[str, tuple[Placed, Facts]]:
+    ) -> Steps[tuple[str, tuple[Placed, Facts]]]:
         """Give what came its name, in the thread that wrote it. Returns the name that it should have, too."""
         self._deps.crash("download.fetched")
         store = self._store(job)
         name = wanted.name(fetched.extension)
         part = part_path(store.parts / wanted.name())
-        put = partial(store.place, part, replaces=ours, crash=self._deps.crash)
+        put = partial(store.placing, part, replaces=ours, crash=self._deps.crash)
         sidecar = self._sidecar(job, attempt, fetched) | wanted.facts()
         sidecar["media"] = {**fetched.facts.words(), "warnings": differences(order, fetched.facts, wanted.kind)}
         try:
-            placed = put(name, sidecar=sidecar)
+            placed = yield from put(name, sidecar=sidecar)
         except Occupied:
             # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
             try:
-                placed = put(wanted.name_beside(fetched.extension), sidecar=sidecar)
+                placed = yield from put(wanted.name_beside(fetched.extension), sidecar=sidecar)
             except Occupied as again:
                 raise UnsafePath(str(again)) from None
         return name, (placed, fetched.facts)

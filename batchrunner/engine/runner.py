@@ -119,7 +119,7 @@ class Runner:
                 *submitting,
                 self._guard(self._heartbeat(), "heartbeat"),
                 *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
-                *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
+                *(self._guard(self._downloads.work(), "downloader") for _ in range(self._downloads.workers)),
             ]
             while not self.control.ended and not self._idle:
                 await self._wake.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -37,11 +38,25 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
         UsageError, OutputClash, LedgerUnusable: exit code 2. LedgerBusy: exit code 5. Anything else is a bug.
     """
     main = partial(run_here, options, watcher)
+    with _relaxed_collector():
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(main())
+        return uvloop.run(main())
+
+
+@contextmanager
+def _relaxed_collector() -> Iterator[None]:
+    """What lives as long as the run is not looked through again and again for cycles, and the rest more seldom."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main())
-    return uvloop.run(main())
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def run_here(options: RunOptions, watcher: Watcher) -> RunResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback_host(host: str) -> bool:
     """Whether a URL's host is this machine by its very spelling: `localhost`, 127/8 or `::1`."""
     if host.lower().rstrip(".") == "localhost":

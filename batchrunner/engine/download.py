@@ -14,6 +14,7 @@ from ..core.media import Facts, Kept, Ordered, differences, judged
 from ..core.pacing import backoff
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Attempt
+from ..providers.disk import Steps
 from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
 from ..providers.objects import StoreUnusable
 from .clock import iso
@@ -25,8 +26,12 @@ from .stores import Store
 
 T = TypeVar("T")
 
-Land = Callable[[Wanted, Fetched], tuple[str, tuple[Placed, Facts]]]
+Land = Callable[[Wanted, Fetched], Steps[tuple[str, tuple[Placed, Facts]]]]
 """Gives a file that came its name."""
+
+LANDING = 4
+"""For each download at once, so many files on their way: the others are waiting for the disk, together. Each holds a
+megabyte at most."""
 
 MAX_DISK_FAILURES = 10
 """Failures of the disk in a row before a download is left for the next run."""
@@ -50,8 +55,10 @@ class Downloader:
         self._work = work
         self._on_renewal = on_renewal
         self._on_done = on_done
-        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue()
+        """Jobs, each with whether an earlier try may have placed something."""
         self._active = 0
+        self._room = asyncio.Semaphore(settings.max_downloads)
         self._stores: dict[int, Store] = {}
         self.left_behind = 0
         """Downloads that this run gave up for now; the next run goes on with them."""
@@ -61,16 +68,22 @@ class Downloader:
         """Finished tasks whose output is not home yet."""
         return self._queue.qsize() + self._active
 
-    def add(self, job: Job) -> None:
-        self._queue.put_nowait(job)
+    def add(self, job: Job, *, begun: bool = True) -> None:
+        """Fetch what a job's task gave. `begun`: an earlier try may have placed some of it, so look first."""
+        self._queue.put_nowait((job, begun))
+
+    @property
+    def workers(self) -> int:
+        """How many should `work`."""
+        return LANDING * self._settings.max_downloads
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         while True:
-            job = await self._queue.get()
+            job, begun = await self._queue.get()
             self._active += 1
             try:
-                await self._bring_home(job)
+                await self._bring_home(job, begun)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  handed on: the run ends, and the error is raised from it
@@ -79,14 +92,15 @@ class Downloader:
                 self._active -= 1
                 self._on_done()
 
-    async def _bring_home(self, job: Job) -> None:
+    async def _bring_home(self, job: Job, begun: bool) -> None:
         started = self._deps.clock.monotonic()
         failures = bad = 0
         home: dict[int, Kept] = {}
         while True:
             try:
                 self._deps.crash("download.start")
-                stored = await self._once(job, home)
+                look, begun = begun, True
+                stored = await self._once(job, home, look)
                 self._deps.crash("download.placed")
                 await self._deps.advance(job, stored)
                 self._deps.crash("download.recorded")
@@ -143,11 +157,12 @@ class Downloader:
         if isinstance(after.fact, Running):
             self._on_renewal(after)
 
-    async def _once(self, job: Job, home: dict[int, Kept]) -> e.Stored:
+    async def _once(self, job: Job, home: dict[int, Kept], look: bool) -> e.Stored:
         """Fetch and place every output that is not home yet, or recognise it where an earlier run had placed it.
 
         Args:
             home: what is home, by number; is added to.
+            look: whether an earlier try may have placed something.
 
         Raises:
             LinkDead, BadContent, Transient: see `providers.fetch`.
@@ -157,26 +172,31 @@ class Downloader:
         wanted = plan(job, self._deps.output_kind(job.model))
         if asked := names_to_ask(wanted):
             wanted = set_apart(wanted, await ledger.taken(job, asked))
-        land = partial(self._land, job, order, await ledger.attempt(job), await ledger.task_ids(job))
+        attempt, ours = await ledger.attempt(job)
+        land = partial(self._land, job, order, attempt, ours)
         for one in wanted:
             if one.number not in home:
                 bring = self._last_frame if one.last_frame else self._bring
-                home[one.number] = await bring(job, one, order, land)
+                home[one.number] = await bring(job, one, order, land, look)
         kept = judged(order, [home[one.number] for one in wanted])
         assert kept[0].output is not None  # noqa: S101  only a last frame may be missing, and is never the first
         return e.Stored(kept[0].output, kept)
 
-    async def _bring(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
+    async def _bring(self, job: Job, wanted: Wanted, order: Ordered, land: Land, look: bool) -> Kept:
         """One output. Raises as `_once`."""
-        placed, facts = await self._there(job, wanted) or await self._fetch(job, wanted, land)
+        there = await self._there(job, wanted) if look else None
+        placed, facts = there or await self._fetch(job, wanted, land)
         output = Output(str(self._work.place(job) / placed.path), placed.sha256, placed.size)
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
-        parts = self._store(job).parts
+        store = self._store(job)
+        parts = store.parts
         part, then = part_path(parts / wanted.name()), partial(land, wanted)
         fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
-        name, found = await fetcher.fetch(wanted.url, part, root=parts, kind=wanted.kind, then=then)
+        name, found = await fetcher.fetch(
+            wanted.url, part, root=parts, kind=wanted.kind, then=then, apart=store.remote, room=self._room
+        )
         if found[0].path != name:
             place = self._work.place(job)
             output, wish = str(place / found[0].path), str(place / name)
@@ -190,12 +210,12 @@ class Downloader:
         names = store.likely(wanted.names())
         return await self._thread(store.find, names, fact.task_id, wanted.kind) if names else None
 
-    async def _last_frame(self, job: Job, wanted: Wanted, order: Ordered, land: Land) -> Kept:
+    async def _last_frame(self, job: Job, wanted: Wanted, order: Ordered, land: Land, look: bool) -> Kept:
         """A clip's last frame: an extra, whose failure is a warning, because the clip is what was paid for. A disk
         that fails is another matter: it fails for everything."""
         for tries in range(1, self._settings.bad_content_tries + 1):
             try:
-                return await self._bring(job, wanted, order, land)
+                return await self._bring(job, wanted, order, land, look or tries > 1)
             except FetchError as failed:
                 problem = failed.problem
                 if isinstance(failed, LinkDead) or tries == self._settings.bad_content_tries:
@@ -213,21 +233,21 @@ class Downloader:
         ours: Sequence[str],
         wanted: Wanted,
         fetched: Fetched,
-    ) -> tuple[str, tuple[Placed, Facts]]:
+    ) -> Steps[tuple[str, tuple[Placed, Facts]]]:
         """Give what came its name, in the thread that wrote it. Returns the name that it should have, too."""
         self._deps.crash("download.fetched")
         store = self._store(job)
         name = wanted.name(fetched.extension)
         part = part_path(store.parts / wanted.name())
-        put = partial(store.place, part, replaces=ours, crash=self._deps.crash)
+        put = partial(store.placing, part, replaces=ours, crash=self._deps.crash)
         sidecar = self._sidecar(job, attempt, fetched) | wanted.facts()
         sidecar["media"] = {**fetched.facts.words(), "warnings": differences(order, fetched.facts, wanted.kind)}
         try:
-            placed = put(name, sidecar=sidecar)
+            placed = yield from put(name, sidecar=sidecar)
         except Occupied:
             # Somebody put a file there meanwhile. Neither is it overwritten nor is what was paid for thrown away.
             try:
-                placed = put(wanted.name_beside(fetched.extension), sidecar=sidecar)
+                placed = yield from put(wanted.name_beside(fetched.extension), sidecar=sidecar)
             except Occupied as again:
                 raise UnsafePath(str(again)) from None
         return name, (placed, fetched.facts)

@@ -2,7 +2,7 @@
 
 A file under its final name is complete (promise P3), and so is the sidecar beside it. The order is: the part was
 synced by `Fetcher`; the sidecar is written, synced and renamed; the part is renamed; the folder is synced. A
-process or a machine may die between any two of these, and `place` with the same arguments goes on from there:
+process or a machine may die between any two of these, and `placing` with the same arguments goes on from there:
 what exists is recognised by the task id in its sidecar and by its hash.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from ..core.places import Place
+from ..providers.disk import Steps
 from ..providers.folders import UnsafePath, ensure_folder, sync_folder
 from .rename import give_name
 
@@ -141,7 +142,7 @@ def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
     Reads all of the file. Makes it durable once more, for the try before may have died in between.
 
     Raises:
-        UnsafePath, OSError: see `place`.
+        UnsafePath, OSError: see `placing`.
     """
     if not os.path.lexists(target):
         return None
@@ -160,7 +161,7 @@ def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
     return Placed(_relative(target, root), digest, size, already=True)
 
 
-def place(
+def placing(
     part: Path,
     target: Path,
     root: Path,
@@ -168,8 +169,8 @@ def place(
     *,
     replaces: Collection[str] = (),
     crash: Crash = _no_crash,
-) -> Placed:
-    """Rename `part`, which is verified and synced, to `target`, with its sidecar. Idempotent. Blocks: use a thread.
+) -> Steps[Placed]:
+    """Rename `part`, which is verified and synced, to `target`, with its sidecar. Idempotent.
 
     Args:
         part: what `Fetcher.fetch` made; in the target's folder.
@@ -185,27 +186,28 @@ def place(
         OSError: the disk failed or is full, or `part` is not there or not what it was.
     """
     folder = ensure_folder(target.parent, root)
-    target, part = folder / target.name, ensure_folder(part.parent, root) / part.name
+    beside = folder if part.parent == target.parent else ensure_folder(part.parent, root)
+    target, part = folder / target.name, beside / part.name
     task_id, digest, size = str(sidecar["task_id"]), str(sidecar["sha256"]), int(sidecar["bytes"])
     done = Placed(_relative(target, root), digest, size)
     if os.path.lexists(target):
         found = find_placed(target, root, task_id)
         if found is None:
-            found = _adopt(target, done, sidecar, {task_id, *replaces})
+            found = yield from _adopt(target, done, sidecar, {task_id, *replaces})
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
-        sync_folder(folder)
+        yield folder
         return found
     if not stat.S_ISREG((about := os.lstat(part)).st_mode) or about.st_size != size:
         raise OSError(errno.EIO, "the downloaded file has changed since it was checked")
-    _write_sidecar(sidecar_path(target), sidecar, {task_id, *replaces})
+    yield from _write_sidecar(sidecar_path(target), sidecar, {task_id, *replaces})
     crash("place.sidecar")
     try:
         give_name(part, target)
     except FileExistsError:
         raise Occupied(target, "it appeared just now") from None
     crash("place.renamed")
-    sync_folder(folder)
+    yield folder
     crash("place.folder_synced")
     # Only now: a power cut may keep one change of a folder and lose another, and one of the names must last.
     with contextlib.suppress(FileNotFoundError):
@@ -233,22 +235,22 @@ def sweep(target: Path, root: Path, ours: Collection[str]) -> None:
             os.unlink(folder / sidecar.name)
 
 
-def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Placed:
+def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Steps[Placed]:
     """The file is there, byte for byte, without a sidecar of ours: a power cut may have taken that one."""
     digest, size = _digest(target)
     if (digest, size) != (done.sha256, done.size):
         raise Occupied(target, "its content is another")
     descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
-    _write_sidecar(sidecar_path(target), sidecar, ours)
+    yield from _write_sidecar(sidecar_path(target), sidecar, ours)
     return Placed(done.path, digest, size, already=True)
 
 
 def _relative(target: Path, root: Path) -> str:
-    return target.relative_to(os.path.realpath(root)).as_posix()
+    return target.relative_to(ensure_folder(root, root)).as_posix()
 
 
 def _open_file(path: Path) -> BufferedReader | None:
@@ -311,14 +313,14 @@ def _new_file(path: Path) -> FileIO:
     return FileIO(descriptor, "wb")
 
 
-def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> None:
+def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> Steps[None]:
     exists = os.path.lexists(path)
     if exists and _task_of(path) not in ours:
         raise Occupied(path, "it does not name this job's task")
     temporary = _temporary(path)
     with _new_file(temporary) as file:
         file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        os.fsync(file.fileno())
+        yield file.fileno()
     if exists:
         os.replace(temporary, path)
         return
@@ -340,7 +342,7 @@ __all__ = [
     "free_bytes",
     "free_name",
     "part_path",
-    "place",
+    "placing",
     "precheck",
     "sidecar_path",
     "sweep",

@@ -24,6 +24,7 @@ import orjson
 
 from ..core.media import Facts
 from ..core.places import Remote
+from ..providers.disk import Steps
 from ..providers.fetch import Transient
 from ..providers.objects import Client, Head, connect
 from .files import Crash, Occupied, Placed, part_path
@@ -34,6 +35,8 @@ _MAX_SIDECAR = 4 << 20
 
 class ObjectStore:
     """A prefix in object storage; see `stores.Store`."""
+
+    remote = True
 
     def __init__(self, place: Remote, parts: Path, opened: Callable[[Remote], Client] = connect) -> None:
         """Args:
@@ -78,10 +81,17 @@ class ObjectStore:
             return Placed(name, head.sha256, head.size, already=True), Facts.of(told if isinstance(told, dict) else {})
         return None
 
+    def placing(
+        self, part: Path, name: str, *, sidecar: Mapping[str, Any], replaces: Collection[str], crash: Crash
+    ) -> Steps[Placed]:
+        """`place`, as `stores.Store` has it."""
+        yield from ()
+        return self.place(part, name, sidecar=sidecar, replaces=replaces, crash=crash)
+
     def place(
         self, part: Path, name: str, *, sidecar: Mapping[str, Any], replaces: Collection[str], crash: Crash
     ) -> Placed:
-        """As `files.place`. An upload whose answer was lost is known again by its task and hash."""
+        """As `files.placing`. An upload whose answer was lost is known again by its task and hash."""
         client = self.client
         task_id, digest, size = str(sidecar["task_id"]), str(sidecar["sha256"]), int(sidecar["bytes"])
         wanted, ours = Head(size, digest, task_id), {task_id, *replaces}

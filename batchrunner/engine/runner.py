@@ -12,7 +12,7 @@ from typing import Any
 from ..core.adaptive import Learned
 from ..core.eta import Eta, by_latency, by_throughput
 from ..core.events import Event
-from ..core.job import IN_FLIGHT, Job, State
+from ..core.job import IN_FLIGHT, Downloading, Job, State
 from ..core.pacing import Gcra
 from ..core.polling import Latencies
 from ..core.words import Cancel, Word
@@ -119,7 +119,7 @@ class Runner:
                 *submitting,
                 self._guard(self._heartbeat(), "heartbeat"),
                 *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
-                *(self._guard(self._downloads.work(), "downloader") for _ in range(self._settings.max_downloads)),
+                *(self._guard(self._downloads.work(), "downloader") for _ in range(self._downloads.workers)),
             ]
             while not self.control.ended and not self._idle:
                 await self._wake.wait()
@@ -296,7 +296,8 @@ class Runner:
         self._wake.notify()
 
     def _completed(self, job: Job) -> None:
-        self._downloads.add(job)
+        # A task that has just ended for the first time has nothing on the disk; one whose links had died may have.
+        self._downloads.add(job, begun=not isinstance(job.fact, Downloading) or job.fact.renewals > 0)
 
     def _more(self) -> None:
         """More jobs were recorded."""

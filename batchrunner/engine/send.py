@@ -72,6 +72,8 @@ class Sender:
         self._chooser = chooser
         self._on_running = on_running
         self._on_doubt = on_doubt
+        provider = deps.provider
+        self._traceable = provider if isinstance(provider, Traceable) else None  # 30 us to find out, a job
         self._posts: set[asyncio.Task[None]] = set()
 
     @property
@@ -117,12 +119,12 @@ class Sender:
 
         try:
             request = job.request if resolved is None else resolved
-            provider = self._deps.provider
-            if isinstance(provider, Traceable):
+            provider = self._traceable
+            if provider is not None:
                 token = await self._deps.ledger.token(job, job.fact.attempt + 1)
                 answer = await provider.submit(job.model, request, before_send, label=job.key, token=token)
             else:
-                answer = await provider.submit(job.model, request, before_send, label=job.key)
+                answer = await self._deps.provider.submit(job.model, request, before_send, label=job.key)
         except (BudgetExhausted, Conflict, NotYet, WriteFailed) as refused:
             self._not_sent(job, place)
             self._chooser.refused(job, refused, made, refunds)

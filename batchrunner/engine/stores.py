@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ..core.media import Facts
 from ..core.places import Place, Remote
 from ..providers import media
+from ..providers.disk import Steps
 from . import files
 from .files import Placed
 
@@ -31,13 +32,16 @@ class Store(Protocol):
     parts: Path
     """The folder of this machine into which outputs are fetched, checked and synced before they get their name."""
 
+    remote: bool
+    """Whether placing waits for more than this machine's disk."""
+
     def likely(self, names: Iterable[str]) -> list[str]:
         """The names that `find` should look at. Waits for nothing but a look at a folder."""
 
     def find(self, names: Collection[str], task_id: str, kind: str) -> tuple[Placed, Facts] | None:
         """The output of a task where an earlier try had placed it, under one of these names; None where not."""
 
-    def place(
+    def placing(
         self,
         part: Path,
         name: str,
@@ -45,8 +49,8 @@ class Store(Protocol):
         sidecar: Mapping[str, Any],
         replaces: Collection[str],
         crash: files.Crash,
-    ) -> Placed:
-        """Give a complete part its final name, with its sidecar; see `files.place`. Raises Occupied."""
+    ) -> Steps[Placed]:
+        """Give a complete part its final name, with its sidecar; see `files.placing`. Raises Occupied."""
 
     def sweep(self, name: str, ours: Collection[str]) -> None:
         """Remove what a run that died while it placed an output has left, where that may never come. Raises nothing."""
@@ -70,6 +74,8 @@ class Store(Protocol):
 class FolderStore:
     """A folder of this machine. Parts are in the folder itself, so that a rename is all it takes."""
 
+    remote = False
+
     def __init__(self, root: Path) -> None:
         self.parts = root
 
@@ -84,7 +90,7 @@ class FolderStore:
                 return placed, facts_of(self.parts / name, kind)
         return None
 
-    def place(
+    def placing(
         self,
         part: Path,
         name: str,
@@ -92,8 +98,8 @@ class FolderStore:
         sidecar: Mapping[str, Any],
         replaces: Collection[str],
         crash: files.Crash,
-    ) -> Placed:
-        return files.place(part, self.parts / name, self.parts, sidecar, replaces=replaces, crash=crash)
+    ) -> Steps[Placed]:
+        return files.placing(part, self.parts / name, self.parts, sidecar, replaces=replaces, crash=crash)
 
     def sweep(self, name: str, ours: Collection[str]) -> None:
         files.sweep(self.parts / name, self.parts, ours)

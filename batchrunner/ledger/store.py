@@ -33,6 +33,11 @@ from .sql import Connection, Row
 from .transitions import Change
 from .writer import Database, Gone, ThreadDatabase, Writer
 
+_TASK_IDS = (
+    "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
+    "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -244,22 +249,24 @@ class Ledger:
 
     async def task_ids(self, job: Job) -> list[str]:
         """Every task id that the job has had, in any revision of its key: what they left on disk is ours."""
-        sql = (
-            "SELECT a.task_id FROM attempt a JOIN job j ON j.id = a.job_id "
-            "WHERE j.batch_id = ? AND j.key = ? AND a.task_id IS NOT NULL"
-        )
-        rows = await self._writer.glance(lambda c: c.execute(sql, (job.batch_id, job.key)).fetchall())
+        rows = await self._writer.glance(lambda c: c.execute(_TASK_IDS, (job.batch_id, job.key)).fetchall())
         return [row[0] for row in rows]
 
-    async def attempt(self, job: Job) -> Attempt:
-        """What the job's current attempt cost, and when its steps were."""
+    async def attempt(self, job: Job) -> tuple[Attempt, list[str]]:
+        """What the job's current attempt cost, and when its steps were; and its `task_ids`, in the same look."""
         sql = (
             "SELECT a.credits, a.intent_at, a.answered_at, a.ended_at, (SELECT j.key FROM promotion p JOIN job j "
             "ON j.id = p.from_job WHERE p.job_id = a.job_id), a.request FROM attempt a "
             "WHERE a.job_id = ? AND a.number = ?"
         )
         values = (job.id, job.fact.attempt)
-        return Attempt(*await self._writer.glance(lambda c: c.execute(sql, values).fetchone()))
+
+        def look(connection: Connection) -> tuple[Row, list[Row]]:
+            found = connection.execute(sql, values).fetchone()
+            return found, connection.execute(_TASK_IDS, (job.batch_id, job.key)).fetchall()
+
+        found, ids = await self._writer.glance(look)
+        return Attempt(*found), [row[0] for row in ids]
 
     async def token(self, job: Job, attempt: int) -> str:
         """The name of a job's n-th submission, for ever; see `asking.token`."""

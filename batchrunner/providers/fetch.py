@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from yarl import URL
 from ..core.job import Problem
 from ..core.media import Facts
 from . import media
+from .disk import Disk, Steps, at_once
 from .folders import UnsafePath, ensure_folder
 from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
 from .replies import retry_after_seconds
@@ -86,7 +88,8 @@ class Fetched:
     facts: Facts = field(default=Facts())
 
 
-def _itself(fetched: Fetched) -> Fetched:
+def _itself(fetched: Fetched) -> Steps[Fetched]:
+    yield from ()
     return fetched
 
 
@@ -127,19 +130,21 @@ class _Part:
                 self._hash.update(chunk)  # releases the GIL
                 self.size += len(chunk)
 
-    def finish(self, chunks: list[bytes], kind: str, whole: bool, then: Callable[[Fetched], _T]) -> _T:
+    def finish(self, chunks: list[bytes], kind: str, whole: bool, then: Callable[[Fetched], Steps[_T]]) -> Steps[_T]:
         """The last bytes, the check, the sync, and what the caller does with a finished part, which is its own from
         then on. Raises what `media.check` and `then` do, and OSError."""
+        alone = not self._made
         self.write(chunks)
         with self._lock:
             if self._gone:
                 raise OSError(errno.ECANCELED, "the download was given up", str(self._path))
-            found = media.check(self._path, kind, whole=whole)
-            os.fsync(self._descriptor)
+            found = media.check(b"".join(chunks) if alone else self._path, kind, whole=whole)
+            yield self._descriptor
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
             self._gone, self._made = True, False
-        return then(Fetched(self.size, self._hash.hexdigest(), found.extension, found.container, found.facts))
+        fetched = Fetched(self.size, self._hash.hexdigest(), found.extension, found.container, found.facts)
+        return (yield from then(fetched))
 
     def discard(self) -> None:
         """Close and remove it, after the write that is under way (a megabyte or so)."""
@@ -152,6 +157,15 @@ class _Part:
             if self._made:
                 with contextlib.suppress(OSError):
                     os.unlink(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """All of a file: what is not written of it yet, and whether the transport vouched for its length."""
+
+    part: _Part
+    rest: list[bytes]
+    whole: bool
 
 
 class Fetcher:
@@ -190,15 +204,34 @@ class Fetcher:
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="fetch")
+        self._disk = Disk()
 
     @overload
     async def fetch(self, url: str, part: Path, *, root: Path, kind: str) -> Fetched: ...
 
     @overload
-    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], _T]) -> _T: ...
+    async def fetch(
+        self,
+        url: str,
+        part: Path,
+        *,
+        root: Path,
+        kind: str,
+        then: Callable[[Fetched], Steps[_T]],
+        apart: bool = False,
+        room: AbstractAsyncContextManager[object] | None = None,
+    ) -> _T: ...
 
     async def fetch(
-        self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], Any] = _itself
+        self,
+        url: str,
+        part: Path,
+        *,
+        root: Path,
+        kind: str,
+        then: Callable[[Fetched], Steps[Any]] = _itself,
+        apart: bool = False,
+        room: AbstractAsyncContextManager[object] | None = None,
     ) -> Any:
         """GET `url` into `part`, which is then complete, of the right kind, and durable but for its name.
 
@@ -211,6 +244,8 @@ class Fetcher:
             kind: `video`, `image` or `audio`.
             then: what is done with the part in the same thread; what it returns is returned, what it raises raised,
                 and the part stays then.
+            apart: it waits for more than the disk: nobody else is to wait for it.
+            room: is entered while bytes come, and left before the disk is waited for.
 
         Raises:
             LinkDead, Transient, BadContent: see there.
@@ -218,23 +253,12 @@ class Fetcher:
             OSError: the disk failed or is full.
         """
         try:
-            where = self._guard.check(url)
-            for _ in range(MAX_REDIRECTS + 1):
-                async with self._get(where) as response:
-                    location = response.headers.get("Location")
-                    if response.status in _REDIRECTS and location is not None:
-                        where = self._guard.follow(where, location)
-                        continue
-                    self._check_status(response)
-                    return await self._save(response, part, root, kind, then)
-            problem = Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects")
-        except ForbiddenUrl as refused:
-            problem = Problem(f"the output can't be fetched: {refused}", "forbidden_url")
+            async with room or contextlib.nullcontext():
+                came = await self._receive(url, _Part(part, root))
+            return await self._finish(came, kind, then, apart)
         except FetchError:
             await self._run(partial(_remove, part, root))
             raise
-        await self._run(partial(_remove, part, root))
-        raise LinkDead(problem)
 
     async def look(self, url: str) -> None:
         """See whether `url` can be fetched: ask for its first byte, and read no more than the head of the answer.
@@ -293,12 +317,25 @@ class Fetcher:
         # 403, 404, 410; and the rest of 3xx and 4xx: stores say "expired" with 400 and 401 too.
         raise LinkDead(problem)
 
-    async def _save(
-        self, response: aiohttp.ClientResponse, part: Path, root: Path, kind: str, then: Callable[[Fetched], _T]
-    ) -> _T:
+    async def _receive(self, url: str, file: _Part) -> _Came:
+        """GET `url`, and redirects, into a part. Raises as `fetch`."""
+        try:
+            where = self._guard.check(url)
+            for _ in range(MAX_REDIRECTS + 1):
+                async with self._get(where) as response:
+                    location = response.headers.get("Location")
+                    if response.status in _REDIRECTS and location is not None:
+                        where = self._guard.follow(where, location)
+                        continue
+                    self._check_status(response)
+                    return await self._read(response, file)
+        except ForbiddenUrl as refused:
+            raise LinkDead(Problem(f"the output can't be fetched: {refused}", "forbidden_url")) from None
+        raise LinkDead(Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects"))
+
+    async def _read(self, response: aiohttp.ClientResponse, file: _Part) -> _Came:
         length = response.content_length
         whole = length is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
-        file = _Part(part, root)
         work: asyncio.Future[None] | None = None
         held: list[bytes] = []
         try:
@@ -312,12 +349,23 @@ class Fetcher:
                     held = batch
             if work is not None:
                 await work
-            return await self._run(partial(file.finish, held, kind, whole, then))
-        except BaseException as error:
+                work, held = self._run(partial(file.write, held)), []
+                await work
+        except BaseException:
             if work is not None:
                 work.add_done_callback(_noticed)
             file.discard()
-            if isinstance(error, media.Truncated) and not whole:
+            raise
+        return _Came(file, held, whole)
+
+    async def _finish(self, came: _Came, kind: str, then: Callable[[Fetched], Steps[_T]], apart: bool) -> _T:
+        """Check, sync, and do what the caller does with it. Raises as `fetch`."""
+        steps = came.part.finish(came.rest, kind, came.whole, then)
+        try:
+            return await (self._run(partial(at_once, steps)) if apart else self._disk.run(steps))
+        except BaseException as error:
+            came.part.discard()
+            if isinstance(error, media.Truncated) and not came.whole:
                 raise Transient(Problem(str(error), error.code, 200)) from None
             if isinstance(error, media.NotMedia):
                 raise BadContent(Problem(str(error), error.code, 200)) from None
@@ -376,6 +424,7 @@ class Fetcher:
             await self._session.close()
             self._session = None
         self._pool.shutdown(wait=False)
+        self._disk.close()
 
 
 def _remove(part: Path, root: Path) -> None:

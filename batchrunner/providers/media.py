@@ -57,20 +57,35 @@ class _File:
         self.size = os.fstat(descriptor).st_size
         self.looked = 0
 
+    def _read(self, count: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, count, offset)
+
     def at(self, offset: int, count: int) -> bytes:
         self.looked += 1
         if self.looked > MAX_BOXES:
             raise NotMedia("the file has too many parts")
-        data = os.pread(self._descriptor, count, offset) if offset + count <= self.size else b""
+        data = self._read(count, offset) if offset + count <= self.size else b""
         if len(data) != count:
             raise Truncated("the file ends too early")
         return data
 
     def head(self, count: int) -> bytes:
-        return os.pread(self._descriptor, count, 0)
+        return self._read(count, 0)
 
     def tail(self, count: int) -> bytes:
-        return os.pread(self._descriptor, count, max(0, self.size - count))
+        return self._read(count, max(0, self.size - count))
+
+
+class _Held(_File):
+    """The same of a file whose bytes are at hand."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+        self.looked = 0
+
+    def _read(self, count: int, offset: int) -> bytes:
+        return self._data[offset : offset + count]
 
 
 # --- MP4, MOV, M4A, AVIF, HEIC: boxes (ISO/IEC 14496-12, 4.2) ---------------------------------------------
@@ -295,11 +310,11 @@ _ALSO = {("video", ".gif"), ("video", ".webp"), ("audio", ".mp4"), ("audio", ".w
 """What passes for another kind: an animation (`enable_gif`), sound in a container that is mostly used for film."""
 
 
-def check(path: Path, kind: str, *, whole: bool = True) -> Media:
-    """What the file at `path` is.
+def check(file: Path | bytes, kind: str, *, whole: bool = True) -> Media:
+    """What a file is.
 
     Args:
-        path: a file that no one is writing to.
+        file: where it is, and no one is writing to it; or all of its bytes.
         kind: `video`, `image` or `audio`: what was ordered.
         whole: whether the transport vouched for the length (Content-Length or chunks). If not, an MP4 must show
             both an index and content, so that one cut off between two boxes does not pass.
@@ -312,21 +327,27 @@ def check(path: Path, kind: str, *, whole: bool = True) -> Media:
         NotMedia: it is something else (an HTML page, another kind, nothing).
         OSError: it can't be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if isinstance(file, bytes):
+        return _check(lambda: _Held(file), kind, whole)
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        file = _File(descriptor)
-        head = file.head(16)
-        if not head:
-            raise NotMedia("the file is empty")
-        parse = next((parse for fits, parse in _KINDS if fits(head)), None)
-        if parse is None:
-            raise NotMedia(_instead(file.head(512)))
-        found = parse(file, whole)
-        if found.kind != kind and (kind, found.extension) not in _ALSO:
-            raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
-        return Media(kind, found.container, found.extension, _facts(_File(descriptor), found.container))
+        return _check(lambda: _File(descriptor), kind, whole)
     finally:
         os.close(descriptor)
+
+
+def _check(opened: Callable[[], _File], kind: str, whole: bool) -> Media:
+    file = opened()
+    head = file.head(16)
+    if not head:
+        raise NotMedia("the file is empty")
+    parse = next((parse for fits, parse in _KINDS if fits(head)), None)
+    if parse is None:
+        raise NotMedia(_instead(file.head(512)))
+    found = parse(file, whole)
+    if found.kind != kind and (kind, found.extension) not in _ALSO:
+        raise NotMedia(f"expected {kind}, but a {found.container} file ({found.kind}) came")
+    return Media(kind, found.container, found.extension, _facts(opened(), found.container))
 
 
 def _facts(file: _File, container: str) -> Facts:

@@ -7,6 +7,7 @@ is made for it: a name may resolve to anything, and a resolver never sees an IP 
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import re
 import socket
@@ -23,6 +24,7 @@ MAX_URL = 8192
 
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_UNFIT = re.compile(r"[\x00-\x20\x7f\\]")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -47,6 +49,7 @@ class ForbiddenAddress(OSError):
         super().__init__(errno.EACCES, f"{address} is not a public address")
 
 
+@functools.lru_cache(maxsize=1024)
 def is_public(text: str) -> bool:
     """Whether an IP address, as a resolver or a URL spells it, is on the public internet."""
     try:
@@ -65,6 +68,7 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_loopback(text: str) -> bool:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -72,6 +76,17 @@ def _is_loopback(text: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_address(host: str) -> bool | None:
+    """Whether a URL's host is an IP address, not a name; None for what is neither: "127.1", "0x7f000001" and
+    "2130706433" are addresses to the C library, and names to nobody."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) else False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,7 @@ class Guard:
         """
         if not text or len(text) > MAX_URL:
             raise ForbiddenUrl("the URL is empty or too long")
-        if "\\" in text or any(char <= " " or char == "\x7f" for char in text):
+        if _UNFIT.search(text) is not None:
             raise ForbiddenUrl("the URL contains a space, a backslash or a control character")
         try:
             # What is already a proper URL must not be respelled: a signature may cover every byte of it.
@@ -119,12 +134,7 @@ class Guard:
         Raises:
             ForbiddenUrl: it leads nowhere we go.
         """
-        if (
-            not location
-            or len(location) > MAX_URL
-            or "\\" in location
-            or any(c <= " " or c == "\x7f" for c in location)
-        ):
+        if not location or len(location) > MAX_URL or _UNFIT.search(location) is not None:
             raise ForbiddenUrl("the redirect leads to no valid URL")
         if _SCHEME.match(location):
             return self.check(location)
@@ -135,14 +145,10 @@ class Guard:
         return self.check(target)
 
     def _check_host(self, host: str) -> None:
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            # "127.1", "0x7f000001" and "2130706433" are addresses to the C library, and names to nobody.
-            if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
-                raise ForbiddenUrl("the URL's host is a number that is not an IP address") from None
-            return
-        if not self.allows(host):
+        literal = _is_address(host)
+        if literal is None:
+            raise ForbiddenUrl("the URL's host is a number that is not an IP address")
+        if literal and not self.allows(host):
             raise ForbiddenUrl("the URL's host is not a public address")
 
     def allows(self, address: str) -> bool:

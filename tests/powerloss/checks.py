@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.core.job import State
-from batchrunner.engine.files import Occupied, find_placed, part_path, place, sidecar_path
+from batchrunner.engine.files import Occupied, find_placed, part_path, placing, sidecar_path
 from batchrunner.engine.ports import Books
 from batchrunner.engine.recover import recover
 from batchrunner.engine.spool import Spool
@@ -25,6 +25,7 @@ from batchrunner.ledger.connection import open_writer
 from batchrunner.ledger.errors import LedgerError
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.writer import InlineDatabase
+from batchrunner.providers.disk import at_once
 from tests.crash.checks import check_history
 from tests.double import Account
 from tests.powerloss.disk import Image
@@ -293,9 +294,8 @@ def _fetch_again(out: Path, name: str, data: bytes, task: str, ids: Sequence[str
         out.mkdir(parents=True, exist_ok=True)
         part_path(target).write_bytes(data)
         try:
-            placed = place(
-                part_path(target), target, out, {"task_id": task, "sha256": digest, "bytes": len(data)}, replaces=ids
-            )
+            sidecar = {"task_id": task, "sha256": digest, "bytes": len(data)}
+            placed = at_once(placing(part_path(target), target, out, sidecar, replaces=ids))
         except Occupied as occupied:
             return [f"{name} can't be placed again: {occupied}"]
     good = placed.sha256 == digest and target.read_bytes() == data and sidecar_path(target).is_file()

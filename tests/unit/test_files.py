@@ -22,11 +22,12 @@ from batchrunner.engine.files import (
     find_placed,
     free_bytes,
     part_path,
-    place,
+    placing,
     precheck,
     sidecar_path,
 )
 from batchrunner.engine.rename import give_name
+from batchrunner.providers.disk import at_once
 from batchrunner.providers.folders import ensure_folder
 
 DATA = b"a film" * 1000
@@ -57,7 +58,8 @@ class Case:
         self.part.write_bytes(data)
 
     def place(self, task_id: str = "task_1", crash: Callable[[str], None] | None = None, **more: Any) -> Placed:
-        return place(self.part, self.target, self.root, facts(task_id), crash=crash or (lambda _: None), **more)
+        crash = crash or (lambda _: None)
+        return at_once(placing(self.part, self.target, self.root, facts(task_id), crash=crash, **more))
 
     def names(self) -> set[str]:
         return {p.name for p in self.target.parent.iterdir()}
@@ -220,7 +222,7 @@ def test_the_file_of_an_earlier_task_is_not(case: Case) -> None:
     case.place("task_0")
     case.download(b"another film")
     with pytest.raises(Occupied):
-        place(case.part, case.target, case.root, facts("task_1", b"another film"), replaces={"task_0"})
+        at_once(placing(case.part, case.target, case.root, facts("task_1", b"another film"), replaces={"task_0"}))
     assert case.target.read_bytes() == DATA
     assert precheck(case.target, {"task_0"}) is not None
 
@@ -409,7 +411,7 @@ def test_no_link_is_followed_out(tmp_path: Path, link_to: str) -> None:
     part = root / "x.part"
     part.write_bytes(DATA)
     with pytest.raises(UnsafePath):
-        place(part, root / "a/x.mp4", root, facts())
+        at_once(placing(part, root / "a/x.mp4", root, facts()))
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -420,7 +422,7 @@ def test_a_link_within_is_fine(tmp_path: Path) -> None:
     assert ensure_folder(root / "a/b", root) == root / "real/b"
     part = root / "real/x.mp4.part"
     part.write_bytes(DATA)
-    assert place(root / "a/x.mp4.part", root / "a/x.mp4", root, facts()).path == "real/x.mp4"
+    assert at_once(placing(root / "a/x.mp4.part", root / "a/x.mp4", root, facts())).path == "real/x.mp4"
 
 
 def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
@@ -429,7 +431,7 @@ def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     root.symlink_to(tmp_path / "disk")
     assert ensure_folder(root / "a", root) == tmp_path / "disk/a"
     (root / "x.part").write_bytes(DATA)
-    assert place(root / "x.part", root / "x.mp4", root, facts()).path == "x.mp4"
+    assert at_once(placing(root / "x.part", root / "x.mp4", root, facts())).path == "x.mp4"
     assert (tmp_path / "disk/x.mp4").read_bytes() == DATA
 
 

@@ -97,8 +97,8 @@ class _Handed(Night):
         if not options.manifests or not all(untouched(m.output_dir) for m in options.manifests):
             try:
                 await self._shared.write(partial(rehearse, asked, self._clock.wall()))
-            except Rehearsed as found:
-                await self._check_sites(found.rows)
+            except Rehearsed as rehearsed:
+                await self._check_sites(rehearsed.rows)
         given = await self._shared.write(partial(give, asked, self._clock.wall()))
         deferred = given.deferred
         options.manifests.clear()

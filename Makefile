@@ -62,7 +62,7 @@ deploy-check: $(STAMP) ## what schemas and hadolint say of deploy/, and its imag
 	build/deploy-tools/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	for file in deploy/kubernetes*.yaml; do build/deploy-tools/bin/kubernetes-validate --quiet --strict $$file || exit 1; done
 	build/deploy-tools/bin/hadolint deploy/Containerfile
-	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m tests.deploy.image; fi
+	@sh tests/needs.sh postgresql && $(BIN)/python -m tests.deploy.image
 
 seeds-long: $(STAMP) ## the deterministic simulation over SEEDS seeds
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

@@ -70,7 +70,7 @@ class Endings:
     async def settle(self) -> None:
         """Wait for those who are being told, before this worker ends."""
         if self._telling is not None and not self._telling.done():
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, LedgerError):
                 await asyncio.wait_for(asyncio.shield(self._telling), _longest(self._asked) + SETTLED)
 
     async def _see_to(self, batch: Batch) -> None:

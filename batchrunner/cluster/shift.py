@@ -300,8 +300,9 @@ class Shift(Night):
         """End when there is nothing more to do for anybody, and nobody to tell of it."""
         while True:
             with suppress(LedgerError):
-                told = self._endings is None or await self._endings.look()
-                if told and not await self._shared.read(partial(peers.unfinished, provider=self._how.provider)):
+                left = await self._shared.read(partial(peers.unfinished, provider=self._how.provider))
+                told = self._endings is None or await self._endings.look()  # of all that has ended by then
+                if told and not left:
                     self._carrier.leave()
             await self._clock.sleep(0.5)
 

@@ -146,9 +146,9 @@ is asked after, and, where there is such a call, the balance. Its models are fil
 One with a lookup has two methods more, `_marks` (the header that carries the name of a submission) and `lookup`
 (`replies.lookup_verdict`); `tests/providers/beacon.py` is a whole one.
 
-What it must promise, and `tests/providers/test_behaviour.py` holds every shipped one to (`test_crash_points.py` beside it
-kills runs at every named point, and again in the recovery, at each of them and in a chain over all; reAPI's deaths are
-those of `tests/crash`):
+What it must promise, and `tests/providers/test_behaviour.py` holds every shipped one to (`test_crash_points.py` beside
+it kills runs at every named point, and again in the recovery, at each of them and in a chain over all; reAPI's deaths
+are those of `tests/crash`):
 
 1. Nothing is on the wire before `before_send` has returned; what it raises comes out, and nothing was sent.
 2. After that the answer is `Ambiguous`, unless the service's own words prove something else. A proxy's page, a cut

@@ -163,7 +163,7 @@ def run_options(function: F) -> F:
                 default="hold",
                 show_default=True,
                 help="What to do at the start with selected jobs whose submission may or may not have been accepted. "
-                "resubmit is your recorded consent to pay a second time.",
+                "resubmit is your recorded consent to pay a second time; a service that can be asked is asked first.",
             ),
             click.option(
                 "--until",

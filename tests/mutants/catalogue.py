@@ -1257,6 +1257,22 @@ ASKED = (
         "not tokens",
         f"{LOOKUPS}::test_whatever_proves_less_is_no_answer",
     ),
+    _mutant(
+        "consent_before_asking",
+        "`--on-unconfirmed resubmit` sends again what the service could have told of.",
+        "night.py",
+        "person(), await self._lookups(work))",
+        "person())",
+        f"{LOOKUPS}::test_a_word_that_it_may_be_sent_again_counts_after_the_service_was_asked",
+    ),
+    _mutant(
+        "consent_without_an_answer",
+        "`--on-unconfirmed resubmit` sends again where the service could not be asked.",
+        LOOKUP,
+        "isinstance(answer, NotFound)",
+        "True",
+        f"{LOOKUPS}::test_and_does_not_where_it_could_not_be_asked",
+    ),
 )
 
 MUTANTS: dict[str, Mutant] = {

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import procrastinate
 from procrastinate.exceptions import ConnectorException
@@ -33,6 +34,7 @@ from ..exits import EXIT_BUG, EXIT_OK, EXIT_STOPPED
 from ..ledger.address import Server
 from ..ledger.errors import Conflict, LedgerBusy, LedgerError
 from ..ledger.postgres import peers
+from ..ledger.postgres.link import sever
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.shared import SharedLedger
 from ..night import Night, RunOptions, Watcher, exit_code
@@ -48,6 +50,9 @@ AHEAD = 12
 
 SWITCH = 0.0005
 """Seconds after which a busy event loop lets the thread go on that has everybody's turn to write."""
+
+DEAF = 2.0
+"""Least seconds for which a sign of life may stay without an answer, before the connections are given up."""
 
 PULSE = 1.0
 """Seconds between two signs of life."""
@@ -143,6 +148,7 @@ class Shift(Night):
         super().__init__(RunOptions(options.db, models=options.models), watcher, clock, ledger, spool, stack)
         self._shared = ledger
         self._at_work: set[int] = set()
+        self._lines: WeakSet[Any] = WeakSet()
         self._how = options
 
     async def work(self) -> Outcome:
@@ -170,7 +176,7 @@ class Shift(Night):
         control.held(share.hold)
         self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
         on_signals(control)
-        app = dispatch.app(how.db, self._carry)
+        app = dispatch.app(how.db, self._carry, self._lines)
         async with app.open_async():
             return await self._go(app)
 
@@ -237,6 +243,7 @@ class Shift(Night):
         beats = 0
         while True:
             progress = json.dumps({**self._carrier.progress(), "in_hand": self._carrier.in_hand})
+            unanswered = asyncio.get_running_loop().call_later(max(DEAF, self._how.prune / 2.0), self._cut)
             try:
                 row = await app.connector.execute_query_one_async(sql, progress=progress, id=self._shared.worker)
                 if row["hold"] > 0.0:
@@ -248,7 +255,17 @@ class Shift(Night):
                 beats += 1
             except (ConnectorException, LedgerError):
                 pass  # it comes back, or the ledger's own patience ends
+            finally:
+                unanswered.cancel()
             await self._clock.sleep(min(PULSE, self._how.prune / 5.0))
+
+    def _cut(self) -> None:
+        """Nothing comes back from the database, and nothing says that the network is gone: have done with it. What is
+        open now may stay silent for ever; what is opened anew finds out in `connect_timeout`."""
+        self._tell("cut", message="no answer from the database; connecting anew")
+        for line in list(self._lines):
+            sever(line)
+        self._shared.cut()
 
     async def _bounded(self) -> None:
         """What all workers together may do: the tightest of what the batches at work say of the whole and of this

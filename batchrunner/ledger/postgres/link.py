@@ -11,6 +11,8 @@ Two things are PostgreSQL's own:
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -144,6 +146,12 @@ def connect(url: str, **settings: Any) -> psycopg.Connection[Named]:
     return connection
 
 
+def sever(connection: psycopg.BaseConnection[Any]) -> None:
+    """Cut a connection, whoever waits for its answer, in whatever thread: it hears that the connection is lost."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as its:
+        its.shutdown(socket.SHUT_RDWR)
+
+
 class Rows:
     """A cursor."""
 
@@ -235,6 +243,10 @@ class Link:
             with suppress(psycopg.Error):  # the server ends the session in its own time: its lock is let go now
                 self._connection.execute("SELECT pg_advisory_unlock_all()")
         self._connection.close()
+
+    def cut(self) -> None:
+        """Cut the connection, whatever is being waited for: it is lost then, and opened again."""
+        sever(self._connection)
 
     # --- Statements --------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class SharedLedger(Ledger):
 
     def __init__(self, database: Database, now: Callable[[], float], server: Server, prune: float, **more: Any) -> None:
         super().__init__(database, now, **more)
+        self._database = database
         self._prune = prune
         self._server = server
         self.worker = 0
@@ -111,6 +112,11 @@ class SharedLedger(Ledger):
     async def read(self, query: Operation[T]) -> T:
         """A query of `peers`."""
         return await self._writer.read(query)
+
+    def cut(self) -> None:
+        """Cut the connection to the server: nothing comes through it any more."""
+        link: Any = self._database.connection
+        link.cut()
 
     # --- Transitions -------------------------------------------------------------------------------------
 

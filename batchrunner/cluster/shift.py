@@ -251,13 +251,18 @@ class Shift(Night):
                 if beats % 5 == 0:
                     await self._bounded()
                     await self._carrier.look_again()
-                    self._carrier.limit(60.0 * self._shared.bounds.submits, self._in_flight)
+                    self._carrier.limit(60.0 * self._shared.bounds.submits, self._in_flight, 1.0 / await self._peers())
                 beats += 1
             except (ConnectorException, LedgerError):
                 pass  # it comes back, or the ledger's own patience ends
             finally:
                 unanswered.cancel()
             await self._clock.sleep(min(PULSE, self._how.prune / 5.0))
+
+    async def _peers(self) -> int:
+        """How many workers poll the account, this one too: they share what it may be polled."""
+        alive = await self._shared.read(partial(peers.alive, within=self._how.prune))
+        return max(1, sum(one.provider == self._how.provider and one.part != "download" for one in alive))
 
     def _cut(self) -> None:
         """Nothing comes back from the database, and nothing says that the network is gone: have done with it. What is

@@ -123,6 +123,7 @@ class Alive:
     """A worker that is alive."""
 
     id: int
+    provider: str
     host: str
     pid: int
     part: str
@@ -132,7 +133,8 @@ class Alive:
 def alive(connection: Connection, within: float) -> list[Alive]:
     """Workers that gave a sign of life within so many seconds."""
     rows = connection.execute(
-        f"SELECT id, host, pid, part, progress FROM worker WHERE ended_at IS NULL AND beat_at >= {NOW} - ? ORDER BY id",
+        "SELECT id, provider, host, pid, part, progress FROM worker "
+        f"WHERE ended_at IS NULL AND beat_at >= {NOW} - ? ORDER BY id",
         (within,),
     ).fetchall()
     return [Alive(*row) for row in rows]

@@ -234,6 +234,10 @@ class SharedLedger(Ledger):
     async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
         return await super().record(batch, list(jobs))
 
+    def save_schedules(self, schedules: Iterable[Schedule]) -> None:
+        """Not kept: whoever takes up another's tasks polls them at once, within what may be polled. To keep them would
+        be a tenth of what a job costs the server."""
+
     def save_hold(self, provider: str, until: float) -> None:
         """Keep a hold for all workers, by the database's clock; written behind."""
         sql = f"UPDATE account SET hold_until = greatest(hold_until, {peers.NOW} + ?) WHERE provider = ?"

@@ -291,15 +291,18 @@ class Shift(Night):
 
     async def _sweep(self, app: procrastinate.App) -> None:
         """See to what dead workers have left, and to what nobody carries."""
+        every = max(0.5, self._how.prune / 3.0)
+        mine = partial(peers.sweeps, worker=self._shared.worker, within=self._how.prune, every=every)
         while True:
             try:
-                await dispatch.retry_stalled(app, self._how.prune)
-                await self._give_up_dead()
-                if await self._shared.read(peers.uncarried):
-                    self._tell("swept", jobs=await self._shared.write(peers.defer))
+                if await self._shared.read(mine):
+                    await dispatch.retry_stalled(app, self._how.prune)
+                    await self._give_up_dead()
+                    if await self._shared.read(peers.uncarried):
+                        self._tell("swept", jobs=await self._shared.write(peers.defer))
             except (ConnectorException, LedgerError):
                 pass  # the next sweep sees it
-            await self._clock.sleep(max(0.5, self._how.prune / 3.0))
+            await self._clock.sleep(every)
 
     async def _leave_when_idle(self) -> None:
         """End when there is nothing more to do for anybody."""

@@ -140,6 +140,14 @@ def alive(connection: Connection, within: float) -> list[Alive]:
     return [Alive(*row) for row in rows]
 
 
+def sweeps(connection: Connection, worker: int, within: float, every: float) -> bool:
+    """Whether it is a worker's turn to sweep: in each stretch of `every` seconds of the database's clock it is another
+    one's of those who gave a sign of life within so many seconds. So what a sweep costs does not grow with them."""
+    ids = [one.id for one in alive(connection, within)]
+    at = connection.execute(f"SELECT {NOW}").fetchone()[0]
+    return worker not in ids or ids[int(at / every) % len(ids)] == worker
+
+
 def dead_claims(connection: Connection, within: float) -> list[int]:
     """Jobs whose submission nobody waits for any more: its worker has given no sign of life for so many seconds."""
     return [row[0] for row in connection.execute(_DEAD, (within,)).fetchall()]

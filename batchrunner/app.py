@@ -24,7 +24,7 @@ from .ledger.connection import open_reader
 from .ledger.errors import LedgerBusy, LedgerUnusable
 from .ledger.sql import Connection
 from .ledger.store import Ledger
-from .night import Night, RunOptions, RunResult, Watcher, exit_code
+from .night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher, exit_code
 
 if TYPE_CHECKING:
     from .ledger.early import EarlyLook
@@ -135,6 +135,7 @@ def read_ledger(db: Address) -> Connection | None:
 
 
 __all__ = [
+    "LEFT_TO_WORKERS",
     "RunOptions",
     "RunResult",
     "Settings",

@@ -113,6 +113,8 @@ class RunOptions:
     crash: Crash = no_crash
 
 
+LEFT_TO_WORKERS = "left to the workers"
+
 SENT_LATELY = 3600.0
 """Seconds for which an earlier run's submissions are looked for; a rate of one an hour is the slowest that matters."""
 
@@ -141,12 +143,14 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended: the exit code, the status of its batches, and why it stopped early, if it did."""
+    """How a run ended: the exit code, the status of its batches, and why it stopped early, if it did.
+    `told_by_workers`: it was left to workers, who tell of its end."""
 
     exit_code: int
     batches: list[dict[str, Any]]
     stop: Stop | None
     message: str
+    told_by_workers: bool = False
 
 
 class Night:

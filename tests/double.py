@@ -1,4 +1,5 @@
-"""A provider double in a process of its own: it speaks reAPI and keeps its own account, the oracle of the crash tests.
+"""A provider double in a process of its own: it keeps its own account, the oracle of the crash tests, and speaks as it
+is called: reAPI, fal's queue, or Replicate's predictions (`tests.voices`).
 
 Every scenario has a key, `rk_<scenario>`, and under it an account and a plan of faults, so that many scenarios run
 beside each other against one double. What a test asks for stands in a `Plan`; what happened stands in an `Account`.
@@ -25,6 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tests.voices import MODERATED, VOICES, Voice, called
 
 CREDITS = 630
 """Price of a task where the plan names none: kling-3-0-turbo, 720p, 5 s."""
@@ -138,6 +141,9 @@ class Task:
     credits: int
     failure: int | None = None
     refunded: bool = False
+    kept: bool = False
+    """It has failed, and was charged all the same."""
+    service: str = "reapi"
     polls: int = 0
     missing: int = 0
     handed_out: int = 0
@@ -247,8 +253,8 @@ def _answer(status: int, body: Any, *headers: str, close: bool = False, kind: st
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + data
 
 
-def _error(status: int, code: int, message: str, *headers: str) -> bytes:
-    return _answer(status, {"error": {"code": code, "message": message, "request_id": "req_double"}}, *headers)
+def _error(voice: Voice, status: int, code: int, message: str, *headers: str) -> bytes:
+    return _answer(status, voice.error(status, code, message), *headers)
 
 
 _HTML = b"<!doctype html><html><body>Bad gateway</body></html>"
@@ -314,23 +320,26 @@ class _Server:
             return await self._control(parts[1], parts[2], body)
         if parts[0] == "media":
             return await self._media(self._accounts.get(parts[1]), parts[2].removesuffix(".mp4"), query, headers)
-        key = headers.get("authorization", "").removeprefix("Bearer ")
-        opened = self._accounts.get(key.removeprefix("rk_"))
+        opened = self._accounts.get(headers.get("authorization", "").rpartition("rk_")[2])
+        voice, what, task_id = called(method, parts)
         if opened is None:
-            return _error(401, 10003, "API key is invalid")
-        match method, parts[2:]:
-            case "POST", ["videos", "generations"]:
+            return _error(voice, 401, 10003, "API key is invalid")
+        match what:
+            case "post":
                 opened.called("post")
-                return await self._post(opened, headers.get("x-batchrunner-job", ""), body)
-            case "POST", ["elsewhere"]:
+                return await self._post(opened, voice, headers.get("x-batchrunner-job", ""), body)
+            case "elsewhere":
                 opened.account.followed += 1
-                return _error(404, 40001, "nothing here")
-            case "GET", ["tasks", task_id]:
+            case "poll":
                 opened.called("poll")
-                return await self._poll(opened, task_id)
-            case "GET", ["balance"]:
+                return await self._poll(opened, voice, task_id)
+            case "result":
+                task = next((t for t in opened.account.tasks if t.id == task_id), None)
+                if task is not None and task.polls >= opened.plan.polls:
+                    return self._ended(opened, voice, task)
+            case "balance":
                 return _answer(200, {"balance": 10_000_000})
-        return _error(404, 40001, "nothing here")
+        return _error(voice, 404, 40001, "nothing here")
 
     # --- Control -----------------------------------------------------------------------------------------
 
@@ -384,7 +393,7 @@ class _Server:
 
     # --- The service -------------------------------------------------------------------------------------
 
-    async def _post(self, opened: _Open, label: str, body: bytes) -> bytes:
+    async def _post(self, opened: _Open, voice: Voice, label: str, body: bytes) -> bytes:
         account = opened.account
         number = len(account.posts) + 1
         rule = opened.rule("post", number)
@@ -393,115 +402,112 @@ class _Server:
         account.posts.append(post)
         match what:
             case "throttle":
-                return _error(429, 50001, "Rate limit exceeded", f"Retry-After: {opened.plan.retry_after}")
+                return _error(voice, 429, 50001, "Rate limit exceeded", f"Retry-After: {opened.plan.retry_after}")
             case "error500":
-                return _error(500, 60099, "Unexpected error")
+                return _error(voice, 500, 60099, "Unexpected error")
             case "reset_before":
                 raise _Cut
             case "html":
                 return _answer(502, _HTML, kind="text/html")
             case "reject":
-                return _error(400, 20003, "prompt: not that")
+                return _error(voice, 400, 20003, "prompt: not that")
             case "bare400":
                 return _answer(400, b"bad request", kind="text/plain")
             case "no_credit":
-                return _error(402, 30001, "Insufficient credits")
+                return _error(voice, 402, 30001, "Insufficient credits")
             case "unauthorized":
-                return _error(401, 10003, "API key is invalid")
+                return _error(voice, 401, 10003, "API key is invalid")
             case "hold_before":
                 await self._held(opened)
-        task = self._create(opened, label)
+        task = self._create(opened, voice, label)
         post.task = task.id
         if what == "hold":
             await self._held(opened)
         if what == "slow" and rule is not None:
             await asyncio.sleep(rule.delay)
-        return self._created(task, what, opened.account)
+        return self._created(voice, task, what, opened.account)
 
-    def _create(self, opened: _Open, label: str) -> Task:
+    def _create(self, opened: _Open, voice: Voice, label: str) -> Task:
         account = opened.account
         number = len(account.tasks) + 1
         digest = hashlib.sha256(f"{opened.scenario}/{number}".encode()).hexdigest()[:32]
         rule = opened.rule("task", number)
-        failure = None if rule is None else 80006 if rule.what == "moderate" else 80001
-        task = Task(f"task_{digest}", number, label, opened.plan.credits, failure)
+        failure = None if rule is None else MODERATED if rule.what == "moderate" else 80001
+        task = Task(f"task_{digest}", number, label, opened.plan.credits, failure, service=voice.name)
         account.tasks.append(task)
         account.net += task.credits
         account.peak = max(account.peak, account.net)
         return task
 
     @staticmethod
-    def _created(task: Task, what: str, account: Account) -> bytes:
-        body = {"id": task.id, "model": "kling-3-0-turbo", "status": "processing", "created_at": 1}
+    def _created(voice: Voice, task: Task, what: str, account: Account) -> bytes:
+        body, name = voice.created(task.id), voice.id_field
         match what:
             case "error500_after":
-                return _error(500, 60099, "Unexpected error")
+                return _error(voice, 500, 60099, "Unexpected error")
             case "reset_after":
                 raise _Cut
             case "close_after":
                 raise _Cut(reset=False)
             case "no_id":
-                return _answer(200, {k: v for k, v in body.items() if k != "id"})
+                return _answer(200, {k: v for k, v in body.items() if k != name})
             case "malformed":
-                return _answer(200, b'{"id": "' + task.id.encode() + b'", "status": processing}')
+                return _answer(200, f'{{"{name}": "{task.id}", "status": processing}}'.encode())
             case "redirect":
                 return _answer(307, b"", "Location: /api/v1/elsewhere")
             case "cut_answer":
-                raise _Cut(_answer(200, body)[:-40], reset=False)
+                raise _Cut(_answer(voice.created_status, body)[:-40], reset=False)
             case "duplicate_id" if account.tasks[0].polls:
-                return _answer(200, body | {"id": account.tasks[0].id})
-        return _answer(200, body)
+                return _answer(200, body | {name: account.tasks[0].id})
+        return _answer(voice.created_status, body)
 
-    async def _poll(self, opened: _Open, task_id: str) -> bytes:
+    async def _poll(self, opened: _Open, voice: Voice, task_id: str) -> bytes:
         account = opened.account
         task = next((t for t in account.tasks if t.id == task_id), None)
         if task is None:
             account.unknown_polls += 1
-            return _error(404, 40001, "Task not found")
+            return _error(voice, 404, 40001, "Task not found")
         task.polls += 1
         rule = opened.rule("poll", task.polls, task.number)
         match rule.what if rule is not None else "ok":
             case "error500":
-                return _error(503, 60099, "Unexpected error")
+                return _error(voice, 503, 60099, "Unexpected error")
             case "reset":
                 raise _Cut
             case "missing":
                 task.missing += 1
-                return _error(404, 40001, "Task not found")
+                return _error(voice, 404, 40001, "Task not found")
             case "throttle":
-                return _error(429, 50001, "Rate limit exceeded", f"Retry-After: {opened.plan.retry_after}")
+                return _error(voice, 429, 50001, "Rate limit exceeded", f"Retry-After: {opened.plan.retry_after}")
             case "unauthorized":
-                return _error(401, 10003, "API key is invalid")
+                return _error(voice, 401, 10003, "API key is invalid")
             case "html":
                 return _answer(200, _HTML, kind="text/html")
             case "wrong_id":
-                return _answer(200, {"id": "task_" + "0" * 32, "status": "failed", "error": {"code": 80001}})
+                other = "task_" + "0" * 32
+                ended = voice.ended(other)
+                return _answer(200, ended) if ended is not None else _answer(*voice.failed(other, 80001, "it failed"))
             case "hold":
                 await self._held(opened)
-        return self._state(opened, task)
-
-    def _state(self, opened: _Open, task: Task) -> bytes:
-        body: dict[str, Any] = {"id": task.id, "model": "kling-3-0-turbo", "created_at": 1}
         if task.polls < opened.plan.polls:
-            return _answer(200, body | {"status": "processing"})
+            return _answer(*voice.running(task.id))
+        ended = voice.ended(task.id)
+        return self._ended(opened, voice, task) if ended is None else _answer(200, ended)
+
+    def _ended(self, opened: _Open, voice: Voice, task: Task) -> bytes:
         if task.failure is not None:
-            if not task.refunded:
+            task.kept = voice.charges(task.failure)
+            if not task.refunded and not task.kept:
                 task.refunded = True
                 opened.account.net -= task.credits
-            error = {"code": task.failure, "message": "it failed"}
-            return _answer(200, body | {"status": "failed", "output": None, "error": error})
+            return _answer(*voice.failed(task.id, task.failure, "it failed"))
         task.handed_out += 1
-        urls = [
+        *urls, last = [
             f"http://127.0.0.1:{self._port}/media/{opened.scenario}/{name}.mp4?v={task.handed_out}"
             for name in [task.id, *(f"{task.id}~{n}" for n in range(2, opened.plan.outputs + 1)), f"{task.id}~0"]
         ]
-        output: dict[str, Any] = {"video_urls": urls[:-1]}
-        if opened.plan.last_frame:
-            output["last_frame_url"] = urls[-1]
-        body |= {"status": "completed", "output": output}
-        if opened.plan.usage:
-            body["usage"] = {"credits": task.credits}
-        return _answer(200, body)
+        frame = last if opened.plan.last_frame else None
+        return _answer(200, voice.completed(task.id, urls, frame, task.credits if opened.plan.usage else None))
 
     async def _media(self, opened: _Open | None, name: str, query: str, headers: dict[str, str]) -> bytes:
         task_id, _, number = name.partition("~")
@@ -544,7 +550,7 @@ class _Server:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where a scenario calls: what goes into REAPI_BASE_URL and REAPI_API_KEY."""
+    """Where a scenario calls, and with which key."""
 
     scenario: str
     url: str
@@ -553,6 +559,15 @@ class Door:
     @property
     def environment(self) -> dict[str, str]:
         return {"REAPI_BASE_URL": self.url, "REAPI_API_KEY": self.key}
+
+    @property
+    def everywhere(self) -> dict[str, str]:
+        """As `environment`, and the same for every other service."""
+        return {
+            variable: value
+            for v in VOICES.values()
+            for variable, value in zip(v.variables, (self.url, self.key), strict=True)
+        }
 
 
 class Double:

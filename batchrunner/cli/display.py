@@ -15,7 +15,7 @@ from ..app import RunResult, Watcher
 from ..core.job import Job, State
 from ..core.text import visible
 from ..ledger.address import Address
-from .tables import echo_bytes, json_text, left_text, money, number
+from .tables import echo_bytes, json_text, left_text, money, number, warn
 
 if TYPE_CHECKING:
     from ..engine.ports import Tally
@@ -71,6 +71,8 @@ class QuietDisplay(Display):
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
         if name == "unrecorded" and job is not None:
             click.echo(f"UNRECORDED {job.key} is task {data['task_id']}: keep this line", err=True)
+        for failure in data.get("not_told", ()):
+            warn(f"not told: {visible(failure, 300)}")
 
 
 class LineDisplay(QuietDisplay):
@@ -192,6 +194,8 @@ def _told_line(name: str, key: str, data: dict[str, Any]) -> str | None:
     """The same for what a person has said from another terminal (`remote`)."""
     who = visible(str(data.get("who", "")), 60)
     match name:
+        case "batch_ended":
+            return str(data["title"])
         case "withdrawn":
             return f"{key}: cancelled"
         case "paused":

@@ -84,7 +84,7 @@ def run(
     path = ledger_path(db, simulate=simulate)
     given = Arguments(profile, variables, only, tags)
     frozen = None
-    teller = None if dry_run else Teller(path, simulated=simulate)
+    teller = None if dry_run else Teller(path, simulated=simulate, elsewhere=rest["detach"])
     with nullcontext() if teller is None else teller.of_errors():
         if plan_file is not None:
             from .frozen import thaw
@@ -146,7 +146,7 @@ def resume(
 ) -> int:
     """Continue unfinished batches from the ledger alone, without the manifest."""
     path = ledger_path(db, simulate=simulate)
-    teller = Teller(path, simulated=simulate)
+    teller = Teller(path, simulated=simulate, elsewhere=rest["detach"])
     with teller.of_errors(), reading(path) as connection:
         if connection is None:
             raise app.UsageError(f"no ledger at {path}; name it with --db, or start with `batchrunner run MANIFEST`")
@@ -199,7 +199,7 @@ def promote(
     from .loading import load_promotion
 
     path = ledger_path(db, simulate=simulate)
-    teller = None if dry_run else Teller(path, simulated=simulate)
+    teller = None if dry_run else Teller(path, simulated=simulate, elsewhere=rest["detach"])
     with nullcontext() if teller is None else teller.of_errors(), reading_known(path) as connection:
         promotion = load_promotion(connection, batch, profile, variables, manifest)
         plan = plan_promotion(promotion, connection)

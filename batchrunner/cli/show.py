@@ -40,10 +40,15 @@ def show(job: str, revision: int | None, as_json: bool, db: Address | None) -> i
     JOB is the key, BATCH/KEY, or a pattern in quotes that means one job.
     """
     from ..ledger import queries
+    from ..ledger.workers import sender
 
     path = ledger_path(db)
     with reading_known(path) as connection:
-        found = queries.show(connection, _find(connection, job, revision))
+        job_id = _find(connection, job, revision)
+        found = queries.show(connection, job_id)
+        by = sender(connection, job_id)
+    if by is not None:
+        found["sent_by"] = by
     output = found["output"]
     found["sidecar"] = None if output is None else output + ".json"
     if as_json:
@@ -121,6 +126,9 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _needs(job)
     if job["task_id"]:
         yield "task", job["task_id"]
+    if "sent_by" in job:
+        by = job["sent_by"]
+        yield "sent by", f"worker {by['worker']} on {by['host']} (process {by['pid']})"
     yield "credits", money(job["credits"])
     yield from _lineage(job)
     if job["matrix"]:

@@ -87,12 +87,13 @@ def batches_of(connection: Connection, batch: str | None) -> list[dict[str, Any]
         Unknown: there is no such batch.
     """
     from ..ledger import queries
+    from ..ledger.workers import with_workers
 
     if batch is not None:
         queries.find_batch(connection, batch)
     names = [batch] if batch is not None else queries.batch_names(connection)
     found = (queries.status(connection, name, wall()) for name in names)
-    return [s for s in found if s is not None]
+    return with_workers(connection, [s for s in found if s is not None])
 
 
 def _workers(connection: Connection, path: Address) -> list[dict[str, Any]]:
@@ -118,6 +119,7 @@ def lines_of(found: list[dict[str, Any]], path: Address) -> list[str]:
             *_head(one),
             *_money(one["credits"]),
             *_run(one["run"], db),
+            *_left_to_workers(one),
             *_service(one.get("learned_limits")),
             *_next(one, db),
         ]
@@ -189,6 +191,17 @@ def _run(run: dict[str, Any] | None, db: str) -> list[str]:
     return [f"  the last run ended {local_time(run['ended_at'])} with exit code {run['exit_code']}{why}"]
 
 
+def _left_to_workers(one: dict[str, Any]) -> list[str]:
+    """Who left it to workers, and whether there are any."""
+    left = one.get("left_to_workers")
+    if left is None:
+        return []
+    lines = [f"  left to workers by {visible(left['by'], 60)}, {local_time(left['at'])}"]
+    if not left["workers"] and any(one["states"][state] for state in LEFT):
+        lines.append("  no worker is alive: `batchrunner worker` starts one, on any host")
+    return lines
+
+
 def _service(learned: dict[str, Any] | None) -> list[str]:
     """What the service allows, as far as runs have met it."""
     if learned is None:
@@ -213,7 +226,7 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
             f"`batchrunner jobs {batch} --state unconfirmed{db}` lists them, then"
         )
         lines.append(f"    `batchrunner resolve JOB --task-id ID | --resubmit | --abandon{db}`")
-    alive = one["run"] is not None and one["run"]["alive"]
+    alive = _goes_on(one)
     left = sum(states[s] for s in LEFT) + sum(one["old"].get(s, 0) for s in ("running", "downloading"))
     unrecorded = one["unrecorded"]
     if unrecorded and alive:
@@ -229,7 +242,8 @@ def _next(one: dict[str, Any], db: str) -> list[str]:
                 f"  {number(waiting)} wait for the output of others: "
                 f"`batchrunner jobs {batch} --state pending{db}` says for what"
             )
-        if left > waiting or not states["failed"]:  # else it is the failed ones that have to go on first
+        # With failed ones it is they that have to go on first; with workers nobody has to do anything.
+        if one.get("left_to_workers") is None and (left > waiting or not states["failed"]):
             lines.append(f"  {number(left)} left: run the manifest again, or `batchrunner resume {batch}{db}`")
     if one.get("media_warnings"):
         lines.append(
@@ -254,7 +268,14 @@ def _watch(look: Callable[[], list[dict[str, Any]]], path: Address) -> None:
 
 
 def _alive(found: list[dict[str, Any]]) -> bool:
-    return any(one["run"] is not None and one["run"]["alive"] for one in found)
+    return any(map(_goes_on, found))
+
+
+def _goes_on(one: dict[str, Any]) -> bool:
+    """Whether somebody is at work on a batch: a run, or workers."""
+    from ..ledger.workers import at_work
+
+    return (one["run"] is not None and one["run"]["alive"]) or at_work(one)
 
 
 def _watch_live(look: Callable[[], list[dict[str, Any]]], path: Address) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import app
-from ..core.notice import Notice, Outcome, Sink
+from ..core.notice import Notice, Outcome, Sink, is_kept
 from ..core.text import visible
 from ..environment import secrets, traces_wanted
 from ..exits import (
@@ -91,8 +91,13 @@ def tracing(watcher: app.Watcher) -> AbstractContextManager[app.Watcher]:
 class Teller:
     """Tells the sinks of the batches, and of the file that BATCHRUNNER_NOTIFY names, how a run ended."""
 
-    def __init__(self, db: Address, *, simulated: bool) -> None:
+    def __init__(self, db: Address, *, simulated: bool, elsewhere: bool = False) -> None:
         """
+        Args:
+            db: the ledger.
+            simulated: it is a rehearsal.
+            elsewhere: workers will tell of the end, in their own environment.
+
         Raises:
             ManifestError: that file is not valid.
         """
@@ -100,6 +105,7 @@ class Teller:
         self._names = "batchrunner"
         self._db = db
         self._simulated = simulated
+        self._elsewhere = elsewhere
         file = os.environ.get("BATCHRUNNER_NOTIFY")
         if file:
             from ..manifest import load_notices
@@ -117,7 +123,7 @@ class Teller:
     def _add(self, sinks: Sequence[Sink]) -> None:
         new = [sink for sink in sinks if sink not in self._sinks]
         self._sinks |= dict.fromkeys(new)
-        for problem in app.cannot_tell(new) if new else ():
+        for problem in app.cannot_tell(new) if new and not self._elsewhere else ():
             warn(f"at its end nobody will be told: {visible(problem)}")
 
     @contextmanager
@@ -136,27 +142,17 @@ class Teller:
             raise
 
     def of_result(self, result: app.RunResult, log: RunLog) -> None:
-        """Tell how a run ended."""
-        from .display import summary_lines
-
+        """Tell how a run ended. Of what workers do they tell; here only at addresses that the ledger does not keep."""
         log.ended(result)
-        if not self._sinks:
-            return
-        import socket
-
-        outcome = OUTCOMES.get(result.exit_code, Outcome.ERROR)
-        facts = {
-            "batches": result.batches,
-            "stop": result.stop.value if result.stop else None,
-            "message": result.message,
-            "simulated": self._simulated,
-            "host": socket.gethostname(),
-        }
-        lines = [click.unstyle(line) for line in summary_lines(result, self._db)]
-        self._tell(Notice(outcome, result.exit_code, self._title(_headline(outcome, result)), lines, facts), log)
+        if result.told_by_workers:
+            self._sinks = dict.fromkeys(sink for sink in self._sinks if not sink.trusted and not is_kept(sink))
+        if self._sinks and result.message == app.LEFT_TO_WORKERS:
+            warn("at its end nobody will be told at a url that stands in the manifest: workers know it only by url_env")
+        elif self._sinks:
+            self._tell(words_of(self._names, result, self._db, simulated=self._simulated), log)
 
     def _title(self, text: str) -> str:
-        return f"{'(simulated) ' if self._simulated else ''}{visible(self._names, 100)}: {text}"
+        return _title(self._names, text, simulated=self._simulated)
 
     def _tell(self, notice: Notice, log: RunLog | None) -> None:
         if not self._sinks:
@@ -165,6 +161,41 @@ class Teller:
             warn(f"not told: {visible(failure, 300)}")
             if log is not None:
                 log.note("notify_failed", message=failure)
+
+
+def own_sinks(db: Address) -> tuple[Sink, ...]:
+    """Those of the file that BATCHRUNNER_NOTIFY names. Raises ManifestError: it is not valid."""
+    return tuple(Teller(db, simulated=False)._sinks)
+
+
+def words_of(names: str, result: app.RunResult, db: Address, *, simulated: bool = False) -> Notice:
+    """What there is to say of how batches ended.
+
+    Args:
+        names: what to call them.
+        result: how.
+        db: the ledger, for the commands that are suggested.
+        simulated: it was a rehearsal.
+    """
+    import socket
+
+    from .display import summary_lines
+
+    outcome = OUTCOMES.get(result.exit_code, Outcome.ERROR)
+    facts = {
+        "batches": result.batches,
+        "stop": result.stop.value if result.stop else None,
+        "message": result.message,
+        "simulated": simulated,
+        "host": socket.gethostname(),
+    }
+    lines = [click.unstyle(line) for line in summary_lines(result, db)]
+    title = _title(names, _headline(outcome, result), simulated=simulated)
+    return Notice(outcome, result.exit_code, title, lines, facts)
+
+
+def _title(names: str, text: str, *, simulated: bool) -> str:
+    return f"{'(simulated) ' if simulated else ''}{visible(names, 100)}: {text}"
 
 
 def _headline(outcome: Outcome, result: app.RunResult) -> str:

@@ -75,8 +75,10 @@ def worker(
         from ..cluster import shift
     from .display import watcher_for
     from .loading import models_in_use
+    from .telling import own_sinks, words_of
 
     early_signals()
+    sinks = own_sinks(address)
     options = shift.WorkerOptions(
         db=address,
         provider=provider,
@@ -86,6 +88,8 @@ def worker(
         prune=prune,
         wait_lock=wait_lock,
         models=models_in_use(),
+        words=lambda batch, result: words_of(batch, result, address),
+        sinks=sinks,
     )
     outcome = shift.run(options, watcher_for(address, as_json=as_json, quiet=quiet, board=False))
     if outcome.stop is not None and not (quiet or as_json):

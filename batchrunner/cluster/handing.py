@@ -6,12 +6,13 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..core.job import State
 from ..engine.clock import SystemClock
-from ..engine.control import Stop
+from ..engine.control import AT_ONCE, Stop
 from ..engine.ground import clear
 from ..engine.ports import Books, Tally, Work
 from ..engine.recover import consent
@@ -23,11 +24,12 @@ from ..ledger.address import Server
 from ..ledger.postgres import opening, peers
 from ..ledger.postgres.shared import SharedLedger
 from ..ledger.sql import Row
-from ..night import Night, RunOptions, RunResult, Watcher, in_the_way
+from ..ledger.workers import with_workers
+from ..night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher, in_the_way
 from ..planning import hold_to, promotion_of
 from ..recording import batch_spec, names_of, to_resume, untouched
 from .giving import Asked, Rehearsed, give, rehearse
-from .shift import PRUNE, join
+from .shift import PRUNE, SHORT, join
 from .spools import spool
 
 LOOK = 1.0
@@ -38,8 +40,6 @@ NOBODY = 60.0
 
 STILL = 120.0
 """Seconds in which nothing changes, where a batch's money does not reach for what is left: then it is that."""
-
-SHORT = "the budget does not reach for what is left"
 
 LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
@@ -97,8 +97,8 @@ class _Handed(Night):
         if not options.manifests or not all(untouched(m.output_dir) for m in options.manifests):
             try:
                 await self._shared.write(partial(rehearse, asked, self._clock.wall()))
-            except Rehearsed as found:
-                await self._check_sites(found.rows)
+            except Rehearsed as rehearsed:
+                await self._check_sites(rehearsed.rows)
         given = await self._shared.write(partial(give, asked, self._clock.wall()))
         deferred = given.deferred
         options.manifests.clear()
@@ -113,8 +113,9 @@ class _Handed(Night):
         if not detach:
             await self._look_on(work)
         elif await self._left(work):
-            result = await self._result(work, None)
-            return RunResult(EXIT_OK, result.batches, None, "left to the workers")
+            found = (await self._result(work, None)).batches
+            batches = await self._ledger.query(partial(with_workers, statuses=found))
+            return RunResult(EXIT_OK, batches, None, LEFT_TO_WORKERS, told_by_workers=True)
         outcome = Outcome(self._stop, self._message, 0) if self._stop else None
         return await self._ended(work, outcome)
 
@@ -148,11 +149,13 @@ class _Handed(Night):
     async def _ended(self, work: Work, outcome: Outcome | None) -> RunResult:
         result = await self._result(work, None)
         if outcome is None:
-            return result
+            return replace(result, told_by_workers=True)
         from ..night import exit_code
 
         current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
-        return RunResult(exit_code(outcome.stop, current, old), result.batches, outcome.stop, outcome.message)
+        code = exit_code(outcome.stop, current, old)
+        over = outcome.stop not in AT_ONCE
+        return RunResult(code, result.batches, outcome.stop, outcome.message, told_by_workers=over)
 
     async def _left(self, work: Work) -> int:
         states = await self._states(work)

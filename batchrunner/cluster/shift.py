@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -22,23 +22,25 @@ from ..core import events as e
 from ..core.job import Job, State
 from ..core.limits import Bounds as Limit
 from ..core.limits import tightest
+from ..core.notice import Sink
 from ..core.pacing import clamp_retry_after
 from ..engine.clock import Clock, Dice, SystemClock
 from ..engine.control import AT_ONCE, Stop
-from ..engine.ports import Books, Settings
+from ..engine.ports import Books, Settings, Work
 from ..engine.recover import restore
 from ..engine.runner import Outcome
 from ..engine.signals import on_signals
 from ..engine.spool import Spool
 from ..exits import EXIT_BUG, EXIT_OK, EXIT_STOPPED
 from ..ledger.address import Server
+from ..ledger.due import Batch
 from ..ledger.errors import Conflict, LedgerBusy, LedgerError
 from ..ledger.postgres import peers
 from ..ledger.postgres.link import sever
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.shared import SharedLedger
-from ..night import Night, RunOptions, Watcher, exit_code
-from . import dispatch
+from ..night import Night, RunOptions, RunResult, Watcher, exit_code
+from . import dispatch, endings
 from .carrier import Carrier, Standing
 from .spools import spool
 
@@ -53,6 +55,8 @@ SWITCH = 0.0005
 
 DEAF = 2.0
 """Least seconds for which a sign of life may stay without an answer, before the connections are given up."""
+
+SHORT = "the budget does not reach for what is left"
 
 PULSE = 1.0
 """Seconds between two signs of life."""
@@ -74,6 +78,8 @@ class WorkerOptions:
         prune: seconds without a sign of life after which a worker is taken for dead; the same for all workers.
         wait_lock: seconds to wait for a run that has the ledger to itself.
         models: the models there are, None for the shipped ones.
+        words: what is said of a batch that has ended; None to tell nobody.
+        sinks: whom this host tells of every batch, besides those whom the manifests name.
     """
 
     db: Server
@@ -84,6 +90,8 @@ class WorkerOptions:
     prune: float = PRUNE
     wait_lock: float = 0.0
     models: Any = None
+    words: endings.Words | None = None
+    sinks: Sequence[Sink] = ()
 
 
 def run(options: WorkerOptions, watcher: Watcher) -> Outcome:
@@ -150,6 +158,11 @@ class Shift(Night):
         self._at_work: set[int] = set()
         self._lines: WeakSet[Any] = WeakSet()
         self._how = options
+        self._endings = (
+            None
+            if options.words is None
+            else endings.Endings(ledger, options.prune, self._how_it_ended, options.words, options.sinks, self._tell)
+        )
 
     async def work(self) -> Outcome:
         """Do what is handed out, until told to end."""
@@ -210,6 +223,8 @@ class Shift(Night):
             for task in (fetching, *others):
                 task.cancel()
             await asyncio.wait([fetching, *others])
+            if self._endings is not None:
+                await self._endings.settle()
             stop = outcome.stop.value if outcome is not None and outcome.stop else None
             code = EXIT_BUG if outcome is None else code_of(outcome)
             with suppress(LedgerError):
@@ -300,6 +315,8 @@ class Shift(Night):
                     await self._give_up_dead()
                     if await self._shared.read(peers.uncarried):
                         self._tell("swept", jobs=await self._shared.write(peers.defer))
+                if self._endings is not None and not self._how.until_idle:
+                    await self._endings.look()
             except (ConnectorException, LedgerError):
                 pass  # the next sweep sees it
             await self._clock.sleep(every)
@@ -308,9 +325,20 @@ class Shift(Night):
         """End when there is nothing more to do for anybody."""
         while True:
             with suppress(LedgerError):
+                if self._endings is not None:
+                    await self._endings.look()
                 if not await self._shared.read(partial(peers.unfinished, provider=self._how.provider)):
                     self._carrier.leave()
             await self._clock.sleep(0.5)
+
+    async def _how_it_ended(self, batch: Batch) -> RunResult:
+        """As a run of its own would have ended."""
+        work = Work([batch])
+        self._chained = await self._ledger.chained(work.ids)
+        result = await self._result(work, None)
+        if result.stop is None and await self._shared.read(partial(peers.short_of_money, batches=work.ids)):
+            return replace(result, stop=Stop.BUDGET, message=SHORT)
+        return result
 
     async def _give_up_dead(self) -> None:
         """Submissions of workers that are dead: nobody can tell what became of them."""

@@ -93,6 +93,7 @@ class Morning:
         steps: every transition of the selected jobs, in order of time.
         throttled: when (unix seconds) polls were answered with 429, and how many in that minute; of the whole batch,
             and nothing where jobs were selected.
+        workers: the workers that the batch was left to, by host, as `ledger.workers.of_batch` has them.
     """
 
     batch: str
@@ -100,3 +101,4 @@ class Morning:
     entries: tuple[Entry, ...]
     steps: tuple[Step, ...]
     throttled: tuple[tuple[float, int], ...] = ()
+    workers: tuple[dict[str, Any], ...] = ()

@@ -97,11 +97,9 @@ def kept(sinks: Sequence[Sink]) -> str:
     """What the ledger keeps of a manifest's sinks, for `restored`: JSON. A webhook whose address stands in the manifest
     is left out, as an address may be a secret; the name of a variable is none."""
     found: list[dict[str, Any]] = []
-    for sink in sinks:
+    for sink in filter(is_kept, sinks):
         match sink.way:
-            case Webhook(url=url, url_env=name, slack=slack):
-                if url:
-                    continue
+            case Webhook(url_env=name, slack=slack):
                 way: dict[str, Any] = {"webhook": {"url_env": name, "slack": slack}}
             case Command(words=words, json=as_json):
                 way = {"command": {"words": list(words), "json": as_json}}
@@ -109,6 +107,11 @@ def kept(sinks: Sequence[Sink]) -> str:
                 way = {"mail": {"to": list(to), "sender": sender}}
         found.append({**way, "on": sorted(sink.on), "patience": sink.patience})
     return json.dumps(found)
+
+
+def is_kept(sink: Sink) -> bool:
+    """Whether `kept` keeps it."""
+    return not (isinstance(sink.way, Webhook) and sink.way.url)
 
 
 def restored(text: str) -> tuple[Sink, ...]:

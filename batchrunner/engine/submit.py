@@ -1,27 +1,23 @@
-"""Submitting: a slot, a place in the rate, budget, the intent, one POST, its answer, its record."""
+"""Submitting: which job is next, and whether there is a slot, a place in the rate, and money. `send` sends it."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
-from ..core import events as e
 from ..core.chain import needs
 from ..core.deadline import SURE, in_time
-from ..core.job import Job, Problem
+from ..core.job import Job
 from ..core.polling import Latencies
-from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, NotYet, WriteFailed
-from ..providers.base import Traceable
+from ..ledger.errors import BudgetExhausted, NotYet, WriteFailed
 from .control import Allowance, Slots, Stop, Switches
 from .files import free_bytes, unwritable
-from .pacer import Pacer, Place
+from .pacer import Pacer
 from .ports import Deps, Settings, Work
-from .spool import Spooled
+from .send import Made, Sender
 from .supply import Supplies
 
 PAGE = 64
@@ -32,9 +28,6 @@ DISK_CHECK_EVERY = 5.0
 
 SUPPLIED_FOR = 300.0
 """Seconds after which URLs that were found for a job are looked for anew, where it could not be sent meanwhile."""
-
-RECORD_PATIENCE = 60.0
-"""Seconds for which a commit that fails is tried again before the run ends without it."""
 
 
 class Submitter:
@@ -68,8 +61,6 @@ class Submitter:
         self._slots = slots
         self._settings = settings
         self._work = work
-        self._on_running = on_running
-        self._on_doubt = on_doubt
         self._backlog = backlog
         self._on_idle = on_idle
         self.wake = control.signal()
@@ -79,6 +70,9 @@ class Submitter:
         self._late: set[tuple[str, int | None]] = set()
         """Kinds of tasks (model, length) that would not be done by the deadline."""
         self._allowance = allowance or Allowance(settings.max_submissions)
+        self._sender = Sender(
+            deps, control, slots, settings, pacer, self._allowance, self, on_running=on_running, on_doubt=on_doubt
+        )
         self._provider = provider
         self._has_bounds = bounded
         self._page: deque[Job] = deque()
@@ -89,12 +83,11 @@ class Submitter:
         self._busy: set[int] = set()
         self._broke: dict[int, str] = {}
         self._not_before = 0.0
-        self._refunds = 0
+        self.refunds = 0
+        """How often money may have come back."""
         self._withdrawals = 0
-        self._posts: set[asyncio.Task[None]] = set()
         self._supplies = Supplies(deps, control, settings, self._supplied)
-        self._requests: dict[int, tuple[dict[str, Any], float]] = {}
-        """Row id of a chained job -> its exact request, and when (monotonic seconds) that was made."""
+        self._requests: dict[int, Made] = {}
         self.chained = False
         """Whether jobs may wait for others of this run."""
         self._disk_checked = -math.inf
@@ -107,7 +100,7 @@ class Submitter:
     @property
     def posts(self) -> int:
         """POSTs on the wire."""
-        return len(self._posts)
+        return self._sender.posts
 
     @property
     def broke(self) -> frozenset[int]:
@@ -116,8 +109,8 @@ class Submitter:
 
     def requeued(self) -> None:
         """A job went back to pending, or a task ended and its money may have come back: look again."""
-        self._look_again()
-        self._refunds += 1
+        self.look_again()
+        self.refunds += 1
         self._broke.clear()
         self.wake.notify()
 
@@ -125,12 +118,12 @@ class Submitter:
         """Pending jobs were withdrawn: look again at what is left."""
         self._withdrawals += 1
         self._page.clear()
-        self._look_again()
+        self.look_again()
         self.wake.notify()
 
     def more(self) -> None:
         """More jobs were recorded."""
-        self._look_again()
+        self.look_again()
         self.wake.notify()
 
     def stored(self) -> None:
@@ -144,7 +137,7 @@ class Submitter:
             wait = await self._step()
             if wait > 0.0:
                 waiting = self._page or self._supplies.waiting
-                idle = math.isinf(wait) and not self._posts and (not waiting or not self._control.submitting)
+                idle = math.isinf(wait) and not self.posts and (not waiting or not self._control.submitting)
                 if idle != self.idle:
                     self.idle = idle
                     self._on_idle()
@@ -152,8 +145,7 @@ class Submitter:
 
     async def drain(self) -> None:
         """Wait until every POST on the wire is answered and recorded."""
-        while self._posts:
-            await asyncio.wait(self._posts)
+        await self._sender.drain()
 
     async def close(self) -> None:
         """Cancel the looking for URLs: it is free, and safe to repeat."""
@@ -178,11 +170,12 @@ class Submitter:
         wait = self._obstacle()
         if wait == 0.0 and self._control.submitting:
             job = self._page.popleft()
-            made = self._requests.get(job.id)
-            if made is not None and self._deps.clock.monotonic() - made[1] > SUPPLIED_FOR:
+            made = self._requests.pop(job.id, None)
+            if made is not None and self._deps.clock.monotonic() - made.at > SUPPLIED_FOR:
                 self._want(job)
             else:
-                self._send(job)
+                self._busy.add(job.id)
+                self._sender.send(job, made)
         return wait
 
     async def _turn_page(self) -> float:
@@ -297,12 +290,12 @@ class Submitter:
     def _obstacle(self) -> float:
         """Seconds until the next POST may be sent: 0 for now, infinite until something changes."""
         if self._allowance.left == 0:
-            if not self._posts:
+            if not self.posts:
                 self._control.halt(Stop.LIMIT, f"--limit {self._settings.max_submissions} reached")
             return math.inf
         if self._control.paused_by:
             return math.inf
-        if not self._slots.free or self._pacer.crowded(len(self._posts)):
+        if not self._slots.free or self._pacer.crowded(self.posts):
             return math.inf
         if self._backlog() > max(4 * self._settings.max_downloads, self._settings.in_flight):
             return math.inf
@@ -342,193 +335,38 @@ class Submitter:
         self._busy.discard(job.id)
         self._stale = True
         if request is not None:
-            self._requests[job.id] = (request, self._deps.clock.monotonic())
+            self._requests[job.id] = Made(request, self._deps.clock.monotonic())
             self._page.append(job)
         self.wake.notify()
 
-    # --- Sending -----------------------------------------------------------------------------------------
+    # --- What became of it: `Chooser` --------------------------------------------------------------------
 
-    def _send(self, job: Job) -> None:
-        self._busy.add(job.id)
-        self._slots.take(job.model)
-        place = self._pacer.take(self._deps.clock.monotonic(), job.model)
-        self._allowance.take()
-        task = asyncio.get_running_loop().create_task(self._submit(job, place), name=f"submit {job.key}")
-        self._posts.add(task)
-        task.add_done_callback(lambda t: self._sent(t, job))
-
-    def _sent(self, task: asyncio.Task[None], job: Job) -> None:
-        self._posts.discard(task)
+    def sent(self, job: Job) -> None:
+        """See `Chooser`."""
         self._busy.discard(job.id)
         self._stale = True  # a page that is being read was asked for while this job was on the wire
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._control.bug(error)
         self.wake.notify()
 
-    async def _submit(self, job: Job, place: Place) -> None:
-        claimed: Job | None = None
-        refunds = self._refunds
-        made = self._requests.pop(job.id, None)
-        resolved = None if made is None else made[0]
-
-        async def before_send() -> None:
-            nonlocal claimed
-            self._deps.crash("submit.before_intent")
-            claimed = await self._deps.advance(job, e.Claimed(resolved))
-            self._deps.crash("submit.intent")
-
-        try:
-            request = job.request if resolved is None else resolved
-            provider = self._deps.provider
-            if isinstance(provider, Traceable):
-                token = await self._deps.ledger.token(job, job.fact.attempt + 1)
-                answer = await provider.submit(job.model, request, before_send, label=job.key, token=token)
-            else:
-                answer = await provider.submit(job.model, request, before_send, label=job.key)
-        except (BudgetExhausted, Conflict, NotYet, WriteFailed) as refused:
-            if made is not None and isinstance(refused, NotYet):
-                self._requests[job.id] = made
-            self._not_claimed(job, refused, place, money_came_back=refunds != self._refunds)
-            return
-        self._deps.crash("submit.answered")
-        if claimed is None:
-            self._not_connected(job, answer, place)
-            return
-        try:
-            await self._record(claimed, answer, place)
-        except Conflict:
-            if self._deps.moved is None:
-                raise
-            self._superseded(claimed, answer, self._deps.moved)
-        self._deps.crash("submit.recorded")
-
-    def _not_sent(self, job: Job, place: Place) -> None:
-        """Nothing left this machine: give back what the submission held, its place in the rate too."""
-        self._slots.give_back(job.model)
-        self._pacer.give_back(place)
-        self._allowance.give_back()
-        self._look_again()
-
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
+        """See `Chooser`."""
         self._exhausted_until = 0.0
         self._stale = True
         self.idle = False  # not known until it has looked: the run must not end on the strength of an old answer
 
-    def _not_claimed(self, job: Job, refused: Exception, place: Place, *, money_came_back: bool) -> None:
-        self._not_sent(job, place)
-        match refused:
-            case BudgetExhausted() if money_came_back:
+    def refused(self, job: Job, why: Exception, made: Made | None, refunds: int) -> None:
+        """See `Chooser`."""
+        match why:
+            case BudgetExhausted() if refunds != self.refunds:
                 pass  # the answer is older than the money: ask again
             case BudgetExhausted():
-                self._broke[job.batch_id] = str(refused)
+                self._broke[job.batch_id] = str(why)
                 self._page = deque(j for j in self._page if j.batch_id != job.batch_id)
             case WriteFailed():
-                self._control.halt(Stop.LEDGER, str(refused))
+                self._control.halt(Stop.LEDGER, str(why))
             case NotYet():
-                self._not_before = self._deps.clock.monotonic() + refused.seconds
+                self._not_before = self._deps.clock.monotonic() + why.seconds
                 self._page.appendleft(job)  # it is next, with what was found for it
+                if made is not None:
+                    self._requests[job.id] = made
             case _:
                 pass  # a stale copy of a job that has moved on; the next page has the truth
-
-    def _not_connected(self, job: Job, answer: e.SubmitAnswer, place: Place) -> None:
-        self._not_sent(job, place)
-        problem = answer.problem if isinstance(answer, e.NotSent) else Problem("answered before it was asked")
-        self._control.silent(problem.message)
-        self._deps.observe("not_sent", error={"code": problem.code, "message": problem.message})
-
-    async def _record(self, claimed: Job, answer: e.SubmitAnswer, place: Place) -> None:
-        match answer:
-            case e.NotSent():
-                self._control.silent(answer.problem.message)
-                await self._settle(claimed, replace(answer, retry_at=self._deps.clock.wall() + self._control.quiet()))
-            case e.Accepted():
-                self._control.heard()
-                self._pacer.accepted(place, claimed, len(self._posts) - 1)
-                await self._accepted(claimed, answer)
-            case e.Throttled():
-                self._control.heard()
-                wait = self._control.throttled(answer.retry_after)
-                self._pacer.throttled(place, wait, len(self._posts) - 1)
-                until = self._deps.clock.wall() + wait
-                self._deps.ledger.save_hold(claimed.provider, until)
-                self._deps.observe("hold", seconds=round(wait, 3))
-                self._allowance.give_back()
-                await self._settle(claimed, replace(answer, retry_at=until))
-            case e.Refused(reason=reason, problem=problem):
-                self._control.heard()
-                stop = Stop.CREDENTIALS if reason is e.Refusal.CREDENTIALS else Stop.CREDIT
-                self._control.halt(stop, problem.message)
-                await self._settle(claimed, answer)
-            case e.Rejected():
-                self._control.heard()
-                await self._settle(claimed, answer)
-                self._control.rejected()
-            case e.Ambiguous():
-                if answer.problem.http_status is not None:
-                    self._control.heard()
-                await self._doubt(claimed, answer)
-            case _:
-                assert_never(answer)
-
-    def _superseded(self, claimed: Job, answer: e.SubmitAnswer, moved: Callable[[Job], None]) -> None:
-        """Another writer took this one for dead while it waited for the answer, and the job has gone on without it. A
-        task id that nobody expects any more is kept all the same."""
-        self._keep_id(claimed, answer)
-        self._slots.give_back(claimed.model)
-        self.requeued()
-        moved(claimed)
-
-    async def _settle(self, claimed: Job, event: e.SubmitAnswer) -> Job | None:
-        """Record an answer that ends the submission, and free its slot. Returns as `_durably`."""
-        after = await self._durably(claimed, event)
-        self._slots.give_back(claimed.model)
-        self.requeued()
-        return after
-
-    async def _doubt(self, claimed: Job, answer: e.Ambiguous) -> None:
-        unconfirmed = await self._settle(claimed, answer)
-        self._control.ambiguous()
-        if unconfirmed is not None:
-            self._on_doubt(unconfirmed)
-
-    async def _accepted(self, claimed: Job, answer: e.Accepted) -> None:
-        try:
-            running = await self._durably(claimed, answer)
-        except DuplicateTask as duplicate:
-            problem = Problem(f"the provider's answer names {duplicate}", "duplicate_task_id")
-            await self._doubt(claimed, e.Ambiguous(problem))
-            return
-        self._control.accepted()
-        if running is not None:
-            self._on_running(running)
-
-    async def _durably(self, claimed: Job, event: e.SubmitAnswer) -> Job | None:
-        """Commit an answer. If the ledger can't be written, keep a task id in the spool, stop submitting, and go on
-        trying; None when the run had to end without it (recovery finds it in the spool, or as unconfirmed)."""
-        since: float | None = None
-        while True:
-            try:
-                return await self._deps.advance(claimed, event)
-            except WriteFailed as failed:
-                now = self._deps.clock.monotonic()
-                if since is None:
-                    since = now
-                    self._control.halt(Stop.LEDGER, str(failed))
-                    self._keep_id(claimed, event)
-                if now - since >= RECORD_PATIENCE:
-                    self._control.give_up()
-                if self._control.ended:
-                    return None
-                await self._deps.clock.sleep(self._settings.retry_delay)
-
-    def _keep_id(self, claimed: Job, event: e.SubmitAnswer) -> None:
-        if not isinstance(event, e.Accepted):
-            return
-        try:
-            self._deps.spool.append(Spooled(claimed.id, claimed.fact.attempt, event.task_id))
-            self._deps.crash("submit.spooled")
-            kept = True
-        except OSError:
-            kept = False
-        # Printed as well: if the disk is beyond writing, this line is the only place that has the id.
-        self._deps.observe("unrecorded", claimed, task_id=event.task_id, spooled=kept)

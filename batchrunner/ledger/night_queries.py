@@ -10,7 +10,7 @@ from typing import Any
 from ..core.job import IN_FLIGHT
 from ..core.morning import Attempt, Entry, Morning, Step
 from ..core.selection import Selection
-from . import media, queries, runs
+from . import media, queries, runs, workers
 from .naming import find_batch
 from .selecting import where
 from .sql import Connection
@@ -52,7 +52,8 @@ def morning(
     """
     with _one_moment(connection):
         batch_id = find_batch(connection, batch)["id"]
-        status = queries.status(connection, batch, now) or {}  # find_batch has found it
+        known = queries.status(connection, batch, now)
+        status = workers.with_workers(connection, [known] if known else [])[0]  # find_batch has found it
         elsewhere = {row["key"] for row in connection.execute(_ELSEWHERE, (batch_id,))}
         revised = {row["key"] for row in connection.execute(_REVISED, (batch_id,))}
         attempts = _attempts(connection, batch_id)
@@ -69,7 +70,7 @@ def morning(
         )
         steps = tuple(_steps(connection, batch_id, states, selection))
         throttled = () if states or selection else tuple(runs.throttles(connection, batch))
-        return Morning(batch, status, entries, steps, throttled)
+        return Morning(batch, status, entries, steps, throttled, tuple(workers.of_batch(connection, batch_id)))
 
 
 @contextmanager

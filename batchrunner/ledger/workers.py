@@ -1,4 +1,4 @@
-"""The workers of a ledger in PostgreSQL, for people and scripts that look on."""
+"""The workers of a ledger in PostgreSQL, for people and scripts that look on. A ledger in a file has none."""
 
 from __future__ import annotations
 
@@ -11,20 +11,106 @@ from .sql import Connection
 LATELY = 30.0
 """Seconds within which a worker that has not ended has given a sign of life."""
 
+FORGOTTEN = 24 * 3600.0
+"""Seconds after which one that died without a word is not listed any more."""
+
+LEFT = ("pending", "submitting", "running", "downloading")
+"""States of jobs that workers go on from by themselves."""
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+
+_WORKERS = f"""
+SELECT id, host, pid, part, greatest(0, {_NOW} - beat_at), progress FROM worker
+WHERE ended_at IS NULL AND beat_at > {_NOW} - ? ORDER BY host, pid, id
+"""
+
+_GIVEN = f"""
+SELECT batch.name, given.who, given.at, (SELECT count(*) FROM worker WHERE ended_at IS NULL AND beat_at > {_NOW} - ?)
+FROM given JOIN batch ON batch.id = given.batch_id
+"""
+
+# Those that have sent a job of the batch last, and those that were at work while it was.
+_OF_BATCH = f"""
+SELECT worker.id, host, pid, part, started_at, ended_at, beat_at, greatest(0, {_NOW} - beat_at), stop, exit_code,
+  coalesce(claimed.jobs, 0)
+FROM worker JOIN given ON given.batch_id = ?1
+LEFT JOIN (SELECT worker_id, count(*) AS jobs FROM claim JOIN job ON job.id = claim.job_id WHERE job.batch_id = ?1
+           GROUP BY worker_id) AS claimed ON claimed.worker_id = worker.id
+WHERE claimed.jobs > 0 OR (worker.beat_at >= given.at
+  AND worker.provider IN (SELECT provider FROM job WHERE batch_id = ?1)
+  AND worker.started_at <= (SELECT max(updated_at) FROM job WHERE batch_id = ?1))
+ORDER BY host, worker.id
+"""
+
+_SENDER = """
+SELECT worker.id, host, pid FROM claim JOIN job ON job.id = claim.job_id AND job.attempt = claim.attempt
+JOIN worker ON worker.id = claim.worker_id WHERE claim.job_id = ?
+"""
+
 
 def workers(connection: Connection) -> list[dict[str, Any]]:
     """Workers that have not ended, as `status --json` lists them: host, process, what it does (`all`, `submit`,
-    `download`), seconds since its last sign of life, whether that is lately, and what it has in hand. A ledger in a
-    file has none."""
+    `download`), seconds since its last sign of life, whether that is lately, and what it has in hand."""
+    if not _shared(connection):
+        return []
+    return [_words(*row) for row in connection.execute(_WORKERS, (FORGOTTEN,)).fetchall()]
+
+
+def with_workers(connection: Connection, statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What `queries.status` says of batches, and of those that were left to workers: by whom, when (unix seconds), and
+    how many workers are alive, under `left_to_workers`."""
+    if not _shared(connection):
+        return statuses
+    given = {
+        name: {"by": who, "at": at, "workers": alive}
+        for name, who, at, alive in connection.execute(_GIVEN, (LATELY,)).fetchall()
+    }
+    return [{**one, "left_to_workers": given[one["batch"]]} if one["batch"] in given else one for one in statuses]
+
+
+def at_work(status: dict[str, Any]) -> bool:
+    """Whether workers are alive who go on with a batch, by what `with_workers` says of it."""
+    left = status.get("left_to_workers")
+    return bool(left and left["workers"]) and any(status["states"][state] for state in LEFT)
+
+
+def of_batch(connection: Connection, batch: int) -> list[dict[str, Any]]:
+    """The workers of a batch, by host: when each was at work (unix seconds), how it ended, and of how many jobs it has
+    sent the last submission."""
+    if not _shared(connection):
+        return []
+    return [
+        {
+            "worker": number,
+            "host": host,
+            "pid": pid,
+            "part": part,
+            "started_at": started,
+            "last_seen_at": beat if ended is None else ended,
+            "ended": ended is not None,
+            "alive": ended is None and silent < LATELY,
+            "stop": stop,
+            "exit_code": code,
+            "jobs": jobs,
+        }
+        for number, host, pid, part, started, ended, beat, silent, stop, code, jobs in connection.execute(
+            _OF_BATCH, (batch,)
+        ).fetchall()
+    ]
+
+
+def sender(connection: Connection, job: int) -> dict[str, Any] | None:
+    """Who has sent a job's last submission; None where it was no worker."""
+    if not _shared(connection):
+        return None
+    row = connection.execute(_SENDER, (job,)).fetchone()
+    return None if row is None else {"worker": row[0], "host": row[1], "pid": row[2]}
+
+
+def _shared(connection: Connection) -> bool:
     if isinstance(connection, sqlite3.Connection):
-        return []
-    if connection.execute("SELECT to_regclass('worker')").fetchone()[0] is None:
-        return []
-    rows = connection.execute(
-        "SELECT id, host, pid, part, greatest(0, extract(epoch FROM clock_timestamp())::float8 - beat_at), progress "
-        "FROM worker WHERE ended_at IS NULL ORDER BY host, pid, id"
-    ).fetchall()
-    return [_words(*row) for row in rows]
+        return False
+    return connection.execute("SELECT to_regclass('claim')").fetchone()[0] is not None
 
 
 def _words(number: int, host: str, pid: int, part: str, silent: float, progress: str) -> dict[str, Any]:

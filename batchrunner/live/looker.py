@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from ..engine.clock import wall
 from ..ledger import gallery, queries
+from ..ledger import workers as crew
 from ..ledger.address import Address, Server
 from ..ledger.connection import open_reader
 from ..ledger.errors import LedgerUnusable
@@ -30,6 +31,9 @@ LAST_PAGE = 10_000
 
 TROUBLES = 5
 """Failed and unconfirmed jobs that are shown for a batch."""
+
+SILENT = 5.0
+"""Seconds without a sign of life from which a page says so; a worker gives one every second."""
 
 PROMPT = 300
 """Characters of a prompt that are shown."""
@@ -111,9 +115,14 @@ class Looker:
         batches: list[dict[str, Any]]
         try:
             batches = await self.ask(lambda c: [self._with_trouble(c, one) for one in statuses(c, self._batch)], [])
+            workers = await self.workers()
         except LedgerUnusable as error:
             return {"error": str(error), "batches": []}
-        return {"error": None, "batches": batches}
+        return {"error": None, "batches": batches, **({"workers": list(map(_steady, workers))} if workers else {})}
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Workers that have not ended."""
+        return await self.ask(crew.workers, [])
 
     async def grid(self, batch: str | None, page: int) -> list[dict[str, Any]]:
         """A page of finished outputs, the newest first."""
@@ -147,7 +156,13 @@ def statuses(connection: Connection, batch: str | None = None) -> list[dict[str,
     names = queries.batch_names(connection)
     wanted = [n for n in names if n == batch] if batch else names[: -BATCHES - 1 : -1]
     found = (queries.status(connection, name, wall()) for name in wanted)
-    return [one for one in found if one is not None]
+    return crew.with_workers(connection, [one for one in found if one is not None])
+
+
+def _steady(worker: dict[str, Any]) -> dict[str, Any]:
+    """A worker as the page shows it: one that gives its signs of life says nothing new by that."""
+    silent = worker["silent_seconds"]
+    return {**worker, "silent_seconds": round(silent) if silent >= SILENT else 0}
 
 
 def _inside(folder: Path, file: Path) -> bool:

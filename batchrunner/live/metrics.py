@@ -25,6 +25,14 @@ RUN = {
 }
 """Key of a run that is alive -> (name, help)."""
 
+WORKER = {
+    "alive": ("worker_alive", "Whether a worker of a ledger in PostgreSQL has given a sign of life lately."),
+    "silent_seconds": ("worker_silent_seconds", "Time since a worker's last sign of life."),
+    "in_flight": ("worker_in_flight", "Submissions under way and running tasks of a worker."),
+    "in_hand": ("worker_in_hand", "Jobs that a worker has in hand."),
+}
+"""Key of a worker that has not ended -> (name, help)."""
+
 ENDED = {
     "started_at": ("run_started_timestamp_seconds", "When the last run began."),
     "ended_at": ("run_ended_timestamp_seconds", "When the last run ended; absent while it is alive."),
@@ -36,8 +44,8 @@ class Missing(UsageError):
     """The library is not installed."""
 
 
-def exposition(statuses: Sequence[dict[str, Any]]) -> bytes:
-    """The text format of what `queries.status` says of each batch.
+def exposition(statuses: Sequence[dict[str, Any]], workers: Sequence[dict[str, Any]] = ()) -> bytes:
+    """The text format of what `queries.status` says of each batch, and `ledger.workers` of who is at work.
 
     Raises:
         Missing: prometheus_client is not installed.
@@ -48,13 +56,14 @@ def exposition(statuses: Sequence[dict[str, Any]]) -> bytes:
     except ImportError:
         raise Missing("metrics need the library prometheus_client: pip install 'batchrunner[metrics]'") from None
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(statuses))
+    registry.register(_Collector(statuses, workers))
     return generate_latest(registry)
 
 
 class _Collector:
-    def __init__(self, statuses: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, statuses: Sequence[dict[str, Any]], workers: Sequence[dict[str, Any]]) -> None:
         self._statuses = statuses
+        self._workers = workers
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         from prometheus_client.core import GaugeMetricFamily
@@ -84,3 +93,10 @@ class _Collector:
                 if run.get(key) is not None:
                     family.add_metric([batch], run[key])
         yield from (jobs, money, alive, paused, *some.values())
+        labels = ("worker", "host", "part")
+        crew = {key: gauge(name, text, labels) for key, (name, text) in WORKER.items()}
+        for one in self._workers:
+            for key, family in crew.items():
+                family.add_metric([str(one["worker"]), one["host"], one["part"]], one[key])
+        if self._workers:
+            yield from crew.values()

@@ -248,7 +248,7 @@ class LiveServer:
         from .metrics import CONTENT_TYPE, Missing, exposition
 
         try:
-            text = exposition(await self._looker.statuses())
+            text = exposition(await self._looker.statuses(), await self._looker.workers())
         except Missing as missing:
             raise web.HTTPNotImplemented(text=f"{missing}\n") from None
         except LedgerUnusable as error:

@@ -52,6 +52,19 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """One of the workers that a batch was left to, in words."""
+
+    host: str
+    name: str
+    does: str
+    jobs: int
+    began: str
+    seen: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """All that the template is given, but for the grid's data."""
 
@@ -83,6 +96,9 @@ class View:
     promote: str
     states: list[tuple[str, int]]
     old: int
+    workers: list[Worker]
+    hosts: int
+    left_by: str
 
 
 def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, *, selected: str, now: float) -> View:
@@ -101,12 +117,14 @@ def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, 
     shots, total = shot_costs(morning.entries)
     found = nights(morning.steps, morning.throttled)
     run = morning.status.get("run")
-    alive = bool(run and run["alive"])
+    left = sum(states[s] for s in LEFT)
+    by_workers = bool(left and (morning.status.get("left_to_workers") or {}).get("workers"))
+    alive = bool(run and run["alive"]) or by_workers
     return View(
         batch=morning.batch,
         headline=_headline(len(current), states, selected=bool(selected)),
         rest=_rest(states, len(doubtful), alive=alive),
-        running=_running(run, now) if alive and run else "",
+        running=_running(run if run and run["alive"] else {}, now) if alive else "",
         tiles=list(_tiles(len(current), states, len(doubtful), total, morning, found)),
         doubts=[_doubt(e, commands) for e in doubtful[:LISTED]],
         more_doubts=max(0, len(doubtful) - LISTED),
@@ -126,12 +144,45 @@ def view(morning: Morning, clips: Sequence[Sequence[Clip]], commands: Commands, 
         made=local_time(now, "%A %d %B %Y, %H:%M %Z"),
         ledger=str(commands.path),
         commands=commands,
-        resume=commands.say("resume", word(morning.batch)) if sum(states[s] for s in LEFT) and not alive else "",
+        resume=commands.say("resume", word(morning.batch)) if left and not alive else "",
         approved=sum(e.job["verdict"] == Verdict.APPROVED for e in current),
         promote=commands.say("promote", word(morning.batch), "--profile", "PROFILE", "--dry-run"),
         states=[(s.value, n) for s in State if (n := sum(e.job["state"] == s for e in morning.entries))],
         old=len(morning.entries) - len(current),
+        workers=list(map(_worker, morning.workers)),
+        hosts=len({one["host"] for one in morning.workers}),
+        left_by=_left_by(morning.status),
     )
+
+
+# --- Workers ---------------------------------------------------------------------------------------------
+
+DOES = {"all": "everything", "submit": "submits and polls", "download": "downloads"}
+
+
+def _worker(one: dict[str, Any]) -> Worker:
+    return Worker(
+        host=one["host"],
+        name=f"{one['worker']} (process {one['pid']})",
+        does=DOES[one["part"]],
+        jobs=one["jobs"],
+        began=local_time(one["started_at"]),
+        seen=local_time(one["last_seen_at"]),
+        end=_end_of(one),
+    )
+
+
+def _end_of(one: dict[str, Any]) -> str:
+    if one["alive"]:
+        return "at work"
+    if not one["ended"]:
+        return "silent: taken for dead"
+    return f"ended with {one['exit_code']}" + (f" ({one['stop']})" if one["stop"] else "")
+
+
+def _left_by(status: dict[str, Any]) -> str:
+    left = status.get("left_to_workers")
+    return f"Left to workers by {left['by']}, {local_time(left['at'])}." if left else ""
 
 
 # --- Summary ---------------------------------------------------------------------------------------------
@@ -167,7 +218,8 @@ def _rest(states: Counter[State], doubtful: int, *, alive: bool) -> str:
 def _running(run: dict[str, Any], now: float) -> str:
     eta = run.get("eta_seconds")
     ends = "" if eta is None else f", with about {span(eta)} to go"
-    return f"A run was alive when this page was made, at {local_time(now, '%H:%M')}{ends}. Make the page anew later."
+    who = "A run was" if run else "Workers were"
+    return f"{who} alive when this page was made, at {local_time(now, '%H:%M')}{ends}. Make the page anew later."
 
 
 def _tiles(

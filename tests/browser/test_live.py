@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from playwright.async_api import Page, expect
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Problem
+from batchrunner.ledger.migrating import migrate
 from batchrunner.live.server import LiveServer
 from tests.browser.conftest import PATIENCE
 from tests.browser.pages import NewPage
 from tests.cli_support import make_ledger
+from tests.postgres.server import Postgres
 from tests.support import spec
 
 expect.set_options(timeout=PATIENCE)
@@ -174,3 +177,51 @@ async def reached_by_tab(page: Page, most: int) -> Sequence[str]:
             break
         names.append(name.split("\n")[0].split("every")[0].strip())
     return names
+
+
+# --- Workers on a ledger in PostgreSQL -------------------------------------------------------------------
+
+
+async def test_workers_are_seen_at_work_silent_and_gone(new_page: NewPage, postgres: Postgres) -> None:
+    pytest.importorskip("procrastinate")
+    server = postgres.ledger()
+    migrate(server)
+    await asyncio.to_thread(make_ledger, server, [(spec("dog", n), (e.Claimed(),)) for n in (1, 2)])
+    table = f'"{server.schema}".worker'
+    postgres.ask(f'INSERT INTO "{server.schema}".given SELECT id, 0, \'a <b>studio</b>\' FROM "{server.schema}".batch')
+    ask = partial(postgres.ask, _worker(table))
+    now = "extract(epoch FROM clock_timestamp())"
+    page_of = LiveServer(server)
+    url = await page_of.start("127.0.0.1", 0)
+    try:
+        watched = await new_page(color_scheme="dark", viewport={"width": 390, "height": 800})
+        page = watched.page
+        await page.goto(url)
+        await expect(page.locator("article .note").first).to_contain_text("No worker is alive. batchrunner worker")
+        await expect(page.locator("#workers")).to_be_hidden()
+        ask("clip-1", 100, "all", 0, '{"in_flight": 7, "in_hand": 19}')
+        ask(HOSTILE, 200, "submit", 12, "{}")
+        ask("clip-3", 300, "download", 4000, "{}")
+        rows = page.locator("#crew tr")
+        await expect(rows).to_have_count(3)
+        await expect(page.locator("article .note").first).not_to_contain_text("No worker is alive")
+        await expect(rows.filter(has_text="clip-1")).to_contain_text("alive")
+        await expect(rows.filter(has_text="clip-1").locator("td.n")).to_have_text(["7", "19"])
+        await expect(rows.filter(has_text="clip-3")).to_contain_text("silent for 67 min: taken for dead")
+        await expect(rows.filter(has_text="\\u{202e}")).to_contain_text("silent for 1")
+        assert await page.locator("#crew img").count() == 0
+        assert await watched.findings() == []
+        postgres.ask(f"UPDATE {table} SET ended_at = {now} WHERE host = 'clip-1'")
+        await expect(rows).to_have_count(2)
+    finally:
+        await page_of.stop()
+
+
+def _worker(table: str) -> str:
+    """What makes a worker: host, process, part, for how many seconds it has been silent, and its progress."""
+    now = "extract(epoch FROM clock_timestamp())"
+    return (
+        f"INSERT INTO {table} (provider, host, pid, part, started_at, beat_at, progress) "
+        f"SELECT 'reapi', h, p, t, {now} - 5000, {now} - s::float8, w FROM (VALUES (%s, %s::int, %s, %s::int, %s)) "
+        "AS v (h, p, t, s, w)"
+    )

@@ -186,7 +186,7 @@ def play(order: Order, pipe: int) -> dict[str, Any]:
     global _passing
     passing = _passing = _Passing(order.death, pipe)
     death = order.death
-    os.environ.update(order.door.environment)
+    os.environ.update(order.door.everywhere)
     if death is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process: uvloop leaves its own behind
         early_signals()

@@ -37,7 +37,7 @@ from batchrunner.engine import control
 from batchrunner.engine.ports import CRASH_POINTS
 from batchrunner.ledger import connection
 from tests.crash.child import Order, play, watch_effects
-from tests.crash.faults import FAULTS, PAIRS
+from tests.crash.faults import AGAIN, FAULTS, PAIRS, SERVICES, USUAL, WHERE
 from tests.crash.mutants import MUTANTS
 from tests.crash.processes import Pool, Ran, Steps
 from tests.crash.provider import Rewinding
@@ -128,8 +128,12 @@ class Driver:
         if not only:
             said = [*self._signals(), *self._words()]
             self._pool.waiting.extend(said[self._shard :: self._shards])
-        for name in only or FAULTS:
+        for name in only or USUAL:
             self._pool.waiting.append(self._fault(name))
+
+    def at(self, service: str) -> None:
+        """What goes wrong at a service of SERVICES: deaths at every named point, and in the recovery again."""
+        self._pool.waiting.extend(self._named(name) for name in SERVICES[service])
 
     def alone(self, scenario: Scenario) -> None:
         """One scenario, from the beginning to the end."""
@@ -181,6 +185,21 @@ class Driver:
             share = 4.0 if death.point.startswith(RARELY) else 32.0
             if self._taken(f"{so_far}/{death}", share * rare):
                 yield death
+
+    def _named(self, name: str) -> Steps:
+        with self._tale(name) as tale:
+            ran = yield from tale.step(Step("run"))
+            yield from tale.finish("run", ran)
+        full = [Death(FULL, FAULTS[name].full), Death("submit.spooled")] if FAULTS[name].full else []
+        named = [d for d in _named_deaths(ran.passed) if d.point.startswith(WHERE[name.partition(".")[2]])]
+        for death in full or named:
+            prefix = [Step("run", death)]
+            verb = _always("word") if name.endswith("reset_after") else self._verb
+            self._pool.waiting.append(self._node(name, prefix, verb, self._named_again, new=True, more=0))
+
+    def _named_again(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
+        points = AGAIN.get(so_far.partition(".")[2], ())
+        yield from (death for death in _named_deaths(passed) if death.point.startswith(points))
 
     def _verb(self, what: str) -> str:
         return FINISHES[weight(what + "finish") % len(FINISHES)]
@@ -251,7 +270,14 @@ class Driver:
             tale.close()
 
     def _node(
-        self, fault: str, prefix: Sequence[Step], verb: Callable[[str], str], choose: Choice, *, new: bool = False
+        self,
+        fault: str,
+        prefix: Sequence[Step],
+        verb: Callable[[str], str],
+        choose: Choice,
+        *,
+        new: bool = False,
+        more: int = MOST_DEATHS,
     ) -> Steps:
         """Play the prefix once; from what it has left go on undisturbed, and then with every death that is chosen.
 
@@ -261,6 +287,7 @@ class Driver:
             verb: how to go on, by the scenario's identifier.
             choose: the deaths.
             new: the prefix is played nowhere else.
+            more: deaths that follow the one that was chosen.
         """
         with self._tale(fault) as tale:
             tale.new = new
@@ -279,7 +306,7 @@ class Driver:
                 tale.new = True
                 kind = verb(f"{so_far}/{death}")
                 ran = yield from tale.step(Step(kind, death))
-                for number in range(MOST_DEATHS):
+                for number in range(more):
                     if ran.killed:
                         chosen = points[weight(f"{so_far}/{death}/{number}") % len(points)]
                         ran = yield from tale.step(Step(kind, chosen))
@@ -324,6 +351,10 @@ def _deaths(passed: Sequence[str], most: int = MOST_PASSINGS) -> Iterator[Death]
         yield from (Death(point, n) for n in range(1, min(count, most) + 1))
 
 
+def _named_deaths(passed: Sequence[str]) -> Iterator[Death]:
+    yield from (death for death in _deaths(passed, 1) if death.point in CRASH_POINTS)
+
+
 def _rare(fault: str) -> float:
     """How much more seldom than others its deaths are played."""
     if fault in PAIRS:
@@ -364,6 +395,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], metavar="ID", help="this scenario alone")
     parser.add_argument("--fault", action="append", default=[], help="scenarios with this fault alone")
+    parser.add_argument("--service", choices=SERVICES, help="at this service, at every named point")
     parser.add_argument("--shard", default="0/1", metavar="I/N")
     parser.add_argument("--scale", type=float, default=1, help="how wide: 1 for the gate; 0 for everything")
     parser.add_argument("--abreast", type=int, default=4, help="scenarios at a time")
@@ -382,7 +414,9 @@ def main() -> int:
         )
         for text in options.only:
             driver.alone(Scenario.parse(text))
-        if not options.only:
+        if options.service:
+            driver.at(options.service)
+        elif not options.only:
             driver.enumerate(options.fault)
         report = driver.run()
     print(json.dumps({f.name: getattr(report, f.name) for f in fields(report)}, indent=1))

@@ -22,6 +22,7 @@ class Fault:
         full: at this passing of `submit.answered` the ledger's disk is full, for the first run; 0 for never.
         spooled: it dies when so many ids are in the spool.
         chain: each job begins with the output of the one before it.
+        services: of the jobs, one after the other.
         whole: the batch is recorded before its first job is sent, so that both POSTs can be on the wire together.
     """
 
@@ -34,6 +35,7 @@ class Fault:
     spooled: int = 1
     chain: bool = False
     whole: bool = False
+    services: Sequence[str] = ("reapi",)
 
 
 def _post(what: str, last: int = 1) -> Fault:
@@ -156,5 +158,46 @@ def _both(first: Fault, second: Fault) -> Fault:
 PAIRS: Sequence[str] = tuple(f"{first}+{second}" for first in _SENDING for second in _LATER)
 """Names of what goes wrong together."""
 
-FAULTS: Mapping[str, Fault] = _ALONE | {name: _both(*(_ALONE[part] for part in name.split("+"))) for name in PAIRS}
+USUAL: Mapping[str, Fault] = _ALONE | {name: _both(*(_ALONE[part] for part in name.split("+"))) for name in PAIRS}
+"""What goes wrong at reAPI, which the enumeration plays."""
+
+WHERE: Mapping[str, tuple[str, ...]] = {
+    "reset_after": ("submit.",),
+    "fail": ("poll.",),
+    "moderate": ("start.", "poll."),
+    "gone": ("download.",),
+    "chain_dead": ("",),
+    "chain": ("",),
+    "disk_full": (),
+}
+"""What goes wrong at a service that is not the enumeration's: everything that its answers decide. And at which points
+runs die then: those between which its words are read, and at all of them in one."""
+
+AGAIN: Mapping[str, tuple[str, ...]] = {
+    "chain_dead/run:start.opened.1": ("",),
+    "chain/run:submit.answered.1": ("recover.", "poll."),
+    "chain_dead/run:submit.answered.1": ("recover.", "poll.", "download.", "place."),
+    "reset_after/run:submit.recorded.1": ("word.",),
+    "moderate/run:start.opened.1": ("start.",),
+    "gone/run:download.start.1": ("download.",),
+    "disk_full/run:disk.full.1": ("recover.", "submit."),
+}
+"""After which deaths runs die again, and where: each point in a recovery that has something to do there."""
+
+_MIXED = replace(_ALONE["chain_dead"], jobs=3, services=("reapi", "fal", "replicate"))
+
+
+def _at(service: str) -> dict[str, Fault]:
+    """What goes wrong at another service: everything that its answers decide, and that its words are read for."""
+    return {f"{service}.{name}": replace(_ALONE[name], services=(service,)) for name in WHERE if name != "chain"}
+
+
+SERVICES: Mapping[str, Mapping[str, Fault]] = {
+    "fal": _at("fal"),
+    "replicate": _at("replicate"),
+    "all": {"all.chain": _MIXED},
+}
+"""By service, and of all in one batch: what `tests.providers.test_crash_points` has runs die in."""
+
+FAULTS: Mapping[str, Fault] = {**USUAL, **{name: fault for of in SERVICES.values() for name, fault in of.items()}}
 """Every situation by name."""

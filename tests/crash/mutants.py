@@ -18,7 +18,7 @@ from batchrunner.core import lifecycle
 from batchrunner.core.job import Problem
 from batchrunner.engine import recover
 from batchrunner.ledger import transitions
-from batchrunner.providers import answers, fetch, http, media, reapi, replies
+from batchrunner.providers import answers, fal, fetch, http, media, reapi, replicate, replies
 from batchrunner.providers.base import BeforeSend
 from batchrunner.providers.wire import Key
 
@@ -113,6 +113,17 @@ def _no_echo() -> None:
     answers.poll_answer = blind
 
 
+def _free_failures() -> None:
+    """No service charges for what fails."""
+
+    def free(problem: Problem, *, moderated: bool = False, charged: bool = False) -> e.TaskFailed:
+        del charged
+        return e.TaskFailed(problem, moderated=moderated)
+
+    setattr(fal, "TaskFailed", free)  # noqa: B010
+    setattr(replicate, "TaskFailed", free)  # noqa: B010
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """Attributes:
@@ -132,4 +143,5 @@ MUTANTS: dict[str, Mutant] = {
     "no_media_check": Mutant(_no_media_check, "cut/run"),
     "free_doubts": Mutant(_free_doubts, "reset_after/run"),
     "no_echo": Mutant(_no_echo, "poll_wrong_id/run"),
+    "free_failures": Mutant(_free_failures, "replicate.moderate/run"),
 }

@@ -31,7 +31,7 @@ class _Rewinding(_Server):
         self._busy: Counter[str] = Counter()
 
     async def _route(self, method: str, target: str, headers: dict[str, str], body: bytes) -> bytes:
-        name = headers.get("authorization", "").removeprefix("Bearer rk_")
+        name = headers.get("authorization", "").rpartition("rk_")[2]
         self._busy[name] += 1
         try:
             return await super()._route(method, target, headers, body)

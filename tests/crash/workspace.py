@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from batchrunner.core.chain import Need
 from batchrunner.core.job import JobSpec
@@ -15,8 +14,8 @@ from batchrunner.engine.ports import Settings
 from batchrunner.manifest import Manifest
 from tests.crash.faults import Fault
 from tests.double import Door
+from tests.voices import VOICES
 
-MODEL = "kling-3-0-turbo"
 BATCH = "night"
 
 SETTINGS = Settings(
@@ -32,11 +31,11 @@ SETTINGS = Settings(
 class Jobs:
     """Job specs as a manifest has them."""
 
-    def __init__(self, number: int, price: int, *, chain: bool = False) -> None:
+    def __init__(self, number: int, price: int, *, chain: bool = False, services: Sequence[str] = ("reapi",)) -> None:
         self._jobs: list[JobSpec] = []
         for n in range(number):
             last = self._jobs[-1] if chain and self._jobs else None
-            self._jobs.append(_job(f"shot{n}", price, last))
+            self._jobs.append(_job(f"shot{n}", price, last, services[n % len(services)]))
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -45,20 +44,19 @@ class Jobs:
         return iter(self._jobs)
 
 
-def _job(shot: str, price: int, last: JobSpec | None) -> JobSpec:
-    request: dict[str, Any] = {"model": MODEL, "prompt": f"a {shot}", "duration": 5}
-    if last is not None:
-        request["first_frame_image"] = Need(last.key, last.fingerprint, "output_url").reference
+def _job(shot: str, price: int, last: JobSpec | None, service: str) -> JobSpec:
+    frame = None if last is None else Need(last.key, last.fingerprint, "output_url").reference
+    request = VOICES[service].request(f"a {shot}", frame)
     key = job_key(shot, {}, 1)
     return JobSpec(
         key=key,
-        fingerprint=fingerprint("reapi", MODEL, request),
+        fingerprint=fingerprint(service, request["model"], request),
         shot=shot,
         take=1,
         matrix={},
         tags=(),
-        provider="reapi",
-        model=MODEL,
+        provider=service,
+        model=request["model"],
         request=request,
         credits=price,
         output=key,
@@ -98,7 +96,8 @@ class Workspace:
             in_flight=self.fault.in_flight,
             retry=self.fault.retry,
             output_dir=self.outputs,
-            jobs=Jobs(self.fault.jobs, self.fault.plan.credits, chain=self.fault.chain),
+            jobs=Jobs(self.fault.jobs, self.fault.plan.credits, chain=self.fault.chain, services=self.fault.services),
             warnings=(),
             chained=self.fault.chain,
+            providers=frozenset(self.fault.services),
         )

@@ -45,7 +45,7 @@ CONTROL, FILES, SPOOL, RECOVER = "engine/control.py", "engine/files.py", "engine
 STORE, WRITER, TRANSITIONS = "ledger/store.py", "ledger/writer.py", "ledger/transitions.py"
 SQL = "ledger/sql.py"
 CONNECTION, LEDGER_FILES, SCHEMA = "ledger/connection.py", "ledger/files.py", "ledger/migrations/0001_first.sql"
-LOOKUP = "engine/lookup.py"
+LOOKUP, SEND = "engine/lookup.py", "engine/send.py"
 LIFECYCLE, PACING, KEYS = "core/lifecycle.py", "core/pacing.py", "core/keys.py"
 
 POSTS = "tests/integration/test_reapi_submit.py"
@@ -570,7 +570,7 @@ RECORDED = (
     _mutant(
         "id_not_spooled",
         "A task id that the full disk did not let into the ledger is kept nowhere.",
-        SUBMIT,
+        SEND,
         "self._deps.spool.append(",
         "str(",
         "tests/system/test_disk.py::test_a_ledger_that_may_not_grow",
@@ -595,7 +595,7 @@ RECORDED = (
     _mutant(
         "gives_up_recording",
         "A received id whose commit failed is not tried again.",
-        SUBMIT,
+        SEND,
         "                if self._control.ended:\n",
         "                if True:\n",
         "tests/system/test_disk.py::test_a_passing_error_is_tried_again",
@@ -966,7 +966,7 @@ BOUNDS = (
     _mutant(
         "hold_forgotten",
         "A hold ends with the run that met it.",
-        SUBMIT,
+        SEND,
         "self._deps.ledger.save_hold(claimed.provider, until)",
         "pass",
         f"{SIGNALS}::test_a_hold_outlives_the_run",
@@ -1007,7 +1007,7 @@ BOUNDS = (
     _mutant(
         "out_of_credit_goes_on",
         "A 402 does not stop the submissions.",
-        SUBMIT,
+        SEND,
         "self._control.halt(stop, problem.message)",
         "pass",
         f"{SIGNALS}::test_out_of_credit_stops_submitting_and_brings_home_what_runs",
@@ -1096,7 +1096,7 @@ BOUNDS = (
     _mutant(
         "answer_recorded_by_nobody",
         "A POST counts as done before its answer is recorded.",
-        SUBMIT,
+        SEND,
         "        await self._record(claimed, answer, place)\n",
         "        asyncio.ensure_future(self._record(claimed, answer, place))\n",
         f"{SEEDS}[0]",
@@ -1184,7 +1184,7 @@ CHAINED = (
     _mutant(
         "reference_sent",
         "What is sent is the job's own request, with references in it.",
-        SUBMIT,
+        SEND,
         "request = job.request if resolved is None else resolved",
         "request = job.request",
         f"{CHAINS}::test_a_chain_of_three_is_sent_link_by_link_each_with_the_output_before_it",

@@ -80,17 +80,26 @@ def _demo(folder: Path, postgres: Postgres) -> int:
         _until(lambda: _sending(postgres) is not None)
         dead = _sending(postgres) or workers[0].pid
         os.kill(dead, signal.SIGKILL)
-        print(f"\nprocess {dead} is killed, with submissions on the wire", flush=True)
+        print(f"\nprocess {dead} is killed (kill -9), with submissions on the wire; the other goes on", flush=True)
         _until(lambda: all(worker.poll() is not None for worker in workers))
         code = call("run", "cluster.yaml", "--detach")
         call("jobs", "--state", "unconfirmed")
         with urllib.request.urlopen(f"{base}/_simulator/account") as answer:
             account = json.load(answer)
         states = _states(postgres)
-        print("\nThe ledger:  ", ", ".join(f"{n} {state}" for state, n in sorted(states.items())))
-        print("The account: ", json.dumps({k: v for k, v in account.items() if isinstance(v, (int, str))}))
-        print("An unconfirmed job was being sent by the one that was killed: nobody can tell whether it is paid for,")
-        print("so nobody sends it again. `batchrunner resolve` is for a person who has looked.")
+        print("\nthe ledger:  ", ", ".join(f"{n} {state}" for state, n in sorted(states.items())))
+        print(
+            f"the service:  {account['posts']} POSTs, {account['accepted']} tasks for {JOBS} jobs, "
+            f"{account['charged']:,} credits charged; {account['downloads']} clips fetched"
+        )
+        if states.get("unconfirmed"):
+            print(
+                "An unconfirmed job was being sent by the one that was killed. Nobody can tell whether it was paid for,"
+            )
+            print("so nobody sends it again: `batchrunner resolve` is for a person who has looked.")
+        if account["accepted"] > JOBS:
+            print("A task was paid for twice: this must not be.")
+            return 1
         return 0 if code in (0, 3) and set(states) <= {"succeeded", "unconfirmed"} else 1
     finally:
         for child in children:

@@ -35,6 +35,9 @@ class Fleet:
     Attributes:
         prune: seconds after which they take each other for dead.
         jobs: of the batch.
+        output: what the manifest says of outputs, instead of a folder.
+        environment: what is set besides, for every call.
+        where: the ledger is; None for a new schema.
     """
 
     folder: Path
@@ -45,6 +48,9 @@ class Fleet:
     in_flight: int = 30
     more: str = ""
     delay: float = 0.3
+    output: str = "output: {dir: out}"
+    environment: dict[str, str] = field(default_factory=dict)
+    where: Server | None = None
     wires: dict[int, Wire] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     logs: list[Path] = field(default_factory=list)
@@ -53,19 +59,18 @@ class Fleet:
         self.name = scenario(self.folder)
         slow = Rule("post", "slow", first=1, last=ALWAYS, delay=self.delay)
         self.door = self.double.open(self.name, Plan((slow,), polls=1))
-        self.server = self.postgres.ledger()
-        (self.folder / "night.yaml").write_text(
-            MANIFEST.format(jobs=self.jobs, in_flight=self.in_flight, more=self.more).replace("60000", str(RATE))
-        )
+        self.server = self.where or self.postgres.ledger()
+        text = MANIFEST.format(jobs=self.jobs, in_flight=self.in_flight, more=self.more).replace("60000", str(RATE))
+        (self.folder / "night.yaml").write_text(text.replace("output: {dir: out}", self.output))
         self.line = self._line(self.server)
 
     def _line(self, server: Server) -> CommandLine:
         more = {
-            "BATCHRUNNER_DB": f"{server.url}?schema={server.schema}",
+            "BATCHRUNNER_DB": f"{server.url}{'&' if '?' in server.url else '?'}schema={server.schema}",
             "BATCHRUNNER_PRUNE": f"{self.prune:g}s",
             "XDG_STATE_HOME": str(self.folder / "state"),
         }
-        return CommandLine(self.folder, {**self.door.environment, **more})
+        return CommandLine(self.folder, {**self.door.environment, **more, **self.environment})
 
     def worker(self, *arguments: str) -> int:
         """Start one; returns its number."""

@@ -47,7 +47,7 @@ from batchrunner import app, catalogue
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, RetryBudget
 from batchrunner.core.pacing import backoff
-from batchrunner.engine import control, download, files, poll, submit
+from batchrunner.engine import control, download, files, poll, send
 from batchrunner.engine.clock import SystemClock
 from batchrunner.exits import EXIT_BUSY, EXIT_USAGE, UsageError
 from batchrunner.ledger import writer
@@ -199,7 +199,7 @@ class _Machine:
             setattr(module, "os", unsure)  # noqa: B010
         for module in (control, download, poll):
             setattr(module, "backoff", _quick)  # noqa: B010
-        submit.RECORD_PATIENCE = 0.03
+        send.RECORD_PATIENCE = 0.03
         poll.LEDGER_PAUSE = 0.004
 
 

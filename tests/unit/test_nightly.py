@@ -150,7 +150,7 @@ def test_what_systemd_does_at_each_exit_code(
 
 
 def test_stopping_has_time_for_what_is_on_the_wire() -> None:
-    from batchrunner.engine.submit import RECORD_PATIENCE
+    from batchrunner.engine.send import RECORD_PATIENCE
     from batchrunner.providers.reapi import ReApiSettings
 
     patience = ReApiSettings(base_url="https://reapi.ai", key="rk_x")

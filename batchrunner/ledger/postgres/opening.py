@@ -27,6 +27,9 @@ from ..errors import LedgerBusy, LedgerUnusable
 from ..sql import TABLES
 from .link import SETTLING, Link, Named, connect, words_of
 
+SHARED = {"cluster.sql": "claim", "endings.sql": "ending"}
+"""What workers share, in order: a file of statements -> a table by which one sees that they were made."""
+
 OLDEST_SERVER = 14
 """PostgreSQL's oldest version that has all we use (`pg_terminate_backend` that waits)."""
 
@@ -132,23 +135,26 @@ def prepare_shared(server: Server) -> bool:
         _no_older(server, version)
         with session.transaction():
             session.execute("SELECT pg_advisory_xact_lock($1::int, $2::int)", (APPLICATION_ID + 1, lock_number(server)))
-            row = session.execute("SELECT to_regclass('claim'), to_regclass('procrastinate_jobs')").fetchone()
-            if row is None or row[0] is not None:
-                return False
-            from procrastinate.schema import SchemaManager
+            missing = [name for name in SHARED if not _there(session, SHARED[name])]
+            if not _there(session, "procrastinate_jobs"):
+                from procrastinate.schema import SchemaManager
 
-            own = resources.files("batchrunner.ledger.postgres") / "cluster.sql"
-            for text in (SchemaManager.get_schema(), own.read_text("utf-8")):
+                session.execute(SchemaManager.get_schema().encode())
+            for name in missing:
+                text = (resources.files("batchrunner.ledger.postgres") / name).read_text("utf-8")
                 session.execute(text.encode())
     except pg.InsufficientPrivilege:
-        raise LedgerUnusable(
-            f"{server} has no tables for workers yet, and this role may not make them; {MIGRATE}"
-        ) from None
+        raise LedgerUnusable(f"{server} lacks tables for workers, and this role may not make them; {MIGRATE}") from None
     except psycopg.Error as error:
         raise LedgerUnusable(_why(server, error)) from None
     finally:
         session.close()
-    return True
+    return bool(missing)
+
+
+def _there(session: Session, table: str) -> bool:
+    row = session.execute("SELECT to_regclass($1)", (table,)).fetchone()
+    return row is not None and row[0] is not None
 
 
 def identity(link: Link) -> str:

@@ -71,6 +71,12 @@ function notes(batch) {
   if (unconfirmed) {
     found.push(["bad", `${number(unconfirmed)} unconfirmed may have been paid for. `, `batchrunner resolve JOB --task-id ID | --resubmit | --abandon${db}`]);
   }
+  const left = batch.left_to_workers;
+  if (left) {
+    const rest = ["pending", "submitting", "running", "downloading"].some((state) => states[state]);
+    const nobody = rest && !left.workers;
+    found.push([nobody ? "bad" : "", `Left to workers by ${visible(left.by)}, ${new Date(left.at * 1000).toLocaleString()}.${nobody ? " No worker is alive. " : ""}`, nobody ? `batchrunner worker${db}` : ""]);
+  }
   if (run && run.alive && run.paused_by) found.push(["", `Paused by ${visible(run.paused_by)}. `, `batchrunner continue${db}`]);
   if (run && run.alive && run.hold) found.push(["", `Held for ${span(run.hold)}: the service asks to slow down.`]);
   if (run && !run.alive && run.ended_at === null) found.push(["bad", "The last run died without a word. ", `batchrunner resume ${batch.batch}${db}`]);
@@ -146,6 +152,38 @@ function showBatches(batches) {
     return element;
   });
   if (elements.length !== place.children.length || elements.some((e, i) => place.children[i] !== e)) place.replaceChildren(...elements);
+}
+
+// --- Workers ---------------------------------------------------------------------------------------------
+
+const PARTS = { all: "everything", submit: "submits", download: "downloads" };
+let crew = "";
+
+function workerRow(worker) {
+  const row = make("tr");
+  const host = make("th", visible(worker.host));
+  host.scope = "row";
+  let life = worker.silent_seconds ? `silent for ${span(worker.silent_seconds)}` : "alive";
+  if (!worker.alive) life += ": taken for dead";
+  else if (worker.stop) life += `, about to end (${visible(worker.stop)})`;
+  row.append(
+    host,
+    make("td", number(worker.worker)),
+    make("td", String(worker.pid)),
+    make("td", PARTS[worker.part] || visible(worker.part)),
+    make("td", life, worker.alive ? "alive" : "silent"),
+    make("td", worker.alive ? number(worker.in_flight) : "–", "n"),
+    make("td", worker.alive ? number(worker.in_hand) : "–", "n"),
+  );
+  return row;
+}
+
+function showWorkers(workers) {
+  at("workers").hidden = !workers.length;
+  const text = JSON.stringify(workers);
+  if (text === crew) return;
+  crew = text;
+  at("crew").replaceChildren(...workers.map(workerRow));
 }
 
 // --- What a screen reader hears, now and then -------------------------------------------------------------
@@ -337,6 +375,7 @@ function heard(event) {
   at("problem").hidden = !found.error;
   at("problem").textContent = found.error ? visible(found.error) : "";
   showBatches(found.batches);
+  showWorkers(found.workers || []);
   offerBatches(found.batches);
   countClips(found.batches);
   speak(found.batches);

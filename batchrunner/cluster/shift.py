@@ -36,8 +36,8 @@ from ..ledger.address import Server
 from ..ledger.due import Batch
 from ..ledger.errors import Conflict, LedgerBusy, LedgerError
 from ..ledger.postgres import peers
-from ..ledger.postgres.link import sever
 from ..ledger.postgres.opening import prepare_shared
+from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
 from ..night import Night, RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings

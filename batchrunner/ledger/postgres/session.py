@@ -110,5 +110,8 @@ def connect(url: str, **settings: Any) -> psycopg.Connection[Named]:
 
 def sever(connection: psycopg.BaseConnection[Any]) -> None:
     """Cut a connection, whoever waits for its answer, in whatever thread: it hears that the connection is lost."""
-    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as its:
-        its.shutdown(socket.SHUT_RDWR)
+    with suppress(psycopg.Error, OSError):
+        number = connection.pgconn.socket
+        with socket.socket(fileno=os.dup(number)) as its:
+            if connection.pgconn.socket == number:  # else its own thread has closed it, and the number is another's
+                its.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,7 @@ JOBS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) '*' 3)
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster cluster-long test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick deploy-check clean
+.PHONY: help setup demo demo-cluster cluster-long cluster-bench test lint type check docs docs-check crash-long seeds-long powerloss-long fuzz mutants mutants-core soak bench bench-quick deploy-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -55,6 +55,9 @@ crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (man
 
 cluster-long: $(STAMP) ## workers that are killed, frozen and cut off, 20 times each with 300 jobs (an hour)
 	BATCHRUNNER_CLUSTER_SEEDS=20 $(BIN)/python -m pytest -p no:xdist -rP tests/postgres/test_workers.py
+
+cluster-bench: $(STAMP) ## workers over PostgreSQL against a run over a file: rate, CPU, statements a job (minutes)
+	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m benchmarks --only workers; fi
 
 deploy-check: $(STAMP) ## what schemas and hadolint say of deploy/, and its image's steps without an image (minutes)
 	$(BIN)/python -m venv build/deploy-tools

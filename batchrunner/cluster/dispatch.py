@@ -8,9 +8,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
+from weakref import WeakSet
 
 import procrastinate
 import psycopg
+from procrastinate import App
 from procrastinate.exceptions import ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
@@ -66,11 +69,16 @@ def silence() -> None:
         logger.propagate = False
 
 
-def app(server: Server, carry: Callable[[int], Awaitable[None]]) -> procrastinate.App:
-    """Procrastinate's App in the ledger's schema."""
+def app(server: Server, carry: Callable[[int], Awaitable[None]], lines: WeakSet[Any] | None = None) -> App:
+    """Procrastinate's App in the ledger's schema. Its connections are added to `lines`."""
     silence()
+
+    async def opened(connection: psycopg.AsyncConnection[Any]) -> None:
+        if lines is not None:
+            lines.add(connection)
+
     given = str(psycopg.conninfo.conninfo_to_dict(server.url).get("options") or "")
-    made = procrastinate.App(
+    made = App(
         connector=procrastinate.PsycopgConnector(
             conninfo=server.url,
             kwargs={
@@ -82,6 +90,7 @@ def app(server: Server, carry: Callable[[int], Awaitable[None]]) -> procrastinat
                 "keepalives_count": 3,
                 "tcp_user_timeout": 20000,
             },
+            configure=opened,
             min_size=1,
             max_size=4,
             timeout=10.0,
@@ -95,7 +104,7 @@ def app(server: Server, carry: Callable[[int], Awaitable[None]]) -> procrastinat
     return made
 
 
-async def retry_stalled(made: procrastinate.App, prune: float) -> int:
+async def retry_stalled(made: App, prune: float) -> int:
     """Hand out anew what dead workers carried; returns how many jobs. Raises ConnectorException."""
     manager = made.job_manager
     stalled = list(await manager.get_stalled_jobs(task_name=CARRY, seconds_since_heartbeat=prune))
@@ -110,7 +119,7 @@ async def retry_stalled(made: procrastinate.App, prune: float) -> int:
     return len(stalled)
 
 
-async def work(made: procrastinate.App, queues: Sequence[str], concurrency: int, prune: float, clock: Clock) -> None:
+async def work(made: App, queues: Sequence[str], concurrency: int, prune: float, clock: Clock) -> None:
     """Fetch jobs and carry them, until cancelled, or the database is lost for longer than Procrastinate bears."""
     manager = made.job_manager = Manager(made.connector, concurrency, partial(clock.sleep, TIDY))
     tidying = asyncio.get_running_loop().create_task(manager.tidy(), name="tidying")

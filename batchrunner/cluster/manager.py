@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from procrastinate.exceptions import ConnectorException
+from procrastinate.exceptions import ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 
@@ -53,6 +53,7 @@ class Manager(JobManager):
         self._fetched: deque[Job] = deque()
         self._out: set[int] = set()
         self._finished: set[int] = set()
+        self._undone: set[int] = set()
         self._worker = 0
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
@@ -62,6 +63,7 @@ class Manager(JobManager):
             self._fetched.clear()
             self._out.clear()
             self._finished.clear()
+            self._undone.clear()
         if not self._fetched:
             most = min(MOST, max(1, self._most // SHARE), self._most - len(self._out))
             if most <= 0:
@@ -73,16 +75,26 @@ class Manager(JobManager):
             self._out |= {row["id"] for row in rows}
         return self._fetched.popleft() if self._fetched else None
 
-    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:  # noqa: ARG002  theirs
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
         """A job is done, and is deleted soon. Where it is not, somebody looks at it once more."""
-        assert job.id is not None  # noqa: S101  theirs
-        self._out.discard(job.id)
-        self._finished.add(job.id)
+        if job.id not in self._out:
+            await super().finish_job(job, status, delete_job)
+        else:
+            self._out.discard(job.id)
+            self._finished.add(job.id)
 
     async def retry_job(self, job: Job, *arguments: Any, **more: Any) -> None:
-        """As JobManager's."""
-        await super().retry_job(job, *arguments, **more)
-        if job.id is not None:
+        """A job is to be done again; of this worker's own, at once where its time can't be written."""
+        if job.id not in self._out:
+            await super().retry_job(job, *arguments, **more)
+            return
+        try:
+            await super().retry_job(job, *arguments, **more)
+        except UniqueViolation:
+            self._finished.add(job.id)  # somebody has deferred it anew, and one is enough
+        except ConnectorException:
+            self._undone.add(job.id)
+        finally:
             self._out.discard(job.id)
 
     async def tidy(self) -> None:
@@ -91,15 +103,21 @@ class Manager(JobManager):
             await self._pause()
             with suppress(ConnectorException):  # it is tried again
                 await self._delete()
+                await self._give_back()
 
     async def close(self) -> None:
         """Delete what is finished, and give back what was fetched and not begun."""
         with suppress(ConnectorException):  # the sweeper sees it
             await self._delete()
-            ids = [job.id for job in self._fetched]
+            self._undone |= {job.id for job in self._fetched if job.id is not None}
             self._fetched.clear()
-            if ids:
-                await self.connector.execute_query_async(_GIVE_BACK, ids=ids, worker=self._worker)
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        ids = list(self._undone)
+        if ids:
+            await self.connector.execute_query_async(_GIVE_BACK, ids=ids, worker=self._worker)
+            self._undone.difference_update(ids)
 
     async def _delete(self) -> None:
         ids = list(self._finished)

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import procrastinate
 from procrastinate.exceptions import ConnectorException
@@ -36,6 +37,7 @@ from ..ledger.due import Batch
 from ..ledger.errors import Conflict, LedgerBusy, LedgerError
 from ..ledger.postgres import peers
 from ..ledger.postgres.opening import prepare_shared
+from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
 from ..night import Night, RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
@@ -52,6 +54,14 @@ SHORT = "the budget does not reach for what is left"
 
 SWITCH = 0.0005
 """Seconds after which a busy event loop lets the thread go on that has everybody's turn to write."""
+
+DEAF = 2.0
+"""Least seconds for which a sign of life may stay without an answer, before the connections are given up."""
+
+SHORT = "the budget does not reach for what is left"
+
+AGAIN = 5.0
+"""Seconds after which what does not end is told so again."""
 
 PULSE = 1.0
 """Seconds between two signs of life."""
@@ -151,6 +161,7 @@ class Shift(Night):
         super().__init__(RunOptions(options.db, models=options.models), watcher, clock, ledger, spool, stack)
         self._shared = ledger
         self._at_work: set[int] = set()
+        self._lines: WeakSet[Any] = WeakSet()
         self._how = options
         self._endings = (
             None
@@ -183,7 +194,7 @@ class Shift(Night):
         control.held(share.hold)
         self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
         on_signals(control)
-        app = dispatch.app(how.db, self._carry)
+        app = dispatch.app(how.db, self._carry, self._lines)
         async with app.open_async():
             return await self._go(app)
 
@@ -214,9 +225,7 @@ class Shift(Night):
             outcome = await self._carrier.run()
         finally:
             # What is still in hand is on nobody's wire any more: others may have it at once.
-            for task in (fetching, *others):
-                task.cancel()
-            await asyncio.wait([fetching, *others])
+            await _over([fetching, *others])
             if self._endings is not None:
                 await self._endings.settle()
             stop = outcome.stop.value if outcome is not None and outcome.stop else None
@@ -252,6 +261,7 @@ class Shift(Night):
         beats = 0
         while True:
             progress = json.dumps({**self._carrier.progress(), "in_hand": self._carrier.in_hand})
+            unanswered = asyncio.get_running_loop().call_later(max(DEAF, self._how.prune / 2.0), self._cut)
             try:
                 row = await app.connector.execute_query_one_async(sql, progress=progress, id=self._shared.worker)
                 if row["hold"] > 0.0:
@@ -259,11 +269,26 @@ class Shift(Night):
                 if beats % 5 == 0:
                     await self._bounded()
                     await self._carrier.look_again()
-                    self._carrier.limit(60.0 * self._shared.bounds.submits, self._in_flight)
+                    self._carrier.limit(60.0 * self._shared.bounds.submits, self._in_flight, 1.0 / await self._peers())
                 beats += 1
             except (ConnectorException, LedgerError):
                 pass  # it comes back, or the ledger's own patience ends
+            finally:
+                unanswered.cancel()
             await self._clock.sleep(min(PULSE, self._how.prune / 5.0))
+
+    async def _peers(self) -> int:
+        """How many workers poll the account, this one too: they share what it may be polled."""
+        alive = await self._shared.read(partial(peers.alive, within=self._how.prune))
+        return max(1, sum(one.provider == self._how.provider and one.part != "download" for one in alive))
+
+    def _cut(self) -> None:
+        """Nothing comes back from the database, and nothing says that the network is gone: have done with it. What is
+        open now may stay silent for ever; what is opened anew finds out in `connect_timeout`."""
+        self._tell("cut", message="no answer from the database; connecting anew")
+        for line in list(self._lines):
+            sever(line)
+        self._shared.cut()
 
     async def _bounded(self) -> None:
         """What all workers together may do: the tightest of what the batches at work say of the whole and of this
@@ -284,17 +309,20 @@ class Shift(Night):
 
     async def _sweep(self, app: procrastinate.App) -> None:
         """See to what dead workers have left, and to what nobody carries."""
+        every = max(0.5, self._how.prune / 3.0)
+        mine = partial(peers.sweeps, worker=self._shared.worker, within=self._how.prune, every=every)
         while True:
             try:
-                await dispatch.retry_stalled(app, self._how.prune)
-                await self._give_up_dead()
-                if await self._shared.read(peers.uncarried):
-                    self._tell("swept", jobs=await self._shared.write(peers.defer))
+                if await self._shared.read(mine):
+                    await dispatch.retry_stalled(app, self._how.prune)
+                    await self._give_up_dead()
+                    if await self._shared.read(peers.uncarried):
+                        self._tell("swept", jobs=await self._shared.write(peers.defer))
                 if self._endings is not None and not self._how.until_idle:
                     await self._endings.look()
             except (ConnectorException, LedgerError):
                 pass  # the next sweep sees it
-            await self._clock.sleep(max(0.5, self._how.prune / 3.0))
+            await self._clock.sleep(every)
 
     async def _leave_when_idle(self) -> None:
         """End when there is nothing more to do for anybody, and nobody to tell of it."""
@@ -345,6 +373,17 @@ class Shift(Night):
     def _stopped(self, reason: Stop, message: str) -> None:
         super()._stopped(reason, message)
         self._carrier.stopped()
+
+
+async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait for their end. A cancellation that meets a call on a connection that is lost can end in
+    that call's own error, and the fetching begins anew (seen after a cut network): what is still there is cancelled
+    again."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN)
 
 
 def code_of(outcome: Outcome) -> int:

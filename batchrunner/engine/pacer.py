@@ -91,12 +91,13 @@ class Pacer:
             if self._posts.delay(at) < self._posts.interval:  # a rate that was higher then is not held against us
                 self._posts.take(at)
 
-    def rebound(self, submits_per_minute: float | None, in_flight: int | None) -> None:
-        """Other upper bounds from now on, None for the one that holds; what was learned stays."""
+    def rebound(self, submits_per_minute: float | None, in_flight: int | None, polls: float = 1.0) -> None:
+        """Other upper bounds from now on, None for the one that holds; what was learned stays. `polls`: this run's part
+        of the polls that the account may make."""
         self._known = self.learned
         submits, flight = self._bound
         self._bound = (submits if submits_per_minute is None else submits_per_minute / 60.0, in_flight or flight)
-        self._poll_bound = (self._polls_per_minute or poll_budget(self._bound[1])) / 60.0
+        self._poll_bound = polls * (self._polls_per_minute or poll_budget(self._bound[1])) / 60.0
         self._pace.rebound(*self._bound, self._known)
         self._adjust()
 

@@ -194,10 +194,10 @@ class Runner:
 
     # --- A person's word during the run ------------------------------------------------------------------
 
-    def limit(self, submits_per_minute: float | None, in_flight: int | None) -> None:
-        """Other upper bounds for the rest of the run, None for the one that holds."""
+    def limit(self, submits_per_minute: float | None, in_flight: int | None, polls: float = 1.0) -> None:
+        """Other upper bounds for the rest of the run, None for the one that holds; `polls` as in `Pacer.rebound`."""
         for account in self._accounts:
-            account.pacer.rebound(submits_per_minute, in_flight)
+            account.pacer.rebound(submits_per_minute, in_flight, polls)
         if self._total is not None and in_flight is not None:
             self._total.limit = in_flight
         if self._rate is not None and submits_per_minute is not None:

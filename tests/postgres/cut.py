@@ -32,6 +32,8 @@ class Wire:
         self.down_after = False
         """Whether nobody gets through any more once it was cut."""
         self.down = False
+        self.hole = False
+        """Whether all that is sent vanishes, with everything still connected. What has lost a byte stays silent."""
         self.cuts = 0
         self.calls = 0
         self._pairs: list[socket.socket] = []
@@ -58,19 +60,29 @@ class Wire:
                 if self.down:
                     _close(client)
                     continue
+                if self.hole:
+                    self._pairs.append(client)
+                    continue
                 try:
                     server = socket.create_connection(("127.0.0.1", self._server.port))
                 except OSError:
                     _close(client)
                     continue
                 self._pairs += [client, server]
-                lost = threading.Event()
-                threading.Thread(target=self._up, args=(client, server, lost), daemon=True).start()
-                threading.Thread(target=self._back, args=(server, client, lost), daemon=True).start()
+                lost, gone = threading.Event(), threading.Event()
+                threading.Thread(target=self._up, args=(client, server, lost, gone), daemon=True).start()
+                threading.Thread(target=self._back, args=(server, client, lost, gone), daemon=True).start()
 
-    def _up(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
+    def _vanishes(self, gone: threading.Event) -> bool:
+        if self.hole:
+            gone.set()
+        return gone.is_set()
+
+    def _up(self, client: socket.socket, server: socket.socket, lost: threading.Event, gone: threading.Event) -> None:
         with suppress(OSError):
             while data := client.recv(1 << 16):
+                if self._vanishes(gone):
+                    continue
                 if b"COMMIT\0" in data and self.cut is not None:
                     cut, self.cut = self.cut, None
                     self.cuts += 1
@@ -79,13 +91,18 @@ class Wire:
                         break
                     lost.set()
                 server.sendall(data)
+        if self._vanishes(gone):
+            return
         _close(client)
         _close(server)
 
-    def _back(self, server: socket.socket, client: socket.socket, lost: threading.Event) -> None:
+    def _back(self, server: socket.socket, client: socket.socket, lost: threading.Event, gone: threading.Event) -> None:
         with suppress(OSError):
             while (data := server.recv(1 << 16)) and not lost.is_set():
-                client.sendall(data)
+                if not self._vanishes(gone):
+                    client.sendall(data)
+        if self._vanishes(gone):
+            return  # nobody hears of its end either
         _close(client)
         _close(server)
 

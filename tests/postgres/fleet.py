@@ -185,3 +185,12 @@ def cut_off(made: Fleet, dice: random.Random) -> None:
     wire.sever()
     time.sleep(3.0 * made.prune)
     wire.down = False
+
+
+def swallowed(made: Fleet, dice: random.Random) -> None:
+    """The network between one of them and PostgreSQL swallows everything, with the connections open as before."""
+    made.posted(dice.randrange(5, made.jobs // 2))
+    wire = made.wires[0]
+    wire.hole = True
+    time.sleep(3.0 * made.prune)
+    wire.hole = False

@@ -199,6 +199,20 @@ async def test_only_what_nobody_carries_is_deferred(postgres: Postgres) -> None:
         assert await other.read(partial(peers.unfinished, provider="reapi"))
 
 
+async def test_workers_take_turns_to_sweep(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+
+        async def who(every: float) -> list[bool]:
+            ask = partial(peers.sweeps, within=PRUNE, every=every)
+            return [await each.read(partial(ask, worker=each.worker)) for each in (one, other)]
+
+        since = postgres.ask(f"SELECT {peers.NOW}")[0][0]
+        assert await who(since) == [False, True], "of the second stretch the second"
+        assert await who(since / 2.0) == [True, False]
+        await _silent_since(other, one.worker)
+        assert await who(since / 2.0) == [True, True], "one that was taken for dead, and is not, may as well"
+
+
 async def test_what_is_refused_in_a_group_leaves_the_others_alone(postgres: Postgres) -> None:
     """Also what the others would have been prepared by: the server has passed over it."""
     async with two(postgres, FakeClock().wall) as (one, _):

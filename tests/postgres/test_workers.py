@@ -21,7 +21,7 @@ from batchrunner.ledger.postgres.opening import open_writer
 from tests.cli_support import MANIFEST, call
 from tests.double import CREDITS, Double
 from tests.integration.test_notify import listening
-from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted
+from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted, swallowed
 from tests.postgres.server import Postgres
 from tests.postgres.test_postgres_kill import look
 
@@ -53,7 +53,7 @@ def dead(made: Fleet, point: str, *arguments: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", [killed, frozen, restarted, cut_off], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("trouble", [killed, frozen, restarted, cut_off, swallowed], ids=lambda t: t.__name__)
 @pytest.mark.parametrize("seed", range(SEEDS or 1))
 def test_whatever_happens_to_a_worker_each_job_is_paid_once_and_ends(
     double: Double,
@@ -62,7 +62,7 @@ def test_whatever_happens_to_a_worker_each_job_is_paid_once_and_ends(
     trouble: Callable[[Fleet, random.Random], None],
     seed: int,
 ) -> None:
-    with fleet(tmp_path, double, postgres, cut=trouble is cut_off, jobs=JOBS, prune=PRUNE) as made:
+    with fleet(tmp_path, double, postgres, cut=trouble in (cut_off, swallowed), jobs=JOBS, prune=PRUNE) as made:
         for _ in range(WORKERS):
             made.worker()
 

@@ -18,14 +18,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
-from psycopg.types.numeric import Int8Dumper
-from psycopg.types.string import StrDumper
 
 from ...core.secret import hide
 from ..writer import Gone
 from .dialect import translate
+from .session import Named, sever
 
 PATIENCE = 60.0
 """Seconds that a lost server is waited for: a restart takes a few, a fail-over less than a minute."""
@@ -48,100 +46,6 @@ class Unreachable(Gone):
 class Again(sqlite3.OperationalError):
     """PostgreSQL could not let two transactions through at once (a deadlock): this one is undone, and may be begun
     again."""
-
-
-class _Text(StrDumper):
-    """Text is always text to PostgreSQL, and it knows no NUL, which a hostile answer can have: its picture is kept."""
-
-    def dump(self, obj: str) -> Any:
-        return super().dump(obj.replace("\0", "\u2400") if "\0" in obj else obj)
-
-
-class _Flag(Int8Dumper):
-    """The ledger's booleans are 0 and 1."""
-
-    def dump(self, obj: Any) -> bytes:
-        return b"1" if obj else b"0"
-
-
-class _Whole(Loader):
-    """A sum of whole numbers is `numeric` to PostgreSQL."""
-
-    def load(self, data: Any) -> int | float:
-        text = bytes(data)
-        return int(text) if b"." not in text else float(text)
-
-
-class _Json(Loader):
-    """A value of SQLite's type ANY."""
-
-    def load(self, data: Any) -> Any:
-        import json
-
-        return json.loads(bytes(data))
-
-
-class Named:
-    """A row by name and by position, as `sqlite3.Row` is."""
-
-    __slots__ = ("_names", "_values")
-
-    def __init__(self, names: dict[str, int], values: tuple[Any, ...]) -> None:
-        self._names = names
-        self._values = values
-
-    def keys(self) -> list[str]:
-        return list(self._names)
-
-    def __getitem__(self, key: Any, /) -> Any:
-        return self._values[self._names[key] if isinstance(key, str) else key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __eq__(self, other: object) -> bool:
-        return self._values == (other._values if isinstance(other, Named) else other)
-
-    def __hash__(self) -> int:
-        return hash(self._values)
-
-    def __repr__(self) -> str:
-        return f"Named({dict(zip(self._names, self._values, strict=False))})"
-
-
-def named(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Named]:
-    """psycopg's row factory. Of two columns with one name the first is meant, as in SQLite."""
-    names: dict[str, int] = {}
-    for number, column in enumerate(cursor.description or ()):
-        names.setdefault(column.name, number)
-    return lambda values: Named(names, tuple(values))
-
-
-def connect(url: str, **settings: Any) -> psycopg.Connection[Named]:
-    """A psycopg connection whose values are the ledger's. Raises psycopg.Error."""
-    defaults = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}
-    given = psycopg.conninfo.conninfo_to_dict(url)
-    more = {name: value for name, value in {"connect_timeout": 10, **defaults}.items() if name not in given}
-    connection: psycopg.Connection[Named] = psycopg.Connection.connect(
-        url,
-        autocommit=True,
-        cursor_factory=psycopg.RawCursor,
-        row_factory=named,
-        client_encoding="UTF8",
-        **more,  # type: ignore[arg-type]
-        **settings,
-    )
-    connection.prepared_max = 200
-    adapters = connection.adapters
-    adapters.register_dumper(str, _Text)
-    adapters.register_dumper(int, Int8Dumper)
-    adapters.register_dumper(bool, _Flag)
-    adapters.register_loader("numeric", _Whole)
-    adapters.register_loader("jsonb", _Json)
-    return connection
 
 
 class Rows:
@@ -235,6 +139,10 @@ class Link:
             with suppress(psycopg.Error):  # the server ends the session in its own time: its lock is let go now
                 self._connection.execute("SELECT pg_advisory_unlock_all()")
         self._connection.close()
+
+    def cut(self) -> None:
+        """Cut the connection, whatever is being waited for: it is lost then, and opened again."""
+        sever(self._connection)
 
     # --- Statements --------------------------------------------------------------------------------------
 

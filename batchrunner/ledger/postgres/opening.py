@@ -25,7 +25,8 @@ from ..address import Server
 from ..connection import APPLICATION_ID, LATEST
 from ..errors import LedgerBusy, LedgerUnusable
 from ..sql import TABLES
-from .link import SETTLING, Link, Named, connect, words_of
+from .link import SETTLING, Link, words_of
+from .session import Named, connect
 
 SHARED = {"cluster.sql": "claim", "endings.sql": "ending"}
 """What workers share, in order: a file of statements -> a table by which one sees that they were made."""

@@ -123,6 +123,7 @@ class Alive:
     """A worker that is alive."""
 
     id: int
+    provider: str
     host: str
     pid: int
     part: str
@@ -132,10 +133,19 @@ class Alive:
 def alive(connection: Connection, within: float) -> list[Alive]:
     """Workers that gave a sign of life within so many seconds."""
     rows = connection.execute(
-        f"SELECT id, host, pid, part, progress FROM worker WHERE ended_at IS NULL AND beat_at >= {NOW} - ? ORDER BY id",
+        "SELECT id, provider, host, pid, part, progress FROM worker "
+        f"WHERE ended_at IS NULL AND beat_at >= {NOW} - ? ORDER BY id",
         (within,),
     ).fetchall()
     return [Alive(*row) for row in rows]
+
+
+def sweeps(connection: Connection, worker: int, within: float, every: float) -> bool:
+    """Whether it is a worker's turn to sweep: in each stretch of `every` seconds of the database's clock it is another
+    one's of those who gave a sign of life within so many seconds. So what a sweep costs does not grow with them."""
+    ids = [one.id for one in alive(connection, within)]
+    at = connection.execute(f"SELECT {NOW}").fetchone()[0]
+    return worker not in ids or ids[int(at / every) % len(ids)] == worker
 
 
 def dead_claims(connection: Connection, within: float) -> list[int]:

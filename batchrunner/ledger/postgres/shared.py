@@ -66,6 +66,7 @@ class SharedLedger(Ledger):
 
     def __init__(self, database: Database, now: Callable[[], float], server: Server, prune: float, **more: Any) -> None:
         super().__init__(database, now, **more)
+        self._database = database
         self._prune = prune
         self._server = server
         self.worker = 0
@@ -111,6 +112,11 @@ class SharedLedger(Ledger):
     async def read(self, query: Operation[T]) -> T:
         """A query of `peers`."""
         return await self._writer.read(query)
+
+    def cut(self) -> None:
+        """Cut the connection to the server: nothing comes through it any more."""
+        link: Any = self._database.connection
+        link.cut()
 
     # --- Transitions -------------------------------------------------------------------------------------
 
@@ -227,6 +233,10 @@ class SharedLedger(Ledger):
 
     async def record(self, batch: BatchSpec, jobs: Iterable[JobSpec]) -> int:
         return await super().record(batch, list(jobs))
+
+    def save_schedules(self, schedules: Iterable[Schedule]) -> None:
+        """Not kept: whoever takes up another's tasks polls them at once, within what may be polled. To keep them would
+        be a tenth of what a job costs the server."""
 
     def save_hold(self, provider: str, until: float) -> None:
         """Keep a hold for all workers, by the database's clock; written behind."""

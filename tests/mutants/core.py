@@ -102,15 +102,19 @@ def place(name: str) -> str:
     return f"{module}." + function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
 
 
-def explained(name: str, lines: Sequence[str], document: str) -> bool:
-    """Whether one line of the document names the function and the changed line (the new one, or the one that went), or
-    the function and the kind of the change: `pacing.backoff` (boundary)."""
+def explained(name: str, lines: Sequence[str], document: str) -> str:
+    """The line of the document that names the function and the changed line (the new one, or the one that went), or
+    the function and the kind of the change: `pacing.backoff` (boundary). Empty where none does."""
     if not lines:
-        return False
-    changes = [f"`{lines[-1][1:].strip()}`", *(f"({kind})" for kind in kinds(lines))]
-    return any(
-        f"`{place(name)}`" in line and any(change in line for change in changes) for line in document.splitlines()
-    )
+        return ""
+    changes = [f"`{lines[-1][1:].strip()}`", *(f"`{place(name)}` ({kind})" for kind in kinds(lines))]
+    about = (line for line in document.splitlines() if f"`{place(name)}`" in line)
+    return next((line for line in about if any(change in line for change in changes)), "")
+
+
+def explanations(document: str) -> list[str]:
+    """The lines of the document that explain something."""
+    return re.findall(r"^- `[a-z]+\.\w.*", document.partition("### What survives")[2], re.MULTILINE)
 
 
 def kinds(lines: Sequence[str]) -> list[str]:
@@ -128,7 +132,7 @@ def main() -> int:
     if unknown := sorted({*options.rooms} - {*every}):
         parser.error(f"no such room: {', '.join(unknown)}")
     document = (ROOT / "docs/mutants.md").read_text("utf-8")
-    unexplained = 0
+    unexplained, needed = 0, set()
     with copy() as tree:
         changes = mutate(tree, options.rooms or every)
         found = fates(tree, changes, options.processes)
@@ -136,7 +140,11 @@ def main() -> int:
         lines = changed(changes[name])
         known = explained(name, lines, document)
         unexplained += not known
+        needed.add(known)
         print("\n".join([f"{place(name)}: {found[name]}" + ("" if known else ", NOT EXPLAINED"), *lines]))
+    for line in explanations(document):
+        if not options.rooms and line not in needed:
+            print(f"docs/mutants.md explains what does not survive: {line}")
     print(f"{len(found)} mutants: " + ", ".join(f"{n} {fate}" for fate, n in sorted(Counter(found.values()).items())))
     return 1 if unexplained or not found else 0
 

@@ -59,13 +59,14 @@ def mutate(tree: Path, rooms: Sequence[str]) -> dict[str, str]:
         file.write_text(made.code, "utf-8")
         lines = made.code.splitlines()
         for name in made.mutant_names:
-            function = place(name).rpartition(".")[2]
+            full = f"batchrunner.core.{room}.{name}"
+            function = place(full).rpartition(".")[2]
             before, after = (
                 "\n".join(lines[span.start - 1 : span.end]).replace(each, function).splitlines()
                 for each in (f"{name.rpartition('_')[0]}_orig", name)
                 for span in [made.line_span_by_function_name[each]]
             )
-            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(before, after, lineterm=""))
+            changes[full] = "\n".join(unified_diff(before, after, lineterm=""))
     return changes
 
 

@@ -1,8 +1,7 @@
 """`python -m tests.mutants.core` lets mutmut (the extra `mutation`) change every line of the pure core, in a copy.
 
-What survives is printed as a change. Those that are harmless are explained in docs/mutants.md, by the changed line or,
-for a function, by the kind of change (`KINDS`); any other one needs a test, and ends this with 1. With rooms
-(`lifecycle`, `pacing`, ...) only those are changed.
+What survives is printed as a change. What is harmless is explained in docs/mutants.md (see `explained`); anything else
+needs a test, and ends this with 1. With rooms (`lifecycle`, `pacing`, ...) only those are changed.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 from pathlib import Path
 
@@ -28,21 +27,6 @@ CAUGHT = {"killed", "timeout"}
 """An endless loop counts: a test did not end."""
 
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-def _words(line: str) -> str:
-    """A text that something is compared with, or looked up by, is none for people."""
-    if re.search(r"==|!=|\bin\b|[\[{(]T[\]})]|T:|startswith", _TEXT.sub("T", line)):
-        return line
-    return _TEXT.sub(lambda text: text[0].replace("XX", "").casefold(), line)
-
-
-KINDS: Mapping[str, Callable[[str], str]] = {
-    "words": _words,
-    "boundary": lambda line: re.sub(r"(?<=[<>])=", "", line),
-}
-"""What a change of a kind leaves alone: `words` changes only the letters of a text for people, `boundary` only whether
-a comparison holds for equal values."""
 
 TESTS = tuple((ROOT / "tests/mutants/core.txt").read_text("utf-8").split())
 """The fast tests of the core."""
@@ -105,10 +89,10 @@ def place(name: str) -> str:
 
 def explained(name: str, lines: Sequence[str], document: str) -> str:
     """The line of the document that names the function and the changed line (the new one, or the one that went), or
-    the function and the kind of the change: `pacing.backoff` (boundary). Empty where none does."""
+    says of the function that its words don't matter: `notice.address_problem` (words). Empty where none does."""
     if not lines:
         return ""
-    changes = [f"`{lines[-1][1:].strip()}`", *(f"`{place(name)}` ({kind})" for kind in kinds(lines))]
+    changes = [f"`{lines[-1][1:].strip()}`", *([f"`{place(name)}` (words)"] if only_words(lines) else [])]
     about = (line for line in document.splitlines() if f"`{place(name)}`" in line)
     return next((line for line in about if any(change in line for change in changes)), "")
 
@@ -118,10 +102,16 @@ def explanations(document: str) -> list[str]:
     return re.findall(r"^- `[a-z]+\.\w.*", document.partition("### What survives")[2], re.MULTILINE)
 
 
-def kinds(lines: Sequence[str]) -> list[str]:
-    """Which kinds a change is of."""
-    before, after = ([line[1:] for line in lines if line[0] == sign] for sign in "-+")
-    return [kind for kind, rest in KINDS.items() if list(map(rest, before)) == list(map(rest, after))]
+def only_words(lines: Sequence[str]) -> bool:
+    """Whether only the letters of a text for people have changed."""
+    before, after = ([_without_letters(line[1:]) for line in lines if line[0] == sign] for sign in "-+")
+    return before == after
+
+
+def _without_letters(line: str) -> str:
+    if re.search(r"==|!=|\bin\b|[\[{(]T[\]})]|T:|startswith", _TEXT.sub("T", line)):
+        return line  # a text that something is compared with, looked up by or made of is none for people
+    return _TEXT.sub(lambda text: text[0].replace("XX", "").casefold(), line)
 
 
 def main() -> int:

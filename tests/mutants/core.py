@@ -54,13 +54,13 @@ def mutate(tree: Path, rooms: Sequence[str]) -> dict[str, str]:
     return changes
 
 
-def fates(tree: Path, names: Iterable[str], processes: int, tests: Sequence[str] = TESTS) -> dict[str, str]:
+def fates(tree: Path, names: Iterable[str], processes: int) -> dict[str, str]:
     """What becomes of each mutant: the tests run in the copy, see `tests.mutants.forks`."""
     work = tree / "forks"
     work.mkdir()
     (work / "names").write_text("".join(f"{name}\n" for name in names), "utf-8")
     words = ["-p", "tests.mutants.forks", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    words += ["-o", "timeout=0", "--capture=no", "--tb=no", f"--basetemp={work / 'temporary'}", *tests]
+    words += ["-o", "timeout=0", "--capture=no", "--tb=no", f"--basetemp={work / 'temporary'}", *TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=tree,

@@ -1,8 +1,7 @@
 """`python -m tests.mutants.core` lets mutmut (the extra `mutation`) change every line of the pure core, in a copy.
 
-What survives is printed as a change. Those that are harmless are explained in docs/mutants.md, by the changed line or,
-for a function, by the kind of change (`KINDS`); any other one needs a test, and ends this with 1. With rooms
-(`lifecycle`, `pacing`, ...) only those are changed.
+What survives is printed as a change. What is harmless is explained in docs/mutants.md (see `explained`); anything else
+needs a test, and ends this with 1. With rooms (`lifecycle`, `pacing`, ...) only those are changed.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import unified_diff
 from pathlib import Path
 
@@ -29,21 +28,6 @@ CAUGHT = {"killed", "timeout"}
 
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
-
-def _words(line: str) -> str:
-    """A text that something is compared with, or looked up by, is none for people."""
-    if re.search(r"==|!=|\bin\b|[\[{(]T[\]})]|T:|startswith", _TEXT.sub("T", line)):
-        return line
-    return _TEXT.sub(lambda text: text[0].replace("XX", "").casefold(), line)
-
-
-KINDS: Mapping[str, Callable[[str], str]] = {
-    "words": _words,
-    "boundary": lambda line: re.sub(r"(?<=[<>])=", "", line),
-}
-"""What a change of a kind leaves alone: `words` changes only the letters of a text for people, `boundary` only whether
-a comparison holds for equal values."""
-
 TESTS = tuple((ROOT / "tests/mutants/core.txt").read_text("utf-8").split())
 """The fast tests of the core."""
 
@@ -59,23 +43,24 @@ def mutate(tree: Path, rooms: Sequence[str]) -> dict[str, str]:
         file.write_text(made.code, "utf-8")
         lines = made.code.splitlines()
         for name in made.mutant_names:
-            function = place(name).rpartition(".")[2]
+            full = f"batchrunner.core.{room}.{name}"
+            function = place(full).rpartition(".")[2]
             before, after = (
                 "\n".join(lines[span.start - 1 : span.end]).replace(each, function).splitlines()
                 for each in (f"{name.rpartition('_')[0]}_orig", name)
                 for span in [made.line_span_by_function_name[each]]
             )
-            changes[f"batchrunner.core.{room}.{name}"] = "\n".join(unified_diff(before, after, lineterm=""))
+            changes[full] = "\n".join(unified_diff(before, after, lineterm=""))
     return changes
 
 
-def fates(tree: Path, names: Iterable[str], processes: int, tests: Sequence[str] = TESTS) -> dict[str, str]:
+def fates(tree: Path, names: Iterable[str], processes: int) -> dict[str, str]:
     """What becomes of each mutant: the tests run in the copy, see `tests.mutants.forks`."""
     work = tree / "forks"
     work.mkdir()
     (work / "names").write_text("".join(f"{name}\n" for name in names), "utf-8")
     words = ["-p", "tests.mutants.forks", "--hypothesis-profile=mutants", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    words += ["-o", "timeout=0", "--capture=no", "--tb=no", f"--basetemp={work / 'temporary'}", *tests]
+    words += ["-o", "timeout=0", "--capture=no", "--tb=no", f"--basetemp={work / 'temporary'}", *TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=tree,
@@ -102,21 +87,31 @@ def place(name: str) -> str:
     return f"{module}." + function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
 
 
-def explained(name: str, lines: Sequence[str], document: str) -> bool:
-    """Whether one line of the document names the function and the changed line (the new one, or the one that went), or
-    the function and the kind of the change: `pacing.backoff` (boundary)."""
+def explained(name: str, lines: Sequence[str], document: str) -> str:
+    """The line of the document that names the function and the changed line (the new one, or the one that went), or
+    says of the function that its words don't matter: `notice.address_problem` (words). Empty where none does."""
     if not lines:
-        return False
-    changes = [f"`{lines[-1][1:].strip()}`", *(f"({kind})" for kind in kinds(lines))]
-    return any(
-        f"`{place(name)}`" in line and any(change in line for change in changes) for line in document.splitlines()
-    )
+        return ""
+    changes = [f"`{lines[-1][1:].strip()}`", *([f"`{place(name)}` (words)"] if only_words(lines) else [])]
+    about = (line for line in document.splitlines() if f"`{place(name)}`" in line)
+    return next((line for line in about if any(change in line for change in changes)), "")
 
 
-def kinds(lines: Sequence[str]) -> list[str]:
-    """Which kinds a change is of."""
-    before, after = ([line[1:] for line in lines if line[0] == sign] for sign in "-+")
-    return [kind for kind, rest in KINDS.items() if list(map(rest, before)) == list(map(rest, after))]
+def explanations(document: str) -> list[str]:
+    """The lines of the document that explain something."""
+    return re.findall(r"^- `[a-z]+\.\w.*", document.partition("### What survives")[2], re.MULTILINE)
+
+
+def only_words(lines: Sequence[str]) -> bool:
+    """Whether only the letters of a text for people have changed."""
+    before, after = ([_without_letters(line[1:]) for line in lines if line[0] == sign] for sign in "-+")
+    return before == after
+
+
+def _without_letters(line: str) -> str:
+    if re.search(r"==|!=|\bin\b|[\[{(]T[\]})]|T:|startswith", _TEXT.sub("T", line)):
+        return line  # a text that something is compared with, looked up by or made of is none for people
+    return _TEXT.sub(lambda text: text[0].replace("XX", "").casefold(), line)
 
 
 def main() -> int:
@@ -128,7 +123,7 @@ def main() -> int:
     if unknown := sorted({*options.rooms} - {*every}):
         parser.error(f"no such room: {', '.join(unknown)}")
     document = (ROOT / "docs/mutants.md").read_text("utf-8")
-    unexplained = 0
+    unexplained, needed = 0, set()
     with copy() as tree:
         changes = mutate(tree, options.rooms or every)
         found = fates(tree, changes, options.processes)
@@ -136,7 +131,11 @@ def main() -> int:
         lines = changed(changes[name])
         known = explained(name, lines, document)
         unexplained += not known
+        needed.add(known)
         print("\n".join([f"{place(name)}: {found[name]}" + ("" if known else ", NOT EXPLAINED"), *lines]))
+    for line in explanations(document):
+        if not options.rooms and line not in needed:
+            print(f"docs/mutants.md explains what does not survive: {line}")
     print(f"{len(found)} mutants: " + ", ".join(f"{n} {fate}" for fate, n in sorted(Counter(found.values()).items())))
     return 1 if unexplained or not found else 0
 

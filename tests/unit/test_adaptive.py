@@ -193,6 +193,25 @@ def test_a_first_refused_poll_makes_a_limit_of_the_calls_of_late() -> None:
     assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0), "it was on the wire with the first"
 
 
+def test_posts_are_calls_too() -> None:
+    pace = pace_of()
+    submit(pace, 9.95, 101, 0, 0.05)
+    pace.poll_refused(14.9, 15.0, 1.0)
+    assert pace.learned.calls == pytest.approx(0.8 * 101 / 5.0)
+
+
+def test_the_common_limit_is_kept_to_until_the_hold_is_paid_for() -> None:
+    pace = pace_of(known=Learned(calls=20.0))
+    now = poll(pace, 10.0, 0.1, 100)
+    pace.poll_refused(now - 0.05, now, 1.0)
+    assert pace.calls is not None
+    waited = 0.0
+    while not pace.calls.trying:
+        waited += 1.0 / pace.calls.value
+        pace.polled(now + 1.0 + waited, used=True)
+    assert waited == pytest.approx(30.0, abs=0.3)
+
+
 def test_calls_of_a_moment_are_those_of_a_second() -> None:
     pace = pace_of()
     now = poll(pace, 10.0, 0.02, 26)

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: every target, one table, and `benchmarks/RESULTS.md`.
 
     python -m benchmarks                    everything (about an hour)
+    python -m benchmarks --rounds 2         every target, each contender twice instead of three times (40 minutes)
     python -m benchmarks --quick            does it work, in two minutes; small numbers, nothing is written
     python -m benchmarks --only 1,9         these targets; nothing is written unless --write says so
     python -m benchmarks --tree ../other    measure another checkout's batchrunner with the same benchmarks
@@ -65,6 +66,7 @@ def main() -> int:
         )
         for number in chosen:
             print(f"target {number} ...", file=sys.stderr, flush=True)
+            since = time.monotonic()
             try:
                 module = importlib.import_module(f"benchmarks.{TARGETS[number]}")
                 result = module.run(context)
@@ -72,6 +74,7 @@ def main() -> int:
                 broken += isinstance(reason, Failed)
                 result = Result(number, TARGETS[number], notes=[f"not measured: {reason}"])
             results.append(result)
+            print(f"target {number}: {(time.monotonic() - since) / 60:.1f} minutes", file=sys.stderr, flush=True)
             print(summary([result]) + "\n" + result.markdown(), flush=True)
     if options.quick:
         print(QUICK)

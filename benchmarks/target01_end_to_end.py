@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,9 +147,10 @@ def ours(context: Context, double: Double, manifest: Path, room: Path, jobs: int
 
 
 def complete(found: Run, room: Path, jobs: int) -> Run:
-    """Only who has done all of it is timed."""
+    """Only who has done all of it is timed. What it made stays until the end: ext4 reuses no inode for minutes after
+    its file is gone, and each new file has to look past all of those, whoever makes it (measured: 480 us)."""
     files = sum(1 for _ in room.rglob("*.mp4"))
-    shutil.rmtree(room)
+    room.rename(room.with_name(f"done-{time.monotonic_ns()}"))
     if found.told["accepted"] != jobs or files != jobs:
         raise Failed(f"{found.told['accepted']} accepted, {files} files, of {jobs} jobs: {found.output[-500:]}")
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
+from pathlib import Path
 
 from . import manifests
 from .harness import Context, Double, Result, Run, alternate, measure, median
@@ -19,9 +20,7 @@ def run(context: Context) -> Result:
     with Double.started() as double:
 
         def batch(jobs: int) -> Run:
-            room = folder / "room"
-            shutil.rmtree(room, ignore_errors=True)
-            room.mkdir()
+            room = Path(tempfile.mkdtemp(dir=folder))  # stays until the end, see target01_end_to_end.complete
             manifest = manifests.write(room / "jobs.yaml", jobs, in_flight=IN_FLIGHT)
             command = context.batchrunner("run", manifest, "--quiet", "--limit", limit, "--db", room / "ledger.db")
             return measure(command, room, context.env(double), double=double, codes=(0, 4))

@@ -58,19 +58,21 @@ class Disk:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "disk")
         self._waiting: list[tuple[Steps[Any], asyncio.Future[Any]]] = []
-        self._busy = 0
+        self._working: set[asyncio.Future[list[_Outcome]]] = set()
 
     def run(self, steps: Steps[T]) -> asyncio.Future[T]:
         """Do it together with whatever else waits. Cancelling the wait takes back what has not begun, and nothing
         else. Raises (when awaited) what the steps raise."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((steps, future))
-        if self._busy < THREADS:
+        if len(self._working) < THREADS:
             self._next()
         return future
 
     def close(self) -> None:
-        """End the threads after what they have begun."""
+        """End the threads after what they have begun; nobody hears of it any more."""
+        for work in self._working:
+            work.cancel()
         self._threads.shutdown(wait=False)
 
     def _next(self) -> None:
@@ -78,12 +80,16 @@ class Disk:
         group, self._waiting = waiting[:MOST], waiting[MOST:]
         if not group:
             return
-        self._busy += 1
         work = asyncio.get_running_loop().run_in_executor(self._threads, _together, [steps for steps, _ in group])
+        self._working.add(work)
         work.add_done_callback(partial(self._ended, [future for _, future in group]))
 
     def _ended(self, futures: Sequence[asyncio.Future[Any]], work: asyncio.Future[list[_Outcome]]) -> None:
-        self._busy -= 1
+        self._working.discard(work)
+        if work.cancelled():
+            for future in futures:
+                future.cancel()
+            return
         self._next()
         broken = work.exception()  # what is no `Exception` ends the process, and whoever else was in the group
         outcomes = [broken] * len(futures) if broken is not None else work.result()

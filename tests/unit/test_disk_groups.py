@@ -146,10 +146,27 @@ async def test_what_has_not_begun_is_taken_back(
 
     busy, late = room.run(first()), room.run(steps("a", told, files[1], tmp_path))
     late.cancel()
-    room.close()
     free.set()
     assert await busy == "first"
+    room.close()
     assert told == []
+
+
+async def test_nobody_hears_of_what_ends_after_it_was_closed(files: list[int]) -> None:
+    """A loop that is closed meanwhile is not spoken to."""
+    room, free, ended = Disk(), threading.Event(), threading.Event()
+
+    def slow() -> Steps[None]:
+        free.wait()
+        yield files[0]
+        ended.set()
+
+    work = room.run(slow())
+    room.close()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    free.set()
+    assert await asyncio.to_thread(ended.wait, 30)
 
 
 async def test_what_ends_the_process_reaches_everybody(files: list[int]) -> None:

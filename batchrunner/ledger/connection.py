@@ -51,7 +51,7 @@ def open_writer(path: Path, looked: Callable[[], bool] | None = None) -> sqlite3
     if not check_file(path):
         create_private(path)
     sound = looked is not None and looked()
-    _check_log(path)
+    _check_log(path, settle=True)
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     except sqlite3.Error as error:
@@ -67,12 +67,19 @@ def open_writer(path: Path, looked: Callable[[], bool] | None = None) -> sqlite3
     return connection
 
 
-def _check_log(path: Path) -> None:
-    """Refuse a ledger of which SQLite would silently drop what was committed last."""
+def _check_log(path: Path, *, settle: bool = False) -> None:
+    """Refuse a ledger of which SQLite would silently drop what was committed last.
+
+    Args:
+        path: the ledger.
+        settle: for the writer, before it writes.
+    """
     from . import wal
 
     try:
         damaged = wal.find(path)
+        if damaged is None and settle:
+            wal.settle(path)
     except OSError as error:
         raise LedgerUnusable(f"can't read the log of {path}: {error.strerror}") from None
     if damaged is not None:

@@ -6,7 +6,8 @@ commits would send again what it has paid for. So the log is read first, and wha
 believed:
 
 - the index in shared memory (`-shm`), which outlives the process. It counts a commit only after its sync;
-- another commit behind the next one: SQLite syncs each before it writes the next.
+- another commit behind the next one: SQLite syncs each before it writes the next, and `settle` the one that a runner
+  did not live to sync.
 
 What is left undetected: a break in the last two commits of a log whose index is lost too.
 Formats: sqlite.org/walformat.html.
@@ -14,8 +15,10 @@ Formats: sqlite.org/walformat.html.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +56,23 @@ def find(ledger: Path) -> str | None:
     witness = _witness(ledger.with_name(ledger.name + "-shm"))
     with log.open("rb") as file:
         return _Log(file.read(), witness).find(log.name)
+
+
+def settle(ledger: Path) -> None:
+    """Make durable what the log has, before anything is written behind it. Call it as `find`.
+
+    A runner may have died between a commit and its sync. SQLite reads that commit all the same, and writes the next
+    behind it: power that is lost then could leave the second without the first.
+
+    Raises:
+        OSError: it can't be synced.
+    """
+    with suppress(FileNotFoundError):
+        descriptor = os.open(ledger.with_name(ledger.name + "-wal"), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _witness(index: Path) -> _Witness | None:

@@ -369,6 +369,14 @@ SENT_AGAIN = (
         f"{OPENING}::test_one_runner_at_a_time",
     ),
     _mutant(
+        "log_not_settled",
+        "What a dead runner did not live to sync is left so, and the next commit is written behind it.",
+        CONNECTION,
+        "if damaged is None and settle:",
+        "if damaged is None and settle and False:",
+        f"{OPENING}::test_what_a_dead_runner_did_not_live_to_sync_is_durable_before_anything_is_written",
+    ),
+    _mutant(
         "lock_lost",
         "The lock is let go as soon as it is held.",
         LEDGER_FILES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -39,6 +40,31 @@ def ledger(path: Path) -> Path:
 
 
 # --- What it insists on ----------------------------------------------------------------------------------
+
+
+def test_what_a_dead_runner_did_not_live_to_sync_is_durable_before_anything_is_written(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    with closing(open_writer(path)) as living:
+        living.execute("PRAGMA wal_autocheckpoint = 0")
+        for name in (path.name, f"{path.name}-wal"):
+            shutil.copyfile(path.with_name(name), left / name)
+    log = left / f"{path.name}-wal"
+    before, synced = log.read_bytes(), []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), log.stat()):
+            synced.append(log.read_bytes())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    open_writer(left / path.name).close()
+
+    assert before
+    assert synced == [before]
 
 
 async def test_the_settings_that_the_promise_rests_on(path: Path) -> None:

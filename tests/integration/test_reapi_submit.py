@@ -498,7 +498,7 @@ async def test_no_free_connection() -> None:
         await peer.request()
         await peer.until_gone()
 
-    async with RawServer(script) as server, api(server.url, max_posts=1, connect_timeout=0.05) as provider:
+    async with RawServer(script) as server, api(server.url, max_posts=1, connect_timeout=1.0) as provider:
         first_hook = Hook()
         first = asyncio.create_task(provider.submit(MODEL, REQUEST, first_hook))
         await first_hook.started.wait()

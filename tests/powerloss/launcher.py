@@ -22,7 +22,7 @@ from batchrunner import app
 from batchrunner.engine import files, spool
 from batchrunner.ledger import connection, writer
 from batchrunner.ledger.transitions import Change
-from batchrunner.providers import fetch, folders
+from batchrunner.providers import disk, folders
 from tests.crash.mutants import MUTANTS
 
 FULL_AT = 64 * 1024
@@ -55,25 +55,32 @@ def _no_folder_sync() -> None:
     def nothing(folder: Path) -> None:
         del folder
 
-    setattr(files, "sync_folder", nothing)  # noqa: B010
-    folders.sync_folder = nothing
+    for room in (disk, files, folders):
+        setattr(room, "sync_folder", nothing)  # noqa: B010
 
 
 class _NoSync(SimpleNamespace):
-    """`os`, whose fsync does nothing."""
+    """`os`, whose fsync does nothing to files whose names end so."""
+
+    def __init__(self, end: str = "") -> None:
+        super().__init__(end=end)
 
     def __getattr__(self, name: str) -> Any:
-        return (lambda _descriptor: None) if name == "fsync" else getattr(os, name)
+        return self._fsync if name == "fsync" else getattr(os, name)
+
+    def _fsync(self, descriptor: int) -> None:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").endswith(self.end):
+            os.fsync(descriptor)
 
 
 def _no_part_sync() -> None:
     """An output gets its name before its bytes are durable."""
-    setattr(fetch, "os", _NoSync())  # noqa: B010
+    setattr(disk, "os", _NoSync(".part"))  # noqa: B010
 
 
 def _no_sidecar_sync() -> None:
-    """A sidecar gets its name before its bytes are durable. (The folder is synced by another module.)"""
-    setattr(files, "os", _NoSync())  # noqa: B010
+    """A sidecar gets its name before its bytes are durable."""
+    setattr(disk, "os", _NoSync(".tmp"))  # noqa: B010
 
 
 def _no_spool_sync() -> None:

@@ -12,6 +12,7 @@ import random
 import types
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -30,6 +31,7 @@ from batchrunner.ledger.record import BatchSpec
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.writer import InlineDatabase
 from batchrunner.providers.base import Balance, BeforeSend, CancelAnswer, Unavailable
+from batchrunner.providers.disk import Steps, at_once
 from batchrunner.providers.fetch import Fetched
 from tests.simulation.loop import Life, SimLoop, Timeline
 from tests.support import spec
@@ -242,10 +244,21 @@ def oracle(limits: Limits, took: Sequence[float]) -> float:
 class Fetcher:
     """Downloads that take no time and always work."""
 
-    async def fetch(self, url: str, part: Path, *, root: Path, kind: str, then: Callable[[Fetched], T]) -> T:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(b"clip")
-        return then(Fetched(4, "0" * 64, ".mp4", "MP4"))
+    async def fetch(
+        self,
+        url: str,
+        part: Path,
+        *,
+        root: Path,
+        kind: str,
+        then: Callable[[Fetched], Steps[T]],
+        apart: bool,
+        room: AbstractAsyncContextManager[object],
+    ) -> T:
+        async with room:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(b"clip")
+        return at_once(then(Fetched(4, "0" * 64, ".mp4", "MP4")))
 
 
 class VirtualClock:

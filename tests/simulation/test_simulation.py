@@ -306,7 +306,7 @@ MUTANTS = (
 
 ENOUGH = 250
 """Seeds within which every mistake is seen."""
-FIRST: dict[Callable[[Patch], None], int] = {_hold_forgotten: 350}
+FIRST: dict[Callable[[Patch], None], int] = {_hold_forgotten: 570}
 """Where the search begins, for a mistake that few seeds can show: a run has to die under a hold."""
 
 

@@ -45,12 +45,27 @@ async def run(words: Sequence[str], told: bytes, environment: Mapping[str, str],
     except (OSError, ValueError) as error:
         raise CantRun(str(getattr(error, "strerror", None) or "not a command line")) from None
     try:
-        printed, _ = await process.communicate(told)
+        printed, _, _ = await asyncio.gather(_printed(process), _tell(process, told), process.wait())
     finally:
         await _kill(process)
     if process.returncode:
         raise CantRun(f"ended with {process.returncode}")
-    return printed or b""
+    return printed
+
+
+async def _printed(process: asyncio.subprocess.Process) -> bytes:
+    return await process.stdout.read() if process.stdout is not None else b""
+
+
+async def _tell(process: asyncio.subprocess.Process, told: bytes) -> None:
+    """A program need not listen. One that has ended already has closed its end: asyncio calls that a broken pipe, and
+    uvloop, before anything is written, a RuntimeError (`communicate` lets the second through)."""
+    assert process.stdin is not None  # noqa: S101  it is a pipe
+    if told and not process.stdin.is_closing():
+        with suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(told)
+            await process.stdin.drain()
+    process.stdin.close()
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

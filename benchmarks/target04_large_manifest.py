@@ -20,7 +20,8 @@ def run(context: Context) -> Result:
 
         def first_post(_: int) -> Run:
             room = folder / "room"
-            shutil.rmtree(room, ignore_errors=True)
+            for used in (room, folder / "outputs"):
+                shutil.rmtree(used, ignore_errors=True)
             room.mkdir()
             command = context.batchrunner("run", manifest, "--quiet", "--limit", 1, "--db", room / "ledger.db")
             return measure(command, room, context.env(double), double=double, codes=(0, 4))

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import loops
 from .core import deadline
 from .core.notice import Notice, Sink
 from .engine.clock import Clock, SystemClock, local_now
@@ -22,7 +23,7 @@ from .engine.spool import Spool
 from .exits import UsageError
 from .ledger.address import Address
 from .ledger.connection import open_reader
-from .ledger.errors import LedgerBusy, LedgerUnusable
+from .ledger.errors import LedgerUnusable
 from .ledger.sql import Connection
 from .ledger.store import Ledger
 from .night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher, exit_code
@@ -39,11 +40,7 @@ def run(options: RunOptions, watcher: Watcher) -> RunResult:
     """
     main = partial(run_here, options, watcher)
     with _relaxed_collector():
-        try:
-            import uvloop
-        except ImportError:
-            return asyncio.run(main())
-        return uvloop.run(main())
+        return loops.run(main)
 
 
 @contextmanager
@@ -83,14 +80,7 @@ async def open_ledger(db: Address, clock: Clock, wait: float, looked: Callable[[
     Raises:
         LedgerBusy: another runner holds it. LedgerUnusable: see `Ledger.open`.
     """
-    end = clock.monotonic() + wait
-    while True:
-        try:
-            return await Ledger.open(db, clock.wall, looked)
-        except LedgerBusy:
-            if clock.monotonic() >= end:
-                raise
-            await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
+    return await loops.once_free(partial(Ledger.open, db, clock.wall, looked), clock, wait)
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from .units import SYSTEM_SETTINGS, SYSTEM_UNITS, create, owner, path_value, pro
 
 NAME = "batchrunner-worker"
 
+HOMES = frozenset({"home", "root"})
+"""Folders of the root that ProtectHome= hides (systemd.exec(5))."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerUnit:
@@ -65,7 +68,7 @@ class WorkerUnit:
 
     def unit(self) -> str:
         """The unit, as systemd.service(5) and systemd.exec(5) have it."""
-        inside = any(str(path).startswith(("/home/", "/root/")) for path in (self.folder, Path(self.program[0])))
+        inside = any(HOMES & {*path.parts[1:2]} for path in (self.folder, Path(self.program[0])))
         return UNIT.format(
             user=owner(self.folder),
             settings=path_value(Path(glob.escape(str(self.key_file)))),

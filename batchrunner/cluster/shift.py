@@ -18,6 +18,7 @@ from weakref import WeakSet
 import procrastinate
 from procrastinate.exceptions import ConnectorException
 
+from .. import loops
 from ..core import events as e
 from ..core.job import Job, State
 from ..core.limits import Bounds as Limit
@@ -34,7 +35,7 @@ from ..engine.spool import Spool
 from ..exits import EXIT_BUG, EXIT_OK, EXIT_STOPPED
 from ..ledger.address import Server
 from ..ledger.due import Batch
-from ..ledger.errors import Conflict, LedgerBusy, LedgerError
+from ..ledger.errors import Conflict, LedgerError
 from ..ledger.postgres import peers
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
@@ -107,11 +108,7 @@ def run(options: WorkerOptions, watcher: Watcher) -> Outcome:
     """
     main = partial(_run, options, watcher)
     sys.setswitchinterval(SWITCH)
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main())
-    return uvloop.run(main())
+    return loops.run(main)
 
 
 async def _run(options: WorkerOptions, watcher: Watcher) -> Outcome:
@@ -133,14 +130,7 @@ def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 async def join(db: Server, clock: Clock, prune: float, wait: float = 0.0) -> SharedLedger:
     """The ledger, beside other workers. Raises as `SharedLedger.join`; LedgerBusy after `wait` seconds."""
-    end = clock.monotonic() + wait
-    while True:
-        try:
-            return await SharedLedger.join(db, clock.wall, prune)
-        except LedgerBusy:
-            if clock.monotonic() >= end:
-                raise
-            await clock.sleep(min(1.0, max(0.0, end - clock.monotonic())))
+    return await loops.once_free(partial(SharedLedger.join, db, clock.wall, prune), clock, wait)
 
 
 class Shift(Night):

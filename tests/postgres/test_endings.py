@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +24,8 @@ from batchrunner.ledger.runs import LATENCIES_KEPT
 from batchrunner.night import LEFT_TO_WORKERS, RunResult, Watcher
 from tests.cli_support import call
 from tests.double import Double
-from tests.integration.test_notify import listening
-from tests.postgres.fleet import fleet
+from tests.integration.test_notify import Seen, listening
+from tests.postgres.fleet import Fleet, fleet
 from tests.postgres.server import Postgres
 from tests.postgres.test_shared import PRUNE, job, two
 from tests.support import FakeClock
@@ -78,51 +80,55 @@ def test_a_worker_dies_and_the_other_tells_once_how_it_ended(
             assert "<td>ended with 0</td>" in text
 
 
+@contextmanager
+def telling(
+    double: Double, postgres: Postgres, folder: Path, monkeypatch: pytest.MonkeyPatch, *, workers: int
+) -> Iterator[tuple[Seen, Fleet]]:
+    """Workers that have done a batch of one job, one of whom tells it and is not answered yet."""
+    with listening() as seen:
+        monkeypatch.setenv("HOOK", seen.url())
+        seen.wait = threading.Event()
+        with fleet(folder, double, postgres, jobs=1, prune=2.0, more=NOTIFY) as made:
+            for _ in range(workers):
+                made.worker()
+            made.until(seen.asked.is_set)
+            yield seen, made
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_told_to_end_tells_to_the_end(
     double: Double, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with listening() as seen:
-        monkeypatch.setenv("HOOK", seen.url())
-        seen.wait = threading.Event()
-        with fleet(tmp_path, double, postgres, jobs=1, prune=2.0, more=NOTIFY) as made:
-            made.worker()
-            made.until(seen.asked.is_set)
-            made.processes[0].send_signal(signal.SIGTERM)
-            made.until(lambda: "no more submissions" in made.said())
-            seen.go()
-            assert made.ended(0) == 143, made.said()
+    with telling(double, postgres, tmp_path, monkeypatch, workers=1) as (seen, made):
+        made.processes[0].send_signal(signal.SIGTERM)
+        made.until(lambda: "no more submissions" in made.said())
+        seen.go()
+        assert made.ended(0) == 143, made.said()
 
-            assert len(seen.requests) == 1
-            [(told,)] = made.postgres.ask(f'SELECT told_at IS NOT NULL FROM "{made.server.schema}".ending')
-            assert told, "nobody tells again"
-            assert "night: done: 1 succeeded; spent" in made.said()
+        assert len(seen.requests) == 1
+        [(told,)] = made.postgres.ask(f'SELECT told_at IS NOT NULL FROM "{made.server.schema}".ending')
+        assert told, "nobody tells again"
+        assert "night: done: 1 succeeded; spent" in made.said()
 
 
 @pytest.mark.slow
 def test_where_a_worker_dies_over_telling_another_tells_the_same(
     double: Double, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with listening() as seen:
-        monkeypatch.setenv("HOOK", seen.url())
-        seen.wait = threading.Event()
-        with fleet(tmp_path, double, postgres, jobs=1, prune=2.0, more=NOTIFY) as made:
-            for _ in range(2):
-                made.worker()
-            made.until(seen.asked.is_set)
-            schema = made.server.schema
-            [(pid,)] = made.postgres.ask(
-                f'SELECT pid FROM "{schema}".ending JOIN "{schema}".worker ON worker.id = ending.worker_id'
-            )
-            [dead] = [n for n, process in enumerate(made.processes) if process.pid == pid]
-            made.processes[dead].kill()
-            made.ended(dead)
-            seen.go()
-            assert made.ended(1 - dead) == 0, made.said()
+    with telling(double, postgres, tmp_path, monkeypatch, workers=2) as (seen, made):
+        schema = made.server.schema
+        [(pid,)] = made.postgres.ask(
+            f'SELECT pid FROM "{schema}".ending JOIN "{schema}".worker ON worker.id = ending.worker_id'
+        )
+        [dead] = [n for n, process in enumerate(made.processes) if process.pid == pid]
+        made.processes[dead].kill()
+        made.ended(dead)
+        seen.go()
+        assert made.ended(1 - dead) == 0, made.said()
 
-            first, second = (json.loads(body) for _, _, body in seen.requests)
-            assert first["ending"] == second["ending"], "so one can tell that it is the same"
-            assert first["worker"] != second["worker"]
+        first, second = (json.loads(body) for _, _, body in seen.requests)
+        assert first["ending"] == second["ending"], "so one can tell that it is the same"
+        assert first["worker"] != second["worker"]
 
 
 async def test_of_all_workers_one_tells_and_another_where_that_one_is_dead(postgres: Postgres) -> None:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from .exits import UsageError
     from .ledger.errors import LedgerBusy, LedgerUnusable
     from .manifest import Finding, Manifest, ManifestError
-    from .night import RunResult
     from .planning import Plan
+    from .runs import RunResult
 
 __version__ = "0.1.0"
 

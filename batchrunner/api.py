@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .core.job import Job
     from .engine.ports import Tally
     from .manifest import Manifest
-    from .night import RunOptions, RunResult
     from .planning import Plan
+    from .runs import RunOptions, RunResult
 
 PathLike = str | os.PathLike[str]
 

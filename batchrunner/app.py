@@ -26,7 +26,8 @@ from .ledger.connection import open_reader
 from .ledger.errors import LedgerUnusable
 from .ledger.sql import Connection
 from .ledger.store import Ledger
-from .night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher, exit_code
+from .night import Night
+from .runs import LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
 
 if TYPE_CHECKING:
     from .ledger.early import EarlyLook

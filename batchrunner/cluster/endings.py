@@ -16,8 +16,8 @@ from ..ledger.due import Batch
 from ..ledger.errors import LedgerError
 from ..ledger.postgres import endings
 from ..ledger.postgres.shared import SharedLedger
-from ..night import RunResult
 from ..notify import tell
+from ..runs import RunResult
 
 SETTLED = 5.0
 """Seconds that a worker that ends waits for those whom it is telling just then, on top of nothing else to do."""

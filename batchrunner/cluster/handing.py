@@ -25,9 +25,10 @@ from ..ledger.postgres import opening, peers
 from ..ledger.postgres.shared import SharedLedger
 from ..ledger.sql import Row
 from ..ledger.workers import with_workers
-from ..night import LEFT_TO_WORKERS, Night, RunOptions, RunResult, Watcher, in_the_way
+from ..night import Night, in_the_way
 from ..planning import hold_to, promotion_of
 from ..recording import batch_spec, names_of, to_resume, untouched
+from ..runs import LEFT, LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
 from .giving import Asked, Rehearsed, give, rehearse
 from .shift import PRUNE, SHORT, join
 from .spools import spool
@@ -40,8 +41,6 @@ NOBODY = 60.0
 
 STILL = 120.0
 """Seconds in which nothing changes, where a batch's money does not reach for what is left: then it is that."""
-
-LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
 
 def hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> RunResult:
@@ -151,8 +150,6 @@ class _Handed(Night):
         result = await self._result(work, None)
         if outcome is None:
             return replace(result, told_by_workers=True)
-        from ..night import exit_code
-
         current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
         code = exit_code(outcome.stop, current, old)
         over = outcome.stop not in AT_ONCE

@@ -40,7 +40,8 @@ from ..ledger.postgres import peers
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
-from ..night import Night, RunOptions, RunResult, Watcher, exit_code
+from ..night import Night
+from ..runs import RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
 from .carrier import Carrier, Standing
 from .spools import spool

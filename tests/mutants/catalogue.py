@@ -691,7 +691,7 @@ RECORDED = (
     _mutant(
         "part_exits_with_0",
         "The exit code says nothing of jobs that never got into the ledger.",
-        "night.py",
+        "runs.py",
         "if unrecorded or any(",
         "if any(",
         f"{STREAMING}::test_what_was_cut_short_is_said_and_made_whole",
@@ -715,7 +715,7 @@ RECORDED = (
     _mutant(
         "doubt_exits_with_0",
         "The exit code says nothing of jobs that a person must look at.",
-        "night.py",
+        "runs.py",
         "if current.get(State.UNCONFIRMED) or old.get(State.UNCONFIRMED):",
         "if False:",
         "tests/unit/test_exit_code.py",

@@ -21,7 +21,7 @@ from batchrunner.ledger.postgres import endings, peers
 from batchrunner.ledger.postgres.opening import prepare_shared
 from batchrunner.ledger.postgres.shared import SharedLedger
 from batchrunner.ledger.runs import LATENCIES_KEPT
-from batchrunner.night import LEFT_TO_WORKERS, RunResult, Watcher
+from batchrunner.runs import LEFT_TO_WORKERS, RunResult, Watcher
 from tests.cli_support import call
 from tests.double import Double
 from tests.integration.test_notify import Seen, listening

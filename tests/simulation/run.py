@@ -47,9 +47,10 @@ from batchrunner.ledger.files import RunLock
 from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.writer import InlineDatabase
 from batchrunner.manifest import Manifest
-from batchrunner.night import Night, RunOptions, RunResult, Watcher
+from batchrunner.night import Night
 from batchrunner.providers.base import Access, Provider, ProviderKind
 from batchrunner.providers.fetch import Fetcher
+from batchrunner.runs import RunOptions, RunResult, Watcher
 from tests.simulation.loop import Died, Life, SimLoop, Stuck
 from tests.simulation.oracle import Books, judge, judge_end, judge_recorded, judge_times, judge_waiting, judge_whole
 from tests.simulation.world import BASE_URL, KEY, Hold, Post, Weather, World

@@ -18,7 +18,7 @@ from batchrunner.core.words import Resolve, Retry
 from batchrunner.exits import UsageError
 from batchrunner.ledger.errors import LedgerError
 from batchrunner.ledger.naming import Unknown
-from batchrunner.night import RunResult
+from batchrunner.runs import RunResult
 from tests.simulation import run as harness
 from tests.simulation.run import BATCH, Simulation, collected, scratch
 from tests.simulation.world import World

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,29 @@ settings.load_profile("patient")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, and of these the longest, so that the end does not wait for one of them."""
 
-    def order(item: pytest.Item) -> tuple[bool, float]:
-        patience = item.get_closest_marker("timeout")
-        return item.get_closest_marker("slow") is None, -patience.args[0] if patience is not None else 0.0
+    def patience(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return -marker.args[0] if marker is not None else 0.0
 
-    items.sort(key=order)
+    long = sorted((item for item in items if item.get_closest_marker("slow")), key=patience)
+    short = [item for item in items if not item.get_closest_marker("slow")]
+    items[:] = _dealt(long, short, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _dealt(long: list[pytest.Item], short: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """In an order in which each worker begins with its share of the long ones.
+
+    `--dist worksteal` gives each a block of the list, all of the same size but for one.
+    """
+    dealt: list[pytest.Item] = []
+    rest = iter(short)
+    left = len(long) + len(short)
+    for worker in range(workers):
+        size = left // (workers - worker)
+        mine = long[worker::workers]
+        dealt += [*mine, *islice(rest, size - len(mine))]
+        left -= size
+    return [*dealt, *rest]
 
 
 @pytest.fixture(scope="session")

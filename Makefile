@@ -53,11 +53,11 @@ docs-check: docs ## axe-core on every page of the site, light and dark, wide and
 crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (many minutes)
 	BATCHRUNNER_CRASH_SCALE=5 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever
 
-cluster-long: $(STAMP) ## workers that are killed, frozen and cut off, 20 times each with 300 jobs (an hour)
-	BATCHRUNNER_CLUSTER_SEEDS=20 $(BIN)/python -m pytest -p no:xdist -rP tests/postgres/test_workers.py
+cluster-long: $(STAMP) ## workers that are killed, frozen and cut off, 20 times each with 300 jobs (an hour); goes on where it was ended
+	@if sh tests/needs.sh postgresql; then $(BIN)/python -m tests.postgres.long --record build/cluster-long.json; fi
 
 cluster-bench: $(STAMP) ## workers over PostgreSQL against a run over a file: rate, CPU, statements a job (minutes)
-	@if sh tests/postgres/postgresql.sh; then $(BIN)/python -m benchmarks --only workers; fi
+	@if sh tests/needs.sh postgresql; then $(BIN)/python -m benchmarks --only workers; fi
 
 deploy-check: $(STAMP) ## what schemas and hadolint say of deploy/, and its image's steps without an image (minutes)
 	$(BIN)/python -m venv build/deploy-tools

@@ -1,9 +1,8 @@
-"""Workers in processes of their own, what can happen to them, and their accounts held against each other."""
+"""Workers in processes of their own, on one ledger."""
 
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -151,46 +150,3 @@ def fleet(folder: Path, double: Double, postgres: Postgres, *, cut: bool = False
                 process.wait(PATIENCE)
         for wire in made.wires.values():
             wire.close()
-
-
-# --- What happens to them --------------------------------------------------------------------------------
-
-
-def killed(made: Fleet, dice: random.Random) -> None:
-    """`kill -9`, with POSTs in flight."""
-    made.posted(dice.randrange(5, made.jobs // 2))
-    made.processes[0].kill()
-
-
-def frozen(made: Fleet, dice: random.Random) -> None:
-    """SIGSTOP for longer than it takes to be taken for dead, and SIGCONT."""
-    made.posted(dice.randrange(5, made.jobs // 2))
-    made.processes[0].send_signal(signal.SIGSTOP)
-    time.sleep(3.0 * made.prune)
-    made.processes[0].send_signal(signal.SIGCONT)
-
-
-def restarted(made: Fleet, dice: random.Random) -> None:
-    """PostgreSQL is restarted, at times as if the power had failed."""
-    made.posted(dice.randrange(5, made.jobs // 2))
-    made.postgres.stop(dice.choice((signal.SIGINT, signal.SIGQUIT)))
-    made.postgres.start()
-
-
-def cut_off(made: Fleet, dice: random.Random) -> None:
-    """The network between one of them and PostgreSQL is down for longer than it takes to be taken for dead."""
-    made.posted(dice.randrange(5, made.jobs // 2))
-    wire = made.wires[0]
-    wire.down = True
-    wire.sever()
-    time.sleep(3.0 * made.prune)
-    wire.down = False
-
-
-def swallowed(made: Fleet, dice: random.Random) -> None:
-    """The network between one of them and PostgreSQL swallows everything, with the connections open as before."""
-    made.posted(dice.randrange(5, made.jobs // 2))
-    wire = made.wires[0]
-    wire.hole = True
-    time.sleep(3.0 * made.prune)
-    wire.hole = False

@@ -1,17 +1,15 @@
 """Several workers on one ledger in PostgreSQL, and what may happen to them: each job once, all of them to their ends.
 
-One seed of each in the gate, and few jobs; `make cluster-long` has 300 jobs and 20 seeds, and looks at the rate too.
+One seed of each in the gate, and few jobs; `make cluster-long` has 300 jobs and 20 seeds, and looks at the rate too
+(`long`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,14 +19,13 @@ from batchrunner.ledger.postgres.opening import open_writer
 from tests.cli_support import MANIFEST, call
 from tests.double import CREDITS, Double
 from tests.integration.test_notify import listening
-from tests.postgres.fleet import RATE, WORKERS, Fleet, cut_off, fleet, frozen, killed, restarted, swallowed
+from tests.postgres.fleet import WORKERS, Fleet, fleet
 from tests.postgres.server import Postgres
 from tests.postgres.test_postgres_kill import look
+from tests.postgres.trouble import TROUBLES, play
 
-SEEDS = int(os.environ.get("BATCHRUNNER_CLUSTER_SEEDS", "0"))
-LONG = SEEDS > 0
-JOBS = 300 if LONG else 40
-PRUNE = 6.0 if LONG else 2.0
+JOBS = 40
+PRUNE = 2.0
 
 pytest.importorskip("procrastinate")
 
@@ -41,8 +38,6 @@ def check(made: Fleet) -> None:
     labels = [task.label for task in account.tasks]
     assert len(set(labels)) == len(labels), "paid twice"
     look(made.server, made.line, account, 3 if states["unconfirmed"] else 0)
-    if LONG:
-        assert made.worst_second() <= 1.1 * RATE / 60
 
 
 def dead(made: Fleet, point: str, *arguments: str) -> int:
@@ -53,34 +48,14 @@ def dead(made: Fleet, point: str, *arguments: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", [killed, frozen, restarted, cut_off, swallowed], ids=lambda t: t.__name__)
-@pytest.mark.parametrize("seed", range(SEEDS or 1))
+@pytest.mark.parametrize("trouble", TROUBLES)
 def test_whatever_happens_to_a_worker_each_job_is_paid_once_and_ends(
-    double: Double,
-    postgres: Postgres,
-    tmp_path: Path,
-    trouble: Callable[[Fleet, random.Random], None],
-    seed: int,
+    double: Double, postgres: Postgres, tmp_path: Path, trouble: str
 ) -> None:
-    with fleet(tmp_path, double, postgres, cut=trouble in (cut_off, swallowed), jobs=JOBS, prune=PRUNE) as made:
-        for _ in range(WORKERS):
-            made.worker()
+    seen = play(trouble, 0, tmp_path, double, postgres, jobs=JOBS, prune=PRUNE, paced=False)
 
-        trouble(made, random.Random(seed))
-
-        codes = [made.ended(number) for number in range(WORKERS)]
-        assert codes == [-signal.SIGKILL if trouble is killed else 0, 0], made.said()
-        check(made)
-        doubtful = made.states()["unconfirmed"]
-        if trouble is killed:
-            known = {row[0] for row in made.postgres.ask(f'SELECT task_id FROM "{made.server.schema}".attempt')}
-            lost = sum(task.id not in known for task in made.account().tasks)
-            assert doubtful >= lost, "what was accepted and not read is in doubt"
-            assert doubtful <= 32, "no more than can be on the wire"
-        else:  # whoever lives reads the answers, however late
-            sent = {post.label for post in made.account().posts}
-            rows = made.postgres.ask(f"SELECT key FROM \"{made.server.schema}\".job WHERE state = 'unconfirmed'")
-            assert not sent & {row[0] for row in rows}, made.said()
+    assert seen.wrong == [], seen.said
+    assert sum(seen.states.values()) == JOBS
 
 
 @pytest.mark.slow

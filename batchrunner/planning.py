@@ -21,7 +21,7 @@ from .core.selection import Selection
 from .engine.clock import wall
 from .environment import THIS_MACHINE, access, connect, has_key, kind_of
 from .exits import UsageError
-from .ledger import pace, promotions, queries
+from .ledger import naming, pace, promotions, queries
 from .ledger.address import Address
 from .ledger.sql import Connection, Row
 
@@ -177,7 +177,7 @@ def winners_of(promotion: Promotion, connection: Connection) -> list[tuple[Winne
     """
     from .manifest import NotPromotable
 
-    batch = queries.find_batch(connection, promotion.batch)
+    batch = naming.find_batch(connection, promotion.batch)
     found: list[tuple[Winner, JobSpec]] = []
     problems: list[str] = []
     approved = promotions.winners(connection, batch["id"])

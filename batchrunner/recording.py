@@ -14,7 +14,7 @@ from .core.selection import Selection
 from .engine.feed import Feed
 from .engine.ports import Crash, Settings
 from .exits import UsageError
-from .ledger import queries
+from .ledger import naming
 from .ledger.record import BatchSpec
 from .ledger.store import Ledger
 
@@ -98,11 +98,11 @@ async def to_resume(ledger: Ledger, names: Sequence[str], max_credits: int | Non
         UsageError: there is no such batch.
     """
     if not names:
-        return list(await ledger.query(queries.batch_names))
+        return list(await ledger.query(naming.batch_names))
     for name in names:
         try:
-            await ledger.query(partial(queries.find_batch, name=name))
-        except queries.Unknown as unknown:
+            await ledger.query(partial(naming.find_batch, name=name))
+        except naming.Unknown as unknown:
             raise UsageError(str(unknown)) from None
     if max_credits is not None:
         await ledger.cap(names, max_credits)

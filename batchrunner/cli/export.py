@@ -52,15 +52,15 @@ def export(
     db: Address | None,
 ) -> int:
     """Results as CSV, JSON or JSONL."""
-    from ..ledger import queries
+    from ..ledger import described, naming
     from ..report import files, results
 
     if format_name is None:
         ending = out.suffix[1:].lower() if out is not None else ""
         format_name = ending if ending in results.FORMATS else "csv"
     with reading_known(ledger_path(db)) as connection:
-        queries.find_batch(connection, batch)
-        jobs = Counter(queries.jobs(connection, batch, states, selection(only, tags)))
+        naming.find_batch(connection, batch)
+        jobs = Counter(described.jobs(connection, batch, states, selection(only, tags)))
         pieces = results.encoded(results.FORMATS[format_name](jobs))
         if out is None:
             print_pieces(pieces)

@@ -63,7 +63,7 @@ def jobs(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
-    from ..ledger import queries
+    from ..ledger import described, naming
 
     path = ledger_path(db)
     with reading(path) as connection:
@@ -72,8 +72,8 @@ def jobs(
             (note if as_json or as_csv else say)(visible(no_ledger(path)))
             return EXIT_OK
         if batch is not None:
-            queries.find_batch(connection, batch)
-        found = queries.jobs(connection, batch, states, selection(only, tags), verdicts)
+            naming.find_batch(connection, batch)
+        found = described.jobs(connection, batch, states, selection(only, tags), verdicts)
         count = _print(found, as_json=as_json, as_csv=as_csv)
         if not (as_json or as_csv):
             say(f"{number(count)} job{'s' if count != 1 else ''}" if count else "no such jobs")

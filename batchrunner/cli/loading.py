@@ -75,7 +75,7 @@ def load_promotion(
         UsageError: the manifest is gone, or is another batch's.
         ManifestError: see `manifest.load_profile`.
     """
-    from ..ledger.queries import find_batch
+    from ..ledger.naming import find_batch
     from ..manifest import load_profile
 
     recorded = Path(find_batch(connection, batch)["manifest"])

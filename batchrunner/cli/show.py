@@ -39,13 +39,13 @@ def show(job: str, revision: int | None, as_json: bool, db: Address | None) -> i
 
     JOB is the key, BATCH/KEY, or a pattern in quotes that means one job.
     """
-    from ..ledger import queries
+    from ..ledger import described
     from ..ledger.workers import sender
 
     path = ledger_path(db)
     with reading_known(path) as connection:
         job_id = _find(connection, job, revision)
-        found = queries.show(connection, job_id)
+        found = described.show(connection, job_id)
         by = sender(connection, job_id)
     if by is not None:
         found["sent_by"] = by
@@ -65,7 +65,7 @@ def _find(connection: Connection, name: str, revision: int | None) -> int:
         Unknown: there is none.
         UsageError: several, or no such revision.
     """
-    from ..ledger import naming, queries
+    from ..ledger import described, naming
 
     rows = naming.find_jobs(connection, name)
     if len(rows) > 1:
@@ -74,7 +74,7 @@ def _find(connection: Connection, name: str, revision: int | None) -> int:
     row = rows[0]
     if revision is None:
         return int(row["id"])
-    wanted = queries.revision_of(connection, row["id"], revision)
+    wanted = described.revision_of(connection, row["id"], revision)
     if wanted is None:
         raise UsageError(f"{row['key']} has no revision {revision}; `batchrunner show {row['key']}` lists them")
     return wanted

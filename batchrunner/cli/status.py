@@ -86,12 +86,12 @@ def batches_of(connection: Connection, batch: str | None) -> list[dict[str, Any]
     Raises:
         Unknown: there is no such batch.
     """
-    from ..ledger import queries
+    from ..ledger import naming, queries
     from ..ledger.workers import with_workers
 
     if batch is not None:
-        queries.find_batch(connection, batch)
-    names = [batch] if batch is not None else queries.batch_names(connection)
+        naming.find_batch(connection, batch)
+    names = [batch] if batch is not None else naming.batch_names(connection)
     found = (queries.status(connection, name, wall()) for name in names)
     return with_workers(connection, [s for s in found if s is not None])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core.places import Remote, is_url
 from ..engine import spool
 from ..engine.ports import Settings
-from ..ledger import audit, queries
+from ..ledger import audit, naming, queries
 from ..ledger.address import Address, Server
 from ..ledger.connection import beside, holder, open_reader
 from ..ledger.errors import LedgerUnusable
@@ -94,7 +94,7 @@ def _room(name: str, folder: Path) -> Check:
 
 
 def _contents(db: Address, connection: Connection) -> Check:
-    batches = len(queries.batch_names(connection))
+    batches = len(naming.batch_names(connection))
     text = f"{db}: sound, {batches} batch{'es' if batches != 1 else ''}"
     if isinstance(db, Path) and os.stat(db).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return Check("ledger", Level.WARN, f"{text}; others on this machine can open it", f"chmod 600 {db}")

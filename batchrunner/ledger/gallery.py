@@ -7,8 +7,8 @@ from typing import Any
 
 from ..core.places import is_url
 from . import media
+from .described import job_dict
 from .naming import JOBS
-from .queries import job_dict
 from .sql import Connection, Cursor
 
 _PAGE = """

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.job import IN_FLIGHT
 from ..core.morning import Attempt, Entry, Morning, Step
 from ..core.selection import Selection
-from . import media, queries, runs, workers
+from . import described, media, queries, runs, workers
 from .naming import find_batch
 from .selecting import where
 from .sql import Connection
@@ -60,13 +60,13 @@ def morning(
         kept = media.reader(connection)
         entries = tuple(
             Entry(
-                queries.job_dict(row, kept),
+                described.job_dict(row, kept),
                 f"{batch}/{row['key']}" if row["key"] in elsewhere else row["key"],
                 row["key"] in revised,
                 row["credits"],
                 tuple(attempts.get(row["id"], ())),
             )
-            for row in queries.job_rows(connection, batch, states, selection)
+            for row in described.job_rows(connection, batch, states, selection)
         )
         steps = tuple(_steps(connection, batch_id, states, selection))
         throttled = () if states or selection else tuple(runs.throttles(connection, batch))

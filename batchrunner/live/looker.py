@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from ..engine.clock import wall
-from ..ledger import gallery, queries
+from ..ledger import gallery, naming, queries
 from ..ledger import workers as crew
 from ..ledger.address import Address, Server
 from ..ledger.connection import open_reader
@@ -153,7 +153,7 @@ class Looker:
 
 def statuses(connection: Connection, batch: str | None = None) -> list[dict[str, Any]]:
     """`status` of one batch, or of the newest ones, the newest first."""
-    names = queries.batch_names(connection)
+    names = naming.batch_names(connection)
     wanted = [n for n in names if n == batch] if batch else names[: -BATCHES - 1 : -1]
     found = (queries.status(connection, name, wall()) for name in wanted)
     return crew.with_workers(connection, [one for one in found if one is not None])

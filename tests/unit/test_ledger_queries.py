@@ -12,7 +12,7 @@ import pytest
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State
 from batchrunner.core.selection import Selection
-from batchrunner.ledger import naming, queries
+from batchrunner.ledger import described, naming, queries
 from batchrunner.ledger.address import Address
 from batchrunner.ledger.connection import open_reader
 from batchrunner.ledger.store import Ledger
@@ -120,7 +120,7 @@ KEYS = [
 
 async def test_jobs_have_the_keys_of_the_contract(ledger: Ledger, ask: Ask) -> None:
     await in_every_state(ledger)
-    found = ask(queries.jobs)
+    found = ask(described.jobs)
     assert list(found[0])[: len(KEYS)] == KEYS
     assert [j["state"] for j in found] == [s.value for s in State]
     json.dumps(found)
@@ -154,14 +154,14 @@ COSTS: list[tuple[tuple[e.Event, ...], int]] = [
 async def test_what_a_job_has_cost(ledger: Ledger, ask: Ask, events: tuple[e.Event, ...], credits: int) -> None:  # noqa: A002
     (job,) = await with_jobs(ledger, [spec()])
     job = await drive(ledger, job, *events)
-    (found,) = ask(queries.jobs)
+    (found,) = ask(described.jobs)
     assert found["credits"] == credits == ask(queries.committed, "night")
     assert found["attempts"] == job.fact.attempt
 
 
 async def test_errors(ledger: Ledger, ask: Ask) -> None:
     await in_every_state(ledger)
-    errors = {j["state"]: j["error"] for j in ask(queries.jobs)}
+    errors = {j["state"]: j["error"] for j in ask(described.jobs)}
     assert errors.pop("failed") == {"kind": "rejected", "code": 40000, "message": "no", "request_id": "req_2"}
     assert errors.pop("unconfirmed") == {"kind": "ambiguous", "code": "reset", "message": "reset", "request_id": None}
     assert set(errors.values()) == {None}
@@ -170,7 +170,7 @@ async def test_errors(ledger: Ledger, ask: Ask) -> None:
 async def test_a_job_as_it_stands(ledger: Ledger, ask: Ask) -> None:
     (job,) = await with_jobs(ledger, [spec(matrix={"n": 5, "on": True}, tags=["x"])])
     await drive(ledger, job, *path_to(State.SUCCEEDED))
-    (found,) = ask(queries.jobs)
+    (found,) = ask(described.jobs)
     assert found["matrix"] == {"n": 5, "on": True}
     assert found["tags"] == ["x"]
     assert found["request"] == {"model": "kling-3-0-turbo", "prompt": "a dog", "duration": 5}
@@ -185,7 +185,7 @@ async def test_jobs_in_order_old_revisions_last_and_filters(ledger: Ledger, ask:
     await with_jobs(ledger, [spec("c")], name="other", output_dir="/o")
 
     def keys(*args: Any) -> list[tuple[str, int, bool]]:
-        return [(j["job"], j["revision"], j["current"]) for j in ask(queries.jobs, *args)]
+        return [(j["job"], j["revision"], j["current"]) for j in ask(described.jobs, *args)]
 
     assert keys() == [("b-1", 1, True), ("a-1", 2, True), ("a-1", 1, False), ("c-1", 1, True)]
     assert keys("other") == [("c-1", 1, True)]
@@ -206,7 +206,7 @@ async def test_show(ledger: Ledger, ask: Ask) -> None:
     (old,) = await with_jobs(ledger, [spec()])
     await drive(ledger, old, e.Claimed(), e.Ambiguous(SEEN), e.Resubmitted("me", "go"), e.Claimed(), e.Accepted("t"))
     await with_jobs(ledger, [spec(prompt="new")])
-    found = ask(queries.show, old.id)
+    found = ask(described.show, old.id)
     json.dumps(found)
     assert set(KEYS) < set(found)
     assert (found["planned_output"], found["renewals"], len(found["fingerprint"])) == ("dog-1.mp4", 0, 32)
@@ -231,8 +231,8 @@ async def test_show(ledger: Ledger, ask: Ask) -> None:
         {"revision": 1, "state": "running", "current": False},
         {"revision": 2, "state": "pending", "current": True},
     ]
-    assert ask(queries.revision_of, old.id, 2) == 2
-    assert ask(queries.revision_of, old.id, 3) is None
+    assert ask(described.revision_of, old.id, 2) == 2
+    assert ask(described.revision_of, old.id, 3) is None
 
 
 # --- For the run and the plan ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from batchrunner.core.adaptive import Learned
 from batchrunner.core.job import FailureKind, State
 from batchrunner.core.lifecycle import TABLE, Money
-from batchrunner.ledger import audit, pace, queries
+from batchrunner.ledger import audit, described, pace
 from batchrunner.ledger import connection as opening
 from batchrunner.ledger.address import Address
 from batchrunner.ledger.connection import LATEST, migrations, open_reader, open_writer
@@ -586,8 +586,8 @@ def test_a_reader_of_an_older_ledger_sees_nothing_judged(tmp_path: Path, monkeyp
     reader = open_reader(path)
     assert reader is not None
     with closing(reader):
-        (job,) = queries.jobs(reader)
+        (job,) = described.jobs(reader)
         assert (job["verdict"], job["promoted_from"]) == (None, None)
-        assert queries.show(reader, 1)["verdicts"] == []
+        assert described.show(reader, 1)["verdicts"] == []
     with closing(open_writer(path)) as new:
         assert new.execute("SELECT count(*) FROM verdict").fetchone() == (0,)

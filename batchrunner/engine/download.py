@@ -29,9 +29,9 @@ T = TypeVar("T")
 Land = Callable[[Wanted, Fetched], Steps[tuple[str, tuple[Placed, Facts]]]]
 """Gives a file that came its name."""
 
-LANDING = 4
-"""For each download at once, so many files on their way: the others are waiting for the disk, together. Each holds a
-megabyte at most."""
+LANDING = 16
+"""For each download at once, so many files on their way: the others are waiting for the disk, together, the more the
+better. Each holds `fetch.SMALL` bytes at most."""
 
 MAX_DISK_FAILURES = 10
 """Failures of the disk in a row before a download is left for the next run."""

@@ -16,15 +16,15 @@ import os
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from ..core.places import Place
-from ..providers.disk import Steps
-from ..providers.folders import UnsafePath, ensure_folder, sync_folder
+from ..providers.disk import Steps, new_file, write_all
+from ..providers.folders import UnsafePath, beneath, ensure_folder, sync_folder
 from .rename import give_name
 
 Crash = Callable[[str], None]
@@ -147,7 +147,7 @@ def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
     if not os.path.lexists(target):
         return None
     folder = ensure_folder(target.parent, root)
-    target = folder / target.name
+    path, target = _relative(target, root), folder / target.name
     facts = _read_sidecar(sidecar_path(target))
     if facts is None or facts.get("task_id") != task_id:
         return None
@@ -158,7 +158,7 @@ def find_placed(target: Path, root: Path, task_id: str) -> Placed | None:
     part = part_path(target)
     if os.path.lexists(part) and os.path.samestat(os.lstat(part), os.lstat(target)):
         os.unlink(part)  # the same file by its old name: that try died before it could remove it
-    return Placed(_relative(target, root), digest, size, already=True)
+    return Placed(path, digest, size, already=True)
 
 
 def placing(
@@ -187,9 +187,9 @@ def placing(
     """
     folder = ensure_folder(target.parent, root)
     beside = folder if part.parent == target.parent else ensure_folder(part.parent, root)
-    target, part = folder / target.name, beside / part.name
     task_id, digest, size = str(sidecar["task_id"]), str(sidecar["sha256"]), int(sidecar["bytes"])
     done = Placed(_relative(target, root), digest, size)
+    target, part = folder / target.name, beside / part.name
     if os.path.lexists(target):
         found = find_placed(target, root, task_id)
         if found is None:
@@ -250,7 +250,8 @@ def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str
 
 
 def _relative(target: Path, root: Path) -> str:
-    return target.relative_to(ensure_folder(root, root)).as_posix()
+    """Where in the real root a file is, in a folder that was looked at."""
+    return (beneath(target.parent, root) / target.name).as_posix()
 
 
 def _open_file(path: Path) -> BufferedReader | None:
@@ -303,31 +304,20 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
 
 
-def _new_file(path: Path) -> FileIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except FileExistsError:  # an earlier try died over it
-        os.unlink(path)
-        descriptor = os.open(path, flags, 0o644)
-    return FileIO(descriptor, "wb")
-
-
 def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> Steps[None]:
-    exists = os.path.lexists(path)
-    if exists and _task_of(path) not in ours:
-        raise Occupied(path, "it does not name this job's task")
     temporary = _temporary(path)
-    with _new_file(temporary) as file:
-        file.write(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        yield file.fileno()
-    if exists:
-        os.replace(temporary, path)
-        return
+    descriptor = new_file(temporary)
+    try:
+        write_all(descriptor, orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        yield descriptor
+    finally:
+        os.close(descriptor)
     try:
         give_name(temporary, path)
     except FileExistsError:
-        raise Occupied(path, "it appeared just now") from None
+        if _task_of(path) not in ours:
+            raise Occupied(path, "it does not name this job's task") from None
+        os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

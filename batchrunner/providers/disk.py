@@ -43,6 +43,23 @@ class _Done:
 _Outcome = _Done | Exception
 
 
+def new_file(path: Path) -> int:
+    """A descriptor of a new, empty file to write; one that an earlier try has left there is removed. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, 0o644)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte, also where the system takes some only. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def at_once(steps: Steps[T]) -> T:
     """Do it here, alone. Blocks. Raises what the steps raise."""
     [outcome] = _together([steps])

@@ -27,7 +27,7 @@ from yarl import URL
 from ..core.job import Problem
 from ..core.media import Facts
 from . import media
-from .disk import Disk, Steps, at_once
+from .disk import Disk, Steps, at_once, new_file, write_all
 from .folders import UnsafePath, ensure_folder
 from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
 from .replies import retry_after_seconds
@@ -38,6 +38,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BATCH = 1 << 20
 """Bytes that are gathered before they are handed to a thread: one hop a megabyte costs little (a small file is
 written, checked, synced and placed in one), and the loop never waits for the disk."""
+
+SMALL = 1 << 16
+"""Bytes of a file that may wait in memory until the disk has time for it: many wait at once. More is written before."""
 
 _T = TypeVar("_T")
 
@@ -108,12 +111,7 @@ class _Part:
     def _open(self) -> None:
         folder = ensure_folder(self._path.parent, self._root)
         self._path = folder / self._path.name
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            self._descriptor = os.open(self._path, flags, 0o644)
-        except FileExistsError:  # an earlier try died over it
-            os.unlink(self._path)
-            self._descriptor = os.open(self._path, flags, 0o644)
+        self._descriptor = new_file(self._path)
         self._made = True
 
     def write(self, chunks: list[bytes]) -> None:
@@ -124,9 +122,7 @@ class _Part:
             if not self._made:
                 self._open()
             for chunk in chunks:
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                write_all(self._descriptor, chunk)
                 self._hash.update(chunk)  # releases the GIL
                 self.size += len(chunk)
 
@@ -349,6 +345,7 @@ class Fetcher:
                     held = batch
             if work is not None:
                 await work
+            if work is not None or sum(map(len, held)) > SMALL:
                 work, held = self._run(partial(file.write, held)), []
                 await work
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -63,8 +64,18 @@ def sync_folder(folder: Path) -> None:
 _durable: set[Path] = set()
 """Folders whose names, up to the root, this process has made durable."""
 
-_known: dict[tuple[Path, Path], tuple[Path, int, int]] = {}
-"""For a folder and its root the real path that `ensure_folder` gave, and the device and inode it had."""
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The real path that `ensure_folder` gave, where in the real root that is, and the device and inode it had."""
+
+    real: Path
+    beneath: Path
+    identity: tuple[int, int]
+
+
+_known: dict[tuple[Path, Path], _Known] = {}
+"""By folder and root."""
 
 
 def forget() -> None:
@@ -107,31 +118,36 @@ def ensure_folder(folder: Path, root: Path) -> Path:
     """
     if (known := _known.get((folder, root))) is not None:
         with contextlib.suppress(FileNotFoundError):
-            about = os.stat(known[0])
-            if (about.st_dev, about.st_ino) == known[1:]:
-                return known[0]  # still the folder that was looked at, whatever leads to it
-    real = _look(folder, root)
+            about = os.stat(known.real)
+            if (about.st_dev, about.st_ino) == known.identity:
+                return known.real  # still the folder that was looked at, whatever leads to it
+    real, top = _look(folder, root)
     about = os.stat(real)
-    _known[folder, root] = (real, about.st_dev, about.st_ino)
+    _known[folder, root] = _Known(real, real.relative_to(top), (about.st_dev, about.st_ino))
     return real
 
 
-def _look(folder: Path, root: Path) -> Path:
+def beneath(folder: Path, root: Path) -> Path:
+    """Where in the real root the folder is that `ensure_folder` gave for these two, relative to it."""
+    return _known[folder, root].beneath
+
+
+def _look(folder: Path, root: Path) -> tuple[Path, Path]:
+    """The real paths of both."""
     parts = Path(os.path.abspath(folder)).parts
     base = Path(os.path.abspath(root)).parts
     if parts[: len(base)] != base or ".." in folder.parts[len(root.parts) :]:
         raise UnsafePath(f"{folder} is not inside {root}")
     _make(Path(root))
-    real_root = Path(os.path.realpath(root))
-    here = real_root
+    here = top = Path(os.path.realpath(root))
     for part in parts[len(base) :]:
         # One step at a time, so that nothing is made behind a link before the link has been looked at.
         here = Path(os.path.realpath(here / part))
-        if here != real_root and real_root not in here.parents:
+        if here != top and top not in here.parents:
             raise UnsafePath(f"{folder} leads out of {root} through a symbolic link")
         _make(here)
         if not here.is_dir():
             raise UnsafePath(f"{here} is not a folder")
     if not here.is_dir():
         raise UnsafePath(f"{here} is not a folder")
-    return here
+    return here, top

@@ -40,6 +40,7 @@ def _mutant(name: str, mistake: str, file: str, old: str, new: str, *tests: str)
 REAPI, ANSWERS, WIRE, FETCH = "providers/reapi.py", "providers/answers.py", "providers/wire.py", "providers/fetch.py"
 HTTP, REPLIES = "providers/http.py", "providers/replies.py"
 MEDIA, GUARD, FOLDERS = "providers/media.py", "providers/netguard.py", "providers/folders.py"
+WAITING = "providers/disk.py"
 SUBMIT, POLL, DOWNLOAD, RUNNER = "engine/submit.py", "engine/poll.py", "engine/download.py", "engine/runner.py"
 CONTROL, FILES, SPOOL, RECOVER = "engine/control.py", "engine/files.py", "engine/spool.py", "engine/recover.py"
 STORE, WRITER, TRANSITIONS = "ledger/store.py", "ledger/writer.py", "ledger/transitions.py"
@@ -151,8 +152,8 @@ DURABLE = (
         "no_sidecar_sync",
         "The facts beside a file are not synced.",
         FILES,
-        "yield file.fileno()",
-        "yield from ()",
+        "yield descriptor\n    finally:\n        os.close(descriptor)\n    try:\n        give_name",
+        "yield from ()\n    finally:\n        os.close(descriptor)\n    try:\n        give_name",
         "tests/unit/test_files.py::test_what_is_durable_before_what",
     ),
     _mutant(
@@ -847,7 +848,7 @@ OUTPUTS = (
     _mutant(
         "link_written_through",
         "A `.part` that is a symbolic link is written through.",
-        FETCH,
+        WAITING,
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC",
         "os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC",
         f"{FETCHES}::test_not_even_one_that_appears_at_the_last_moment",
@@ -856,7 +857,7 @@ OUTPUTS = (
         "link_followed_out",
         "A symbolic link in the output folder may lead out of it.",
         FOLDERS,
-        "if here != real_root and real_root not in here.parents:",
+        "if here != top and top not in here.parents:",
         "if False:",
         "tests/unit/test_files.py::test_no_link_is_followed_out",
     ),

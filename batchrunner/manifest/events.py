@@ -142,10 +142,11 @@ class _TreeReader:
                 value = self._resolve(event, text)
         else:
             value = text
-        if value is text and not text.isprintable():
-            problem = text_problem(text)
-            if problem:
-                self.error(event, problem)
+            # Without quotes there are no escapes, so that `reading.check_text` has seen every character.
+            if not text.isprintable():
+                problem = text_problem(text)
+                if problem:
+                    self.error(event, problem)
         if event.anchor is not None:
             self.anchors[event.anchor] = (value, _count(value), 0, len(self.marks) - 1)
         return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
@@ -54,17 +53,13 @@ def validate(manifests: tuple[str, ...], variables: dict[str, str], profile: str
 
 def _line(manifest: Manifest) -> str:
     """What a valid manifest comes to."""
-    models: Counter[str] = Counter()
-    total, unpriced = 0, 0
-    for job in manifest.jobs:
-        models[job.model] += 1
-        total += job.credits or 0
-        unpriced += job.credits is None
+    sums = manifest.sums
+    models = sums.models
     names = [name if len(models) == 1 else f"{name} x {n}" for name, n in models.most_common(MODELS_SHOWN)]
     if len(models) > MODELS_SHOWN:
         names.append(f"{len(models) - MODELS_SHOWN} more models")
-    price = f"estimated {money(total)}"
-    if unpriced:
-        price += f" without {counted(unpriced, 'job')} of unknown price"
-    jobs = counted(len(manifest.jobs), "job")
+    price = f"estimated {money(sums.credits)}"
+    if sums.unpriced:
+        price += f" without {counted(sums.unpriced, 'job')} of unknown price"
+    jobs = counted(sums.jobs, "job")
     return ", ".join([f"valid, batch {manifest.batch}, {jobs}", *names, price])

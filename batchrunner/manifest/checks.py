@@ -17,6 +17,7 @@ from .layers import field_problems, place_of, unknown_model
 from .links import Links
 from .located import Map, Node, Place
 from .matrix import Matrix
+from .model import Sums
 from .outputs import MAX_COMPONENT, Names, path_problem
 from .requests import SHOT_KEYS, ModelRules
 from .scalars import typed
@@ -35,7 +36,7 @@ class Checker:
     """Walks all shots once and reports what is wrong with them.
 
     Attributes:
-        jobs: how many jobs there are, after `run`.
+        sums: what the jobs come to, after `run`.
         used: names of variables that occur in shots.
     """
 
@@ -51,9 +52,8 @@ class Checker:
         self.shot_is_valid = gate(part).is_valid
         self.explainer = Explainer(part)
         self.used: set[str] = set()
-        self.models: set[str] = set()
+        self.sums = Sums()
         self.names = Names()
-        self.jobs = 0
         self._repeated = 0
         self._notes = Notes(used=self.used)
         self._shared: set[tuple[str, int, str]] = set()
@@ -131,22 +131,27 @@ class Checker:
             self.report.error(node.key("exclude"), "exclude needs a matrix beside it")
         if not self._count(shot):
             return
-        matrix = None
         if "matrix" in node.value:
-            matrix = matrix_of(self.settings, shot, self.report, self.used)
-            if matrix is None:
-                self._fields_only(shot)
-                return
-            self._axes(shot, matrix)
+            self._matrix(shot, whole=not bad)
+        else:
+            self._point(shot, None, NO_POINT, whole=not bad)
+
+    def _matrix(self, shot: Shot, whole: bool) -> None:
+        """Every point of a shot's matrix."""
+        matrix = matrix_of(self.settings, shot, self.report, self.used)
+        if matrix is None:
+            self._fields_only(shot)
+            return
+        self._axes(shot, matrix)
         points = 0
         enough = self._repeated + MAX_REPEATED_IN_A_SHOT
-        for point in matrix.points() if matrix else (NO_POINT,):
+        for point in matrix.points():
             points += 1
-            self._point(shot, matrix, point, whole=not bad)
+            self._point(shot, matrix, point, whole)
             if self._done or self._repeated >= enough:
                 return
         if not points:
-            self.report.error(node.key("exclude"), "exclude leaves nothing of the matrix")
+            self.report.error(shot.node.key("exclude"), "exclude leaves nothing of the matrix")
 
     def _explain_shot(self, node: Node) -> set[str]:
         """Report what the shot's own schema refuses; the keys concerned."""
@@ -228,10 +233,10 @@ class Checker:
         settings = self.settings
         for take in range(1, shot.takes + 1):
             if take == 1 or shot.takes_differ:
-                rules, request = self._request(shot, matrix, point, take)
+                rules, request, price = self._request(shot, matrix, point, take)
             if rules is None:
                 return
-            self.jobs += 1
+            self.sums.add(rules.model.name, price)
             if not whole:
                 continue
             try:
@@ -257,7 +262,7 @@ class Checker:
 
     def _request(
         self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], take: int
-    ) -> tuple[ModelRules | None, dict[str, Any]]:
+    ) -> tuple[ModelRules | None, dict[str, Any], int | None]:
         if self._notes.anything:
             self._notes = Notes(used=self.used)
         notes = self._notes
@@ -272,16 +277,16 @@ class Checker:
             if not any(name == "model" for name, _ in notes.problems):
                 self._no_model(shot, matrix, point, request.get("model"))
             self._fields_only(shot)
-            return None, request
-        self.models.add(rules.model.name)
+            return None, request, None
         if notes.problems or notes.refused or not rules.clean(request):
             self._explain(shot, matrix, point, rules, request, notes)
-        if rules.credits(request) is None and rules.valid(request):
+        price = rules.credits(request)
+        if price is None and rules.valid(request):
             self._no_price(shot, matrix, point, rules, request)
         if not shot.simple:
             where = partial(self._where, shot, matrix, point)
             self.links.check(shot, point, take, rules, request, where, self._error)
-        return rules, request
+        return rules, request, price
 
     def _where(self, shot: Shot, matrix: Matrix | None, point: Mapping[str, Any], steps: Steps) -> Place:
         """Where a value within a request was written."""

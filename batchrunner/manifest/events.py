@@ -29,6 +29,7 @@ MAX_ALIASED = 10_000
 MAX_STRUCTURAL = 100
 """Errors of the text itself after which reading stops."""
 _MEMO = 1 << 14
+_UNKNOWN = object()
 
 
 if yaml.__with_libyaml__:
@@ -69,6 +70,7 @@ class _TreeReader:
         self.trouble = 0
         self.plain: dict[str, Any] = {}
         self.names: dict[str, str] = {}
+        self.plain_keys: dict[str, str] = {}  # of `names`, what stood somewhere without quotes
 
     def read(self) -> None:
         self._refuse_directives()
@@ -135,16 +137,16 @@ class _TreeReader:
         if event.tag is not None:
             self.error(event, f"tags ({_tag(event.tag)}) are not allowed; plain YAML values are")
         if event.implicit[0]:
-            try:
-                value = self.plain[text]
-            except KeyError:
+            value = self.plain.get(text, _UNKNOWN)
+            if value is _UNKNOWN:
                 value = self._resolve(event, text)
         else:
             value = text
-        if value is text and not text.isprintable():
-            problem = text_problem(text)
-            if problem:
-                self.error(event, problem)
+            # Without quotes there are no escapes, so that `reading.check_text` has seen every character.
+            if not text.isprintable():
+                problem = text_problem(text)
+                if problem:
+                    self.error(event, problem)
         if event.anchor is not None:
             self.anchors[event.anchor] = (value, _count(value), 0, len(self.marks) - 1)
         return value
@@ -164,12 +166,20 @@ class _TreeReader:
         result.at = at
         marks = self.marks
         following = self.next
+        known = self.plain_keys.get
         while True:
             event = following()
-            if type(event) is MappingEndEvent:
+            kind = type(event)
+            if kind is MappingEndEvent:
                 break
             start = len(marks)
-            key = self.key(event, result, depth)
+            # Most keys were met before: what `key` would find of them is known.
+            key = known(event.value) if kind is ScalarEvent and event.anchor is None and event.tag is None else None
+            if key is None or key in result:
+                key = self.key(event, result, depth)
+            else:
+                mark = event.start_mark
+                marks.append(mark.line << LINE_SHIFT | mark.column)
             event = following()
             value = self.scalar(event) if type(event) is ScalarEvent else self.node(event, depth + 1)
             if key is None:
@@ -215,7 +225,12 @@ class _TreeReader:
             line, column = self.document.position(self.document.mark_of_key(into, key))
             self.error(event, f"duplicate key {quoted(key)}; it stands at {line}:{column} already")
             return None
-        return self.names.setdefault(key, key) if len(self.names) < _MEMO else key
+        if len(self.names) >= _MEMO:
+            return key
+        name = self.names.setdefault(key, key)
+        if event.implicit[0]:
+            self.plain_keys[name] = name
+        return name
 
     def alias(self, event: Any, depth: int) -> Any:
         self.marks.append(event.start_mark.line << LINE_SHIFT | event.start_mark.column)

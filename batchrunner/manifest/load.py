@@ -122,11 +122,11 @@ class _Loader:
         notify = sinks(root, settings.variables, report) if not report.errors else ()
         limits = self._limits(root, settings.rules)
         self._unused(head, checker.used | (name.names if name else frozenset()))
-        if not checker.jobs and not report.errors:
+        if not checker.sums.models and not report.errors:
             report.warning(root.key("shots"), "the manifest has no shots: there is nothing to do")
         report.check()
-        expansion.count = checker.jobs
-        used = frozenset(settings.rules[name].model.provider for name in checker.models)
+        expansion.count = checker.sums.jobs
+        used = frozenset(settings.rules[name].model.provider for name in checker.sums.models)
         return Manifest(
             profile=self.profile,
             **self._bounds(root, settings),
@@ -137,6 +137,7 @@ class _Loader:
             notify=notify,
             warnings=report.warnings(),
             chained=checker.links.any,
+            sums=checker.sums,
         )
 
     def promotion(self, profile: str) -> Promotion:

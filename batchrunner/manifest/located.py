@@ -116,9 +116,10 @@ class Place:
         return self.document.position(self.mark)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
-    """A mapping or sequence together with its document and path, to walk down from."""
+    """A mapping or sequence together with its document and path, to walk down from. Not frozen only because one is made
+    of every shot at every walk, and a frozen one takes three times as long to make."""
 
     document: Document
     value: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,34 @@ class JobSource(Protocol):
     def __iter__(self) -> Iterator[JobSpec]: ...
 
 
+@dataclass(slots=True)
+class Sums:
+    """What the jobs of a manifest come to, as the checks have met them: nobody has to make them for that again.
+
+    Attributes:
+        models: name of a model to how many jobs are its.
+        credits: what the jobs of a known price would cost together.
+        unpriced: how many have none.
+    """
+
+    models: Counter[str] = field(default_factory=Counter)
+    credits: int = 0
+    unpriced: int = 0
+
+    @property
+    def jobs(self) -> int:
+        """How many there are."""
+        return self.models.total()
+
+    def add(self, model: str, price: int | None) -> None:
+        """One more job, and its price in credits where that is known."""
+        self.models[model] += 1
+        if price is None:
+            self.unpriced += 1
+        else:
+            self.credits += price
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """A valid manifest, expanded.
@@ -79,6 +108,7 @@ class Manifest:
         providers: of the models that the jobs use.
         limits: further bounds, for single providers and models.
         chained: whether a job needs another one's output.
+        sums: what the jobs come to.
     """
 
     file: Path
@@ -96,3 +126,4 @@ class Manifest:
     providers: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     chained: bool = False
+    sums: Sums = field(default_factory=Sums)

@@ -55,7 +55,9 @@ class ModelRules:
         self._noted = schema.get("x-batchrunner", {}).get("warnings", [])
         rules = {k: v for k, v in schema.items() if k not in ("properties", "additionalProperties")}
         self._rules = Explainer(rules)
-        self._fields = {n: Explainer({**_definitions(schema), **s}) for n, s in self.properties.items()}
+        self._parts = {n: {**_definitions(schema), **s} for n, s in self.properties.items()}
+        self._fields = {n: Explainer(part) for n, part in self._parts.items()}
+        self._gates: dict[str, Callable[[Any], bool]] = {}
         self._known: dict[Any, list[Problem]] = {}
         self._prices: dict[Any, int | None] = {}
         self._price_fields = price.fields if price else ()
@@ -109,10 +111,16 @@ class ModelRules:
         key = (field, typed(value))
         found = self._known.get(key)
         if found is None:
-            found = self._fields[field].problems(value, field)
+            found = [] if self._field_is_valid(field)(value) else self._fields[field].problems(value, field)
             if len(self._known) < _MEMO:
                 self._known[key] = found
         return found
+
+    def _field_is_valid(self, field: str) -> Callable[[Any], bool]:
+        """Whether a value of the field is valid: as a rule it is, and then nothing has to be imported to explain it."""
+        if field not in self._gates:
+            self._gates[field] = gate(self._parts[field]).is_valid
+        return self._gates[field]
 
     def common_problems(self, name: str, value: Any) -> list[Problem]:
         """What is wrong with the value of a common name that the model can take."""
@@ -184,7 +192,8 @@ class ModelRules:
         """The price in whole credits; None where none is known."""
         if self.price is None:
             return None
-        key = tuple([(type(v), v) for v in map(request.get, self._price_fields)])
+        values = tuple(map(request.get, self._price_fields))
+        key = (values, tuple(map(type, values)))
         try:
             return self._prices[key]
         except KeyError:

@@ -137,6 +137,8 @@ def merge(settings: Settings, node: Node) -> Shot:
 def takes_of(raw: Mapping[str, Any]) -> int | None:
     """`takes`, None where it is absent or refused by the schema."""
     value = raw.get("takes")
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != int(value):
         return None
     return int(value)
@@ -145,7 +147,12 @@ def takes_of(raw: Mapping[str, Any]) -> int | None:
 def tags_of(raw: Mapping[str, Any]) -> list[str] | None:
     """`tags`, None where they are absent or refused by the schema."""
     value = raw.get("tags")
-    return value if isinstance(value, list) and all(isinstance(tag, str) for tag in value) else None
+    if not isinstance(value, list):
+        return None
+    for tag in value:
+        if not isinstance(tag, str):
+            return None
+    return value
 
 
 def request_of(
@@ -175,7 +182,10 @@ def request_of(
         rules, request = fill_in(settings, shot, point, take, notes)
     if rules is not None and not rules.renamed.isdisjoint(request):
         request = spell(rules, request, lambda name: level_of(settings, shot, point, name), shot.fields, notes)
-    if not any(OPEN in tag for tag in shot.tags):
+    for tag in shot.tags:
+        if OPEN in tag:
+            break
+    else:
         return rules, request, tuple(shot.tags)
     values = environment(settings, shot, point, take, rules.model.name if rules else "")
     return rules, request, _tags(shot.tags, values, notes)

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -270,6 +271,9 @@ def test_a_valid_manifest_becomes_what_the_reference_says(made: Made) -> None:
         assert [j.shot for j in jobs] == [w[0] for w in sorted(wanted, key=lambda w: order_of(made).index(w[0]))]
         assert len(jobs) == len(manifest.jobs) == len({j.key for j in jobs}) == len({j.output for j in jobs})
         assert list(manifest.jobs) == jobs
+        sums = manifest.sums
+        assert (sums.jobs, sums.credits, sums.unpriced) == (len(jobs), sum(j.credits or 0 for j in jobs), 0)
+        assert sums.models == Counter(j.model for j in jobs)
 
 
 def order_of(made: Made) -> list[str]:

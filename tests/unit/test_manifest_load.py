@@ -154,6 +154,24 @@ def test_jobs_can_be_walked_again_and_changed_without_harm(write: Write) -> None
     assert all("x" not in j.matrix for j in manifest.jobs)
 
 
+def test_sums_are_known_before_any_job_is_made(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of jobs that differ by take, by point and by model, with and without a price."""
+    text = """
+        prices: {veo3.1-fast: {rates: [{when: {resolution: 720p}, usd: 0.1}], per: output}}
+        shots:
+          - {id: one, prompt: a corgi, takes: 3}
+          - {id: two, prompt: "a corgi ${take}", takes: 2, matrix: {duration: [5, 10]}}
+          - {id: dear, prompt: a corgi, matrix: {model: [veo3.1-fast], resolution: [720p, 1080p]}}
+    """
+    manifest = load(write(text, head="version: 1\nbatch: b\ndefaults: {model: kling-3-0-turbo}\n"))
+    every = jobs(manifest)
+    monkeypatch.setattr(type(manifest.jobs), "__iter__", None)
+    sums = manifest.sums
+    assert sums.jobs == len(every) == len(manifest.jobs)
+    assert sums.models == {"kling-3-0-turbo": 7, "veo3.1-fast": 2}
+    assert (sums.credits, sums.unpriced) == (sum(j.credits or 0 for j in every), 1)
+
+
 def test_matrix_order_exclude_and_takes(write: Write) -> None:
     path = write("""
         shots:

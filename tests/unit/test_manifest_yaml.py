@@ -215,6 +215,24 @@ def bomb(merge: bool) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("again", "said"),
+    [
+        ("<<: {a: 1}", "3:4 merge keys (<<) are not supported"),
+        ("true: 1", "3:4 a key must be a string; put 'true' in quotes"),
+        ("plain: 1, plain: 2", "3:14 duplicate key 'plain'; it stands at 3:4 already"),
+        ("!!str plain: 1", "3:4 tags ('!!str') are not allowed"),
+        ("&x plain: 1, b: *x", ""),
+    ],
+)
+def test_a_key_that_was_met_before_is_looked_at_again(again: str, said: str) -> None:
+    text = f'- {{plain: 1, "<<": 1, "true": 1}}\n- {{plain: 1, "<<": 1, "true": 1}}\n- {{{again}}}\n'
+    if said:
+        assert said in refusal(text)
+    else:
+        assert read(text).root[2] == {"plain": 1, "b": "plain"}
+
+
 @pytest.mark.parametrize("merge", [True, False])
 def test_bombs_take_little_memory(merge: bool) -> None:
     text = bomb(merge)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,16 @@ ENDS = TERMINAL | {State.UNCONFIRMED}
 
 LATER = 30
 """Seconds until a job is handed out again that could not be sent for want of money, or by this worker."""
+
+SOON = 5
+"""The same of one that has to wait for a bound of its model, where others can take its place."""
+
+AHEAD = 12
+"""Jobs that a worker has in hand beside those in flight: the next to be sent, and what is being downloaded."""
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Standing(Control):
@@ -79,10 +90,14 @@ class Carrier(Runner):
         self._provider = provider
         self._part = part
         self._hands: dict[int, _Handed] = {}
+        self._knowing = asyncio.Lock()
         self.leaving = False
         """It takes nothing more, and ends when its hands are empty."""
         control.broke = self._broke
         ledger.unwanted = self._let_go
+        ledger.aside = self._set_aside
+        self.know: Callable[[], Awaitable[None]] = _nothing
+        """Called when a batch comes in hand: what it says of limits holds from its first job on."""
 
     # --- In and out --------------------------------------------------------------------------------------
 
@@ -137,8 +152,14 @@ class Carrier(Runner):
         """Have the batch of a job."""
         if any(batch.id == batch_id for batch in self._batches):
             return
+        async with self._knowing:  # its first jobs come together
+            if not any(batch.id == batch_id for batch in self._batches):
+                await self._learn(batch_id)
+
+    async def _learn(self, batch_id: int) -> None:
         found = {batch.id: batch for batch in await self._ledger.batches()}
         in_hand = {handed.batch_id for handed in self._hands.values()} | {batch_id}
+        await self.know()
         self._batches[:] = [found[one] for one in sorted(in_hand)]
 
     def _let_go(self, job_id: int, later: Later | None = None) -> None:
@@ -149,6 +170,19 @@ class Carrier(Runner):
             handed.over.set_result(later)
         if not self._hands:
             self._wake.notify()
+
+    def _set_aside(self, jobs: Sequence[tuple[int, str]]) -> None:
+        """Jobs whose models have reached their bounds: with full hands, no more of them are kept than can be sent until
+        they are handed out again."""
+        if len(self._hands) < self._account.slots.limit + AHEAD:
+            return
+        bounds = self._ledger.bounds.models
+        kept: Counter[str] = Counter()
+        for job_id, model in jobs:
+            kept[model] += 1
+            rate = bounds[model].submits_per_minute if model in bounds else None
+            if kept[model] > AHEAD + SOON * (rate or 0.0) / 60.0:
+                self._let_go(job_id, Later(SOON))
 
     def leave(self) -> None:
         """Take nothing more, and end when its hands are empty."""

@@ -37,20 +37,18 @@ from ..ledger.address import Server
 from ..ledger.due import Batch
 from ..ledger.errors import Conflict, LedgerError
 from ..ledger.postgres import peers
+from ..ledger.postgres.meters import Bounds
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
 from ..night import Night
 from ..runs import RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
-from .carrier import Carrier, Standing
+from .carrier import AHEAD, Carrier, Standing
 from .spools import spool
 
 PRUNE = 30.0
 """Seconds without a sign of life after which a worker is taken for dead. A database that restarts takes less."""
-
-AHEAD = 12
-"""Jobs that a worker has in hand beside those in flight: the next to be sent, and what is being downloaded."""
 
 SHORT = "the budget does not reach for what is left"
 
@@ -181,9 +179,11 @@ class Shift(Night):
         )
         settings = Settings(submits_per_minute=60.0 * ledger.bounds.submits, in_flight=self._in_flight)
         latencies = await self._latencies()
-        share = await self._share(deps, [b for b in await ledger.batches() if b.id in self._at_work])
+        # What holds for all workers together is in the ledger: here nothing is bounded besides.
+        share = await self._share(deps, [])
         control.held(share.hold)
         self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
+        self._carrier.know = self._bounded
         on_signals(control)
         app = dispatch.app(how.db, self._carry, self._lines)
         async with app.open_async():
@@ -288,10 +288,11 @@ class Shift(Night):
         batches = [batch for batch in await self._shared.batches() if batch.id in self._at_work]
         if not batches:
             return
-        own = tightest(batch.limits for batch in batches).providers.get(self._how.provider, Limit())
+        limits = tightest(batch.limits for batch in batches)
+        own = limits.providers.get(self._how.provider, Limit())
         rates = [batch.submits_per_minute for batch in batches] + [own.submits_per_minute or math.inf]
         flights = [float(batch.in_flight) for batch in batches] + [own.in_flight or math.inf]
-        self._shared.bounds = peers.Bounds(min(rates) / 60.0, int(min(flights)))
+        self._shared.bounds = Bounds(min(rates) / 60.0, int(min(flights)), limits.models)
 
     @property
     def _in_flight(self) -> int:

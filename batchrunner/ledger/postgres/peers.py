@@ -18,19 +18,13 @@ from ..needs import UNMET
 from ..rows import JOB_COLUMNS
 from ..sql import Connection, Row
 from ..transitions import Change
+from . import meters
+from .meters import CATCHING_UP, FULL, Bounds
+from .meters import NOW as NOW
 from .opening import open_reader
-
-CATCHING_UP = 0.05
-"""Seconds by which a submission may be early against the even pace, where earlier ones were late: so much of a second's
-limit can come on top in the worst second. Whoever asks for places less often than that leaves some unused."""
 
 LATELY = 30.0
 """Seconds within which a worker has given a sign of life, for those who only want to know whether there is one."""
-
-FULL = 0.25
-"""Seconds after which it is worth asking again where as many tasks as may be are in flight."""
-
-NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 _FLIGHT = """(SELECT count(*) FROM job WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading')
   AND state IN ('submitting', 'running') AND provider = ?1)"""
@@ -156,14 +150,6 @@ def dead_claims(connection: Connection, within: float) -> list[int]:
 # --- Submissions -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What all workers together may do: POSTs a second, and tasks in flight."""
-
-    submits: float
-    in_flight: int
-
-
 def at_work(connection: Connection, provider: str) -> set[int]:
     """The batches that workers have something to do of, or will have."""
     rows = connection.execute(
@@ -183,12 +169,23 @@ class Claim:
         worker: whose.
         bounds: of all workers together.
         wait: for how many seconds nobody may send; None where it has its places. Set by `places`.
+        bounded: the model whose own bounds say so; empty where the account's do.
     """
 
     change: Change
     worker: int
     bounds: Bounds
     wait: float | None = None
+    bounded: str = ""
+
+    @property
+    def model(self) -> str:
+        """Of the job."""
+        return self.change.job.model
+
+    def refuse(self, wait: float, model: str = "") -> None:
+        """Nobody may send it for so many seconds."""
+        self.wait, self.bounded = wait, model
 
     def __call__(self, connection: Connection) -> float | None:
         """Write the intent. Returns `wait`.
@@ -205,6 +202,9 @@ class Claim:
 def places(connection: Connection, claims: Sequence[Claim]) -> None:
     """Take places in the account's rate and in flight for as many of the claims of an account as may be sent now."""
     provider, bounds = claims[0].change.job.provider, claims[0].bounds
+    claims = meters.with_room(connection, claims, bounds)
+    if not claims:
+        return
     at, due_at, hold_until, flight = connection.execute(_ACCOUNT, (provider,)).fetchone()
     early = at + CATCHING_UP - due_at
     by_rate = int(early * bounds.submits) + 1 if early >= 0.0 and hold_until <= at else 0
@@ -214,9 +214,12 @@ def places(connection: Connection, claims: Sequence[Claim]) -> None:
     if given:
         connection.execute("UPDATE rate SET due_at = ? WHERE provider = ?", (due_at, provider))
         connection.execute(_BEAT, (claims[0].worker,))
+        meters.take(connection, (claim.model for claim in claims[:given]), bounds)
     wait = max(hold_until - at, due_at - CATCHING_UP - at, FULL if free <= given else 0.001)
     for number, claim in enumerate(claims):
-        claim.wait = None if number < given else wait
+        claim.refuse(wait)
+        if number < given:
+            claim.wait = None
 
 
 def stands(connection: Connection, job_id: int, attempt: int, worker: int) -> bool:
@@ -230,8 +233,9 @@ def stands(connection: Connection, job_id: int, attempt: int, worker: int) -> bo
     return row is not None
 
 
-def give_back(connection: Connection, provider: str, bounds: Bounds) -> None:
-    """A place in the rate that was not used."""
+def give_back(connection: Connection, provider: str, model: str, bounds: Bounds) -> None:
+    """A place in the rates that was not used."""
+    meters.give_back(connection, model, bounds)
     connection.execute("UPDATE rate SET due_at = due_at - ? WHERE provider = ?", (1.0 / bounds.submits, provider))
 
 
@@ -273,13 +277,25 @@ def unfinished(connection: Connection, provider: str) -> bool:
     return row is not None
 
 
-def due(connection: Connection, ids: Sequence[int], now: float, longest: float, limit: int) -> list[Row]:
-    """Of these jobs, those that may be sent now, in the manifests' order."""
+def due(
+    connection: Connection, ids: Sequence[int], now: float, longest: float, limit: int, without: Sequence[str] = ()
+) -> list[Row]:
+    """Of these jobs, those that may be sent now, in the manifests' order; `without` those of some models."""
     return connection.execute(
         f"SELECT {JOB_COLUMNS}, fingerprint FROM job WHERE id = ANY(?) AND state = 'pending' AND current = 1 "
-        f"AND NOT {UNMET} AND NOT (not_before > ? AND not_before <= ?) ORDER BY batch_id, position LIMIT ?",
-        (list(ids), now, now + longest, limit),
+        f"AND NOT {UNMET} AND NOT (not_before > ? AND not_before <= ?) AND model <> ALL(?) "
+        "ORDER BY batch_id, position LIMIT ?",
+        (list(ids), now, now + longest, list(without), limit),
     ).fetchall()
+
+
+def of_models(connection: Connection, ids: Sequence[int], models: Sequence[str]) -> list[tuple[int, str]]:
+    """Of these jobs, those of some models, and of which: in the manifests' order."""
+    rows = connection.execute(
+        "SELECT id, model FROM job WHERE id = ANY(?) AND model = ANY(?) ORDER BY batch_id, position",
+        (list(ids), list(models)),
+    ).fetchall()
+    return [(row[0], row[1]) for row in rows]
 
 
 def next_due(connection: Connection, ids: Sequence[int], now: float, longest: float) -> float | None:

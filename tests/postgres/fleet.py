@@ -35,6 +35,7 @@ class Fleet:
         prune: seconds after which they take each other for dead.
         jobs: of the batch.
         output: what the manifest says of outputs, instead of a folder.
+        manifest: the whole of it, in the place of one of `jobs` jobs.
         environment: what is set besides, for every call.
         where: the ledger is; None for a new schema.
     """
@@ -48,6 +49,7 @@ class Fleet:
     more: str = ""
     delay: float = 0.3
     output: str = "output: {dir: out}"
+    manifest: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     where: Server | None = None
     wires: dict[int, Wire] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Fleet:
         self.door = self.double.open(self.name, Plan((slow,), polls=1))
         self.server = self.where or self.postgres.ledger()
         text = MANIFEST.format(jobs=self.jobs, in_flight=self.in_flight, more=self.more).replace("60000", str(RATE))
-        (self.folder / "night.yaml").write_text(text.replace("output: {dir: out}", self.output))
+        (self.folder / "night.yaml").write_text(self.manifest or text.replace("output: {dir: out}", self.output))
         self.line = self._line(self.server)
 
     def _line(self, server: Server) -> CommandLine:

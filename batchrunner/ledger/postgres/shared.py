@@ -45,8 +45,9 @@ def _in_turn(operations: list[Operation[Any]], number: int, link: Link) -> list[
 
     def every(its: Connection) -> list[Any]:
         peers.turn(its, number)
+        taken = 0
         for of_one_account in claims.values():
-            peers.places(its, of_one_account)
+            taken += peers.places(its, of_one_account, taken)
         with link.hurry() if len(operations) > 1 else nullcontext():
             return [operation(its) for operation in operations]
 
@@ -59,7 +60,8 @@ class SharedLedger(Ledger):
 
     Attributes:
         worker: this worker's row; 0 for one who only hands over.
-        bounds: what all workers together may do.
+        bounds: what all workers together may do, of accounts that have no others in `own`.
+        own: the same by the name of a provider.
         mine: pending jobs that were handed to this one and are not on the wire.
         unwanted: is told of jobs of `mine` that are not to be sent any more.
         aside: is told of those whose models have reached their bounds, with their models, in the manifests' order.
@@ -72,6 +74,7 @@ class SharedLedger(Ledger):
         self._server = server
         self.worker = 0
         self.bounds = Bounds(5.0, 50)
+        self.own: dict[str, Bounds] = {}
         self.mine: set[int] = set()
         self.unwanted: Callable[[int], None] = lambda _: None
         self.aside: Callable[[Sequence[tuple[int, str]]], None] = lambda _: None
@@ -107,6 +110,10 @@ class SharedLedger(Ledger):
             raise
         return cls(database, now, server, prune, writer=TurnWriter, beside=beside)
 
+    def bounds_of(self, provider: str) -> Bounds:
+        """What all workers together may do of an account."""
+        return self.own.get(provider, self.bounds)
+
     async def write(self, operation: Operation[T]) -> T:
         """Statements of `peers`, in a transaction of everybody's turn. Raises WriteFailed."""
         return await self._writer.put(operation)
@@ -137,7 +144,9 @@ class SharedLedger(Ledger):
                 return await self._late(job, event)
             raise
         if isinstance(event, e.NotSent):
-            await self.write(partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds))
+            await self.write(
+                partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds_of(job.provider))
+            )
         return after
 
     async def _claim(self, job: Job, event: e.Claimed) -> Job:
@@ -153,7 +162,7 @@ class SharedLedger(Ledger):
         began = self._moment()
         after = advance(job.fact, event)
         change = Change(job, event, after, job.retries_used, self._now())
-        claim = peers.Claim(change, self.worker, self.bounds)
+        claim = peers.Claim(change, self.worker, self.bounds_of(job.provider))
         wait = await self.write(claim)
         if wait is not None:
             raise NotYet(wait, claim.bounded)
@@ -187,7 +196,7 @@ class SharedLedger(Ledger):
         limit: int,
         now: float,
         without: Sequence[tuple[str, int | None]] = (),  # noqa: ARG002  they have no deadline
-        provider: str | None = None,  # noqa: ARG002  they have one
+        provider: str | None = None,
         models: Sequence[str] = (),
     ) -> tuple[list[Job], float | None]:
         """As `Ledger.pending`, of what was handed to this worker."""
@@ -197,7 +206,7 @@ class SharedLedger(Ledger):
 
         def ask(connection: Connection) -> tuple[list[Any], float | None, list[int], list[tuple[int, str]]]:
             return (
-                peers.due(connection, ids, now, MAX_RETRY_AFTER, limit, models),
+                peers.due(connection, ids, now, MAX_RETRY_AFTER, limit, models, provider),
                 peers.next_due(connection, ids, now, MAX_RETRY_AFTER),
                 peers.not_due(connection, ids),
                 peers.of_models(connection, ids, models) if models else [],

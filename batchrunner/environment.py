@@ -96,6 +96,25 @@ def has_key(kind: ProviderKind) -> bool:
     return any(os.environ.get(variable) for variable in kind.keys)
 
 
+def served() -> list[str]:
+    """The providers whose keys are set here. A package that is broken offers none.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found: list[str] = []
+    variables: list[str] = []
+    for name in plugins.names():
+        with suppress(UsageError):
+            kind = kind_of(name)
+            variables.append(kind.keys[0])
+            if has_key(kind):
+                found.append(name)
+    if not found:
+        raise UsageError(f"no API key: set {', '.join(variables[:-1])} or {variables[-1]} in the environment")
+    return found
+
+
 def access(kind: ProviderKind) -> Access:
     """How to reach the account, as the environment says.
 

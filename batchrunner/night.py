@@ -368,7 +368,12 @@ class Night:
         return problems_of(self._models[job.model], request)
 
     async def _connect(self, name: str) -> tuple[Provider, Fetcher]:
-        """A provider's account, and what fetches its outputs."""
+        """A provider's account, and what fetches its outputs; the ledger is bound to it."""
+        provider, fetcher = await self._opened(name)
+        await self._bind(provider)
+        return provider, fetcher
+
+    async def _opened(self, name: str) -> tuple[Provider, Fetcher]:
         from .providers.fetch import Fetcher
 
         kind = kind_of(name)
@@ -376,11 +381,13 @@ class Night:
         provider = connect(kind, how, self._clock.wall, self._models)
         self._stack.push_async_callback(provider.aclose)
         self._loopback = self._loopback or provider.loopback
-        await self._ledger.bind_origin(provider.name, self._origin(provider))
-        self._options.crash("start.bound")
         fetcher = Fetcher(loopback=provider.loopback, user_agent=how.user_agent, clock=self._clock.wall)
         self._stack.push_async_callback(fetcher.aclose)
         return provider, fetcher
+
+    async def _bind(self, provider: Provider) -> None:
+        await self._ledger.bind_origin(provider.name, self._origin(provider))
+        self._options.crash("start.bound")
 
     def _origin(self, provider: Provider) -> str:
         """What the ledger is bound to. A loopback server may come back on another port."""

@@ -71,6 +71,9 @@ class QuietDisplay(Display):
     def event(self, name: str, job: Job | None = None, /, **data: Any) -> None:
         if name == "unrecorded" and job is not None:
             click.echo(f"UNRECORDED {job.key} is task {data['task_id']}: keep this line", err=True)
+        if name == "not_served":
+            provider = visible(data["provider"], 60)
+            warn(f"jobs of {provider} are left to workers that have its key: this one has none, or was told not to")
         for failure in data.get("not_told", ()):
             warn(f"not told: {visible(failure, 300)}")
 

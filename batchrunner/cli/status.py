@@ -128,14 +128,16 @@ def lines_of(found: list[dict[str, Any]], path: Address) -> list[str]:
 
 def _worker_lines(workers: list[dict[str, Any]]) -> list[str]:
     lines = [""] if workers else []
+    several = len({tuple(one["providers"]) for one in workers}) > 1 or any(len(w["providers"]) > 1 for w in workers)
     for one in workers:
         part = "" if one["part"] == "all" else f", {one['part']}s only"
+        whose = f" for {visible(', '.join(one['providers']) or 'no service', 100)}" if several else ""
         does = f"{one['in_flight']} in flight, {one['in_hand']} jobs in hand"
         if not one["alive"]:
             does = f"silent for {one['silent_seconds']:.0f} s: taken for dead, the others take up its jobs"
         elif one["stop"]:
             does += f", about to end ({visible(str(one['stop']))})"
-        lines.append(f"worker {one['worker']} on {visible(one['host'])} (process {one['pid']}{part}): {does}")
+        lines.append(f"worker {one['worker']} on {visible(one['host'])} (process {one['pid']}{part}){whose}: {does}")
     return lines
 
 
@@ -199,6 +201,9 @@ def _left_to_workers(one: dict[str, Any]) -> list[str]:
     lines = [f"  left to workers by {visible(left['by'], 60)}, {local_time(left['at'])}"]
     if not left["workers"] and any(one["states"][state] for state in LEFT):
         lines.append("  no worker is alive: `batchrunner worker` starts one, on any host")
+    elif left["unserved"]:
+        names = " and ".join(visible(name, 60) for name in left["unserved"])
+        lines.append(f"  no worker that is alive has the key for {names}: `batchrunner worker`, where that is set")
     return lines
 
 

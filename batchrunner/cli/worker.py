@@ -19,6 +19,7 @@ Examples:
   batchrunner worker                                on any number of hosts
   batchrunner worker --in-flight 20                 a small one
   batchrunner worker --only download                on the host with the disk
+  batchrunner worker --provider fal                 of the services whose keys are set, only this one
   batchrunner run night.yaml --detach               what they do
 """
 )
@@ -31,7 +32,13 @@ Examples:
 @click.option(
     "--only", type=click.Choice(["submit", "download"]), help="Only send and poll, or only download. Without: both."
 )
-@click.option("--provider", default="reapi", show_default=True, metavar="NAME", help="Whose jobs it does.")
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAME",
+    help="Only this service's jobs; more than once for several. Without: every service whose key is set here.",
+)
 @click.option("--until-idle", is_flag=True, help="End when nothing is left to do, instead of waiting for more.")
 @click.option(
     "--prune",
@@ -52,7 +59,7 @@ Examples:
 def worker(
     in_flight: int | None,
     only: str | None,
-    provider: str,
+    providers: tuple[str, ...],
     until_idle: bool,
     prune: float,
     wait_lock: float,
@@ -81,7 +88,7 @@ def worker(
     sinks = own_sinks(address)
     options = shift.WorkerOptions(
         db=address,
-        provider=provider,
+        providers=providers,
         in_flight=in_flight,
         part=only or "all",
         until_idle=until_idle,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.job import TERMINAL, Job, State
 from ..core.polling import Latencies
-from ..engine.account import Share
-from ..engine.control import Control, Stop
+from ..engine.account import Account, Share
+from ..engine.control import AT_ONCE, Branch, Control, Stop
 from ..engine.ports import Batch, Deps, Settings, Work
 from ..engine.runner import Runner
 from ..ledger.postgres.shared import SharedLedger
@@ -21,6 +22,21 @@ ENDS = TERMINAL | {State.UNCONFIRMED}
 
 LATER = 30
 """Seconds until a job is handed out again that could not be sent for want of money, or by this worker."""
+
+SOON = 5
+"""The same of one that has to wait for a bound of its model, where others can take its place."""
+
+AHEAD = 12
+"""Jobs of an account that a worker has in hand beside those in flight: the next to be sent, and what is being
+downloaded."""
+
+AGAIN = 300.0
+"""Seconds after which one of several accounts that a worker stopped sending to (a refused key, no credit, the breaker)
+is tried again. Where it has but one it ends, and whoever starts it again decides that."""
+
+
+async def _nothing(*_: Any) -> None:
+    pass
 
 
 class Standing(Control):
@@ -42,6 +58,7 @@ class _Handed:
     """A job in these hands."""
 
     batch_id: int
+    account: Account
     state: State
     over: asyncio.Future[Later | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -56,8 +73,7 @@ class Carrier(Runner):
         ledger: of this worker.
         batches: the batches in hand; this list is the run's, and is changed.
         latencies: what is known of how long tasks take.
-        share: the account.
-        provider: whose jobs.
+        shares: the accounts whose jobs it does.
         part: `all`, `submit` or `download`: what it does.
     """
 
@@ -68,21 +84,25 @@ class Carrier(Runner):
         settings: Settings,
         ledger: SharedLedger,
         latencies: Latencies,
-        share: Share,
-        provider: str,
+        shares: Sequence[Share],
         part: str,
     ) -> None:
         self._batches: list[Batch] = []
-        super().__init__(deps, control, settings, Work(self._batches), latencies, shares=[share])
-        self._account = self._accounts[0]
+        super().__init__(deps, control, settings, Work(self._batches), latencies, shares=shares)
         self._ledger = ledger
-        self._provider = provider
         self._part = part
         self._hands: dict[int, _Handed] = {}
+        self._resting: set[str] = set()
+        self._knowing = asyncio.Lock()
         self.leaving = False
         """It takes nothing more, and ends when its hands are empty."""
         control.broke = self._broke
         ledger.unwanted = self._let_go
+        ledger.aside = self._set_aside
+        self.bind: Callable[[str], Awaitable[None]] = _nothing
+        """Called with the provider of every job that is taken."""
+        self.know: Callable[[], Awaitable[None]] = _nothing
+        """Called when a batch comes in hand: what it says of limits holds from its first job on."""
 
     # --- In and out --------------------------------------------------------------------------------------
 
@@ -109,6 +129,26 @@ class Carrier(Runner):
         """Jobs that it has."""
         return len(self._hands)
 
+    def in_hand_of(self, provider: str) -> int:
+        """Jobs of a provider that it has."""
+        return sum(handed.account.name == provider for handed in self._hands.values())
+
+    @property
+    def serving(self) -> list[str]:
+        """The providers to whom it sends, and has not stopped to."""
+        return [account.name for account in self._accounts if account.control.submitting]
+
+    def bound(self, in_flight: Mapping[str, int], total: int, polls: Mapping[str, float]) -> None:
+        """Other bounds of this worker: tasks in flight of each account and of all; the part of the polls of each that
+        are its own. What all workers may send is in the ledger."""
+        for account in self._accounts:
+            rate = 60.0 * self._ledger.bounds_of(account.name).submits
+            account.pacer.rebound(rate, in_flight[account.name], polls[account.name])
+        if self._total is not None and self._rate is not None:
+            self._total.limit = total
+            self._rate.per_minute = sum(60.0 * self._ledger.bounds_of(a.name).submits for a in self._accounts)
+        self.control.wake_all()
+
     async def _take(self, job_id: int) -> _Handed | None:
         found = await self._ledger.one(job_id)
         if found is None or job_id in self._hands:
@@ -116,19 +156,23 @@ class Carrier(Runner):
         job, schedule = found
         if job.state in ENDS or job.state is State.SUBMITTING:
             return None  # of the last, whoever sends it takes care, or the sweeper
-        if job.state is State.PENDING and not self.control.submitting:
+        account = self._of(job)
+        if account is None or (job.state is State.PENDING and not account.control.submitting):
+            raise Later(LATER)
+        if job.state is State.RUNNING and account.control.ended:
             raise Later(LATER)
         if job.state is State.DOWNLOADING and self._part == "submit":
-            raise Later(0, queue(self._provider, "download"))
+            raise Later(0, queue(job.provider, "download"))
+        await self.bind(job.provider)
         await self._know(job.batch_id)
-        handed = self._hands[job_id] = _Handed(job.batch_id, job.state)
+        handed = self._hands[job_id] = _Handed(job.batch_id, account, job.state)
         match job.state:
             case State.PENDING:
                 self._ledger.mine.add(job_id)
-                self._account.submitter.more()
+                account.submitter.more()
             case State.RUNNING:
-                self._account.slots.take(job.model)
-                self._account.poller.resume(job, schedule)
+                account.slots.take(job.model)
+                account.poller.resume(job, schedule)
             case _:
                 self._downloads.add(job)
         return handed
@@ -137,8 +181,14 @@ class Carrier(Runner):
         """Have the batch of a job."""
         if any(batch.id == batch_id for batch in self._batches):
             return
+        async with self._knowing:  # its first jobs come together
+            if not any(batch.id == batch_id for batch in self._batches):
+                await self._learn(batch_id)
+
+    async def _learn(self, batch_id: int) -> None:
         found = {batch.id: batch for batch in await self._ledger.batches()}
         in_hand = {handed.batch_id for handed in self._hands.values()} | {batch_id}
+        await self.know()
         self._batches[:] = [found[one] for one in sorted(in_hand)]
 
     def _let_go(self, job_id: int, later: Later | None = None) -> None:
@@ -149,6 +199,26 @@ class Carrier(Runner):
             handed.over.set_result(later)
         if not self._hands:
             self._wake.notify()
+
+    def held(self, holds: Mapping[str, float]) -> None:
+        """Others were told by these providers to wait for so many seconds."""
+        for account in self._accounts:
+            if (seconds := holds.get(account.name, 0.0)) > 0.0:
+                account.control.held(seconds)
+
+    def _set_aside(self, jobs: Sequence[tuple[int, str]]) -> None:
+        """Jobs whose models have reached their bounds: with full hands, no more of them are kept than can be sent until
+        they are handed out again."""
+        kept: Counter[str] = Counter()
+        for job_id, model in jobs:
+            account = self._hands[job_id].account
+            if self.in_hand_of(account.name) < account.slots.limit + AHEAD:
+                return
+            bounds = self._ledger.bounds_of(account.name).models
+            kept[model] += 1
+            rate = bounds[model].submits_per_minute if model in bounds else None
+            if kept[model] > AHEAD + SOON * (rate or 0.0) / 60.0:
+                self._let_go(job_id, Later(SOON))
 
     def leave(self) -> None:
         """Take nothing more, and end when its hands are empty."""
@@ -168,35 +238,54 @@ class Carrier(Runner):
             self._goes_on(job)
 
     def _goes_on(self, job: Job) -> None:
+        account = self._hands[job.id].account
         if job.state in ENDS:
             self._let_go(job.id)
         elif job.state is State.PENDING:
-            if self.control.submitting:
+            if account.control.submitting:
                 self._ledger.mine.add(job.id)
             else:
                 self._let_go(job.id, Later(LATER))
         else:
             self._ledger.mine.discard(job.id)
+            if job.state is State.RUNNING and _gone(account):
+                self._let_go(job.id, Later(LATER))
 
     def moved(self, job: Job) -> None:
         """Another worker has it."""
         self._let_go(job.id)
 
     def stopped(self) -> None:
-        """Nothing more is sent by this worker: others may."""
-        for job_id in list(self._ledger.mine):
-            self._let_go(job_id, Later(LATER))
+        """Nothing more is sent by this worker, or to one of several accounts: others may."""
+        for job_id, handed in list(self._hands.items()):
+            account = handed.account
+            mine = job_id in self._ledger.mine and not account.control.submitting
+            if mine or (handed.state is State.RUNNING and _gone(account)):
+                self._let_go(job_id, Later(LATER))
+        for account in self._accounts:
+            branch = account.control
+            if isinstance(branch, Branch) and branch.own is not None and account.name not in self._resting:
+                self._resting.add(account.name)
+                asyncio.get_running_loop().call_later(AGAIN, self._again, account, branch)
+
+    def _again(self, account: Account, branch: Branch) -> None:
+        """An account that was stopped is tried again."""
+        self._resting.discard(account.name)
+        if branch.ended:
+            account.poller.forget()  # others have those
+        branch.again()
 
     def _broke(self) -> None:
-        broke = self._account.submitter.broke
         for job_id in list(self._ledger.mine):
-            if self._hands[job_id].batch_id in broke:
+            handed = self._hands[job_id]
+            if handed.batch_id in handed.account.submitter.broke:
                 self._let_go(job_id, Later(LATER))
-        self._account.submitter.requeued()
+        for account in self._accounts:
+            account.submitter.requeued()
 
     def _completed(self, job: Job) -> None:
         if self._part == "submit":
-            self._let_go(job.id, Later(0, queue(self._provider, "download")))
+            self._let_go(job.id, Later(0, queue(job.provider, "download")))
         else:
             super()._completed(job)
 
@@ -205,4 +294,10 @@ class Carrier(Runner):
 
     @property
     def _idle(self) -> bool:
-        return (self.leaving or not self.control.submitting) and not self._hands and not self._account.submitter.posts
+        posts = any(account.submitter.posts for account in self._accounts)
+        return (self.leaving or not self.serving) and not self._hands and not posts
+
+
+def _gone(account: Account) -> bool:
+    """Whether one of several accounts can't be called any more, while the others can."""
+    return isinstance(account.control, Branch) and account.control.own in AT_ONCE

@@ -96,7 +96,16 @@ def app(server: Server, carry: Callable[[int], Awaitable[None]], lines: WeakSet[
             timeout=10.0,
         )
     )
+    return _carrying(made, carry)
 
+
+def beside(first: App, carry: Callable[[int], Awaitable[None]]) -> App:
+    """Another App on the connections of the first, which are opened and closed with it: for jobs that are fetched, and
+    kept in hand, on their own."""
+    return _carrying(App(connector=first.connector), carry)
+
+
+def _carrying(made: App, carry: Callable[[int], Awaitable[None]]) -> App:
     @made.task(name=CARRY, retry=_Again())
     async def carry_job(job_id: int) -> None:
         await carry(job_id)

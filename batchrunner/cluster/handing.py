@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..core.job import State
+from ..core.text import visible
 from ..engine.clock import SystemClock
 from ..engine.control import AT_ONCE, Stop
 from ..engine.ground import clear
@@ -176,7 +177,8 @@ class _Handed(Night):
             now = self._clock.monotonic()
             states = await self._states(work)
             workers = await self._shared.read(partial(peers.alive, within=PRUNE))
-            seen = now if workers else seen
+            missing, goes_on = await self._served(work, states, workers)
+            seen = now if goes_on else seen
             if states != before:
                 before, changed = states, now
             self._told(states, await self._ledger.money(work.ids), len(workers))
@@ -187,13 +189,26 @@ class _Handed(Night):
                     self._stop, self._message = Stop.BUDGET, SHORT
                 return
             if now - seen > NOBODY:
-                self._stop, self._message = Stop.UNREACHABLE, "no worker is alive; start one, the batch waits for it"
+                whose = f" that has the key for {' and '.join(missing)}" if workers and missing else ""
+                message = f"no worker is alive{whose}; start one, the batch waits for it"
+                self._stop, self._message = Stop.UNREACHABLE, message
             elif now - changed > STILL and await self._short(work):
                 self._stop, self._message = Stop.BUDGET, SHORT
             if self._stop is not None:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), LOOK)
+
+    async def _served(
+        self, work: Work, states: dict[State, int], workers: Sequence[peers.Alive]
+    ) -> tuple[list[str], bool]:
+        """The providers of what is left whose jobs none of the workers does; whether they can go on all the same."""
+        left: list[str] = await self._ledger.query(partial(queries.unfinished_providers, batches=work.ids))
+        does = [name for name in left if any(one.serves(name) for one in workers)]
+        missing = [visible(name, 60) for name in left if name not in does]
+        if not missing or not does or any(states.get(state) for state in LEFT if state is not State.PENDING):
+            return missing, bool(does)
+        return missing, await self._shared.read(partial(peers.able, batches=work.ids, providers=does))
 
     async def _stuck(self, work: Work, states: dict[State, int]) -> bool:
         """Whether all that is left waits for something that no worker can give."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,8 +20,6 @@ from procrastinate.exceptions import ConnectorException
 from .. import loops
 from ..core import events as e
 from ..core.job import Job, State
-from ..core.limits import Bounds as Limit
-from ..core.limits import tightest
 from ..core.notice import Sink
 from ..core.pacing import clamp_retry_after
 from ..engine.clock import Clock, Dice, SystemClock
@@ -32,6 +29,7 @@ from ..engine.recover import restore
 from ..engine.runner import Outcome
 from ..engine.signals import on_signals
 from ..engine.spool import Spool
+from ..environment import served
 from ..exits import EXIT_BUG, EXIT_OK, EXIT_STOPPED
 from ..ledger.address import Server
 from ..ledger.due import Batch
@@ -41,16 +39,15 @@ from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
 from ..night import Night
+from ..providers.base import Provider
 from ..runs import RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
-from .carrier import Carrier, Standing
+from .bounds import bounds_of
+from .carrier import AHEAD, Carrier, Standing
 from .spools import spool
 
 PRUNE = 30.0
 """Seconds without a sign of life after which a worker is taken for dead. A database that restarts takes less."""
-
-AHEAD = 12
-"""Jobs that a worker has in hand beside those in flight: the next to be sent, and what is being downloaded."""
 
 SHORT = "the budget does not reach for what is left"
 
@@ -78,7 +75,7 @@ class WorkerOptions:
 
     Attributes:
         db: the ledger.
-        provider: whose jobs it does.
+        providers: whose jobs it does; empty for all whose keys are set here.
         in_flight: most tasks in flight of this worker, None for as many as all workers may have.
         part: one of `PARTS`.
         until_idle: it ends when no batch that was left to workers has anything unfinished.
@@ -90,7 +87,7 @@ class WorkerOptions:
     """
 
     db: Server
-    provider: str = "reapi"
+    providers: Sequence[str] = ()
     in_flight: int | None = None
     part: str = "all"
     until_idle: bool = False
@@ -151,7 +148,11 @@ class Shift(Night):
     ) -> None:
         super().__init__(RunOptions(options.db, models=options.models), watcher, clock, ledger, spool, stack)
         self._shared = ledger
-        self._at_work: set[int] = set()
+        self._served: list[str] = []
+        self._joined: dict[str, Provider] = {}
+        self._bound: set[str] = set()
+        self._binding = asyncio.Lock()
+        self._left: set[str] = set()
         self._lines: WeakSet[Any] = WeakSet()
         self._how = options
         self._endings = (
@@ -163,27 +164,39 @@ class Shift(Night):
     async def work(self) -> Outcome:
         """Do what is handed out, until told to end."""
         how, ledger = self._how, self._shared
-        provider, fetcher = await self._connect(how.provider)
+        self._served = [*dict.fromkeys(how.providers)] or served()
+        joined = [await self._opened(name) for name in self._served]
+        self._joined = {provider.name: provider for provider, _ in joined}
+        for name in await ledger.read(peers.accounts) & self._joined.keys():
+            await self._bind_once(name)
         books = Books(ledger=ledger, spool=self._spool, clock=self._clock)
         await restore(books, [batch.id for batch in await ledger.batches()])
         ledger.worker = await ledger.write(
-            partial(peers.join, provider=how.provider, host=socket.gethostname(), pid=os.getpid(), part=how.part)
+            partial(peers.join, providers=self._served, host=socket.gethostname(), pid=os.getpid(), part=how.part)
         )
         await self._bounded()
         dice = Dice()
         control = self._control = Standing(self._clock, dice, self._stopped)
+        provider, fetcher = joined[0]
         deps = self._deps(
             provider=provider,
             fetcher=fetcher,
             dice=dice,
-            provider_of=lambda model: provider if self._models[model].provider == provider.name else None,
+            provider_of=lambda model: self._joined.get(self._models[model].provider),
+            fetchers={one.name: its for one, its in joined},
             moved=self._moved,
         )
-        settings = Settings(submits_per_minute=60.0 * ledger.bounds.submits, in_flight=self._in_flight)
+        rate = sum(60.0 * ledger.bounds_of(name).submits for name in self._served)
+        settings = Settings(submits_per_minute=rate, in_flight=self._most)
         latencies = await self._latencies()
-        share = await self._share(deps, [b for b in await ledger.batches() if b.id in self._at_work])
-        control.held(share.hold)
-        self._carrier = Carrier(deps, control, settings, ledger, latencies, share, how.provider, how.part)
+        # What holds for all workers together is in the ledger: here nothing is bounded besides.
+        shares = [await self._share(replace(deps, provider=one, fetcher=its), []) for one, its in joined]
+        if len(shares) == 1:
+            control.held(shares[0].hold)
+        self._carrier = Carrier(deps, control, settings, ledger, latencies, shares, how.part)
+        self._carrier.bind = self._bind_once
+        self._carrier.know = self._bounded
+        self._limit(dict.fromkeys(self._served, 1.0))
         on_signals(control)
         app = dispatch.app(how.db, self._carry, self._lines)
         async with app.open_async():
@@ -204,19 +217,20 @@ class Shift(Night):
 
     async def _go(self, app: procrastinate.App) -> Outcome:
         loop = asyncio.get_running_loop()
-        fetching = loop.create_task(self._fetch(app), name="fetching")
+        apps = {name: dispatch.beside(app, self._carry) for name in self._served}
+        fetching = [loop.create_task(self._fetch(one, name), name=f"fetching {name}") for name, one in apps.items()]
         beside = {"pulse": self._pulse(app), "sweeper": self._sweep(app)}
         if self._how.until_idle:
             beside["idle"] = self._leave_when_idle()
         others = [loop.create_task(one, name=name) for name, one in beside.items()]
-        for task in (fetching, *others):
+        for task in (*fetching, *others):
             task.add_done_callback(self._ended)
         outcome: Outcome | None = None
         try:
             outcome = await self._carrier.run()
         finally:
             # What is still in hand is on nobody's wire any more: others may have it at once.
-            await _over([fetching, *others])
+            await _over([*fetching, *others])
             if self._endings is not None:
                 await self._endings.settle()
             stop = outcome.stop.value if outcome is not None and outcome.stop else None
@@ -231,12 +245,14 @@ class Shift(Night):
 
     # --- Beside the work ---------------------------------------------------------------------------------
 
-    async def _fetch(self, app: procrastinate.App) -> None:
-        """Let Procrastinate hand out jobs. It ends where the database is lost; what is in hand is done all the same."""
-        queues = [dispatch.queue(self._how.provider, part) for part in PARTS[self._how.part]]
+    async def _fetch(self, app: procrastinate.App, provider: str) -> None:
+        """Let Procrastinate hand out a provider's jobs, each one's on their own: so that none fills the hands before
+        another. It ends where the database is lost; what is in hand is done all the same."""
+        queues = [dispatch.queue(provider, part) for part in PARTS[self._how.part]]
         while True:
             try:
-                await dispatch.work(app, queues, self._in_flight + AHEAD, self._how.prune, self._clock)
+                most = self._in_flight(provider) + AHEAD
+                await dispatch.work(app, queues, most, self._how.prune, self._clock)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever it is: the ledger says what is to be done
@@ -246,21 +262,24 @@ class Shift(Night):
     async def _pulse(self, app: procrastinate.App) -> None:
         """Give signs of life, by a connection of their own, and hear what concerns everybody."""
         sql = (
-            f"UPDATE worker SET beat_at = {peers.NOW}, progress = %(progress)s WHERE id = %(id)s "
-            f"RETURNING (SELECT max(hold_until) - {peers.NOW} FROM account WHERE provider = worker.provider) AS hold"
+            f"UPDATE worker SET beat_at = {peers.NOW}, progress = %(progress)s, provider = %(serving)s "
+            f"WHERE id = %(id)s RETURNING (SELECT json_object_agg(provider, hold_until - {peers.NOW}) FROM account "
+            f"WHERE hold_until > {peers.NOW}) AS holds"
         )
         beats = 0
         while True:
             progress = json.dumps({**self._carrier.progress(), "in_hand": self._carrier.in_hand})
             unanswered = asyncio.get_running_loop().call_later(max(DEAF, self._how.prune / 2.0), self._cut)
             try:
-                row = await app.connector.execute_query_one_async(sql, progress=progress, id=self._shared.worker)
-                if row["hold"] > 0.0:
-                    self._control.held(clamp_retry_after(row["hold"], 0.0))
+                serving = " ".join(self._carrier.serving)
+                row = await app.connector.execute_query_one_async(
+                    sql, progress=progress, serving=serving, id=self._shared.worker
+                )
+                self._carrier.held({name: clamp_retry_after(hold, 0.0) for name, hold in (row["holds"] or {}).items()})
                 if beats % 5 == 0:
                     await self._bounded()
                     await self._carrier.look_again()
-                    self._carrier.limit(60.0 * self._shared.bounds.submits, self._in_flight, 1.0 / await self._peers())
+                    self._limit(await self._polls())
                 beats += 1
             except (ConnectorException, LedgerError):
                 pass  # it comes back, or the ledger's own patience ends
@@ -268,10 +287,14 @@ class Shift(Night):
                 unanswered.cancel()
             await self._clock.sleep(min(PULSE, self._how.prune / 5.0))
 
-    async def _peers(self) -> int:
-        """How many workers poll the account, this one too: they share what it may be polled."""
+    async def _polls(self) -> dict[str, float]:
+        """This worker's part of what each account may be polled: they are shared by all that are alive."""
         alive = await self._shared.read(partial(peers.alive, within=self._how.prune))
-        return max(1, sum(one.provider == self._how.provider and one.part != "download" for one in alive))
+        polling = [one for one in alive if one.part != "download"]
+        return {name: 1.0 / max(1, sum(one.serves(name) for one in polling)) for name in self._served}
+
+    def _limit(self, polls: Mapping[str, float]) -> None:
+        self._carrier.bound({name: self._in_flight(name) for name in self._served}, self._most, polls)
 
     def _cut(self) -> None:
         """Nothing comes back from the database, and nothing says that the network is gone: have done with it. What is
@@ -282,21 +305,33 @@ class Shift(Night):
         self._shared.cut()
 
     async def _bounded(self) -> None:
-        """What all workers together may do: the tightest of what the batches at work say of the whole and of this
-        account."""
-        self._at_work = await self._shared.read(partial(peers.at_work, provider=self._how.provider))
-        batches = [batch for batch in await self._shared.batches() if batch.id in self._at_work]
-        if not batches:
-            return
-        own = tightest(batch.limits for batch in batches).providers.get(self._how.provider, Limit())
-        rates = [batch.submits_per_minute for batch in batches] + [own.submits_per_minute or math.inf]
-        flights = [float(batch.in_flight) for batch in batches] + [own.in_flight or math.inf]
-        self._shared.bounds = peers.Bounds(min(rates) / 60.0, int(min(flights)))
+        """What all workers together may do of each account: the tightest of what the batches say that are at work."""
+        at_work = await self._shared.read(peers.at_work)
+        batches = [batch for batch in await self._shared.batches() if batch.id in at_work]
+        self._shared.own |= bounds_of(batches, at_work)
+        for name in sorted(set().union(*at_work.values()) - {*self._served, *self._left}):
+            self._left.add(name)
+            self._tell("not_served", provider=name)
+
+    def _in_flight(self, provider: str) -> int:
+        bound = self._shared.bounds_of(provider).in_flight
+        return bound if self._how.in_flight is None else min(bound, self._how.in_flight)
 
     @property
-    def _in_flight(self) -> int:
-        bound = self._shared.bounds.in_flight
-        return bound if self._how.in_flight is None else min(bound, self._how.in_flight)
+    def _most(self) -> int:
+        """Tasks in flight of this worker, at all accounts together."""
+        every = sum(self._in_flight(name) for name in self._served)
+        return every if self._how.in_flight is None else min(every, self._how.in_flight)
+
+    async def _bind_once(self, provider: str) -> None:
+        """Have an account in the ledger, bound to its server, before the first of its jobs is taken."""
+        if provider in self._bound:
+            return
+        async with self._binding:
+            if provider not in self._bound:
+                await self._bind(self._joined[provider])
+                await self._shared.write(partial(peers.rated, provider=provider))
+                self._bound.add(provider)
 
     async def _sweep(self, app: procrastinate.App) -> None:
         """See to what dead workers have left, and to what nobody carries."""
@@ -319,7 +354,7 @@ class Shift(Night):
         """End when there is nothing more to do for anybody, and nobody to tell of it."""
         while True:
             with suppress(LedgerError):
-                left = await self._shared.read(partial(peers.unfinished, provider=self._how.provider))
+                left = await self._shared.read(partial(peers.unfinished, providers=self._carrier.serving))
                 told = self._endings is None or await self._endings.look()  # of all that has ended by then
                 if told and not left:
                     self._carrier.leave()

@@ -84,6 +84,12 @@ class _Account:
         self._silent_tries = 0
         self._quiet_until = 0.0
 
+    def _afresh(self) -> None:
+        """Nothing counts against the account any more."""
+        self._rejected = self._ambiguous = self._silent_tries = 0
+        self._silent_since = None
+        self._quiet_until = 0.0
+
     def halt(self, reason: Stop, message: str) -> None:
         """Stop submitting; for a reason in `AT_ONCE` stop everything."""
         raise NotImplementedError
@@ -279,6 +285,12 @@ class Branch(_Account):
         if self.own is None or (reason in AT_ONCE and self.own not in AT_ONCE):
             self.own, self.own_message = reason, f"{self._name}: {message}"
             self._run.told(reason, self.own_message)
+        self._run.wake_all()
+
+    def again(self) -> None:
+        """Try a stopped account again."""
+        self.own, self.own_message = None, ""
+        self._afresh()
         self._run.wake_all()
 
     def bug(self, error: BaseException) -> None:

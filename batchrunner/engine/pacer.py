@@ -169,6 +169,10 @@ class Pacer:
         """A poll is planned `wait` seconds from now. Returns its share for `poll_taken`."""
         return self._price.add(wait)
 
+    def unplanned(self, share: float) -> None:
+        """A poll that was planned is not made."""
+        self._price.remove(share)
+
     @property
     def policy(self) -> PollPolicy:
         """When to poll, at today's price. Results are worth more while others wait for their slots."""

@@ -112,6 +112,13 @@ class Poller:
         wait = min(max(0.0, schedule.next_poll_at - wall), self._settings.poll.longest)
         self._plan(Watched(job, now - age, now - age, measured=False, polls=schedule.polls), now + wait)
 
+    def forget(self) -> None:
+        """Watch nothing any more, but for what is being asked after just now."""
+        for _, _, watched in self._heap:
+            self._pacer.unplanned(watched.share)
+            self._slots.give_back(watched.job.model)
+        self._heap.clear()
+
     def flush(self) -> None:
         """Write behind when to poll next, and how often that was too much for the service."""
         if self._schedules:

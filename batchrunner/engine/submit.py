@@ -78,6 +78,8 @@ class Submitter:
         self._page: deque[Job] = deque()
         self._aside: set[str] = set()
         """Models that have reached bounds of their own."""
+        self._back_at: dict[str, float] = {}
+        """Those of which others have taken all there is -> when it is worth asking again, monotonic seconds."""
         self._exhausted_until = 0.0
         self._stale = False
         self._busy: set[int] = set()
@@ -225,7 +227,7 @@ class Submitter:
 
     def _take_in(self, jobs: list[Job]) -> None:
         for job in jobs:
-            if needs(job.request):
+            if needs(job.request) and job.id not in self._requests:
                 self._want(job)
             else:
                 self._page.append(job)
@@ -263,13 +265,16 @@ class Submitter:
             self._exhausted_until = 0.0
 
     def _bounded(self, model: str, now: float) -> bool:
-        return self._slots.full(model) or self._pacer.model_delay(model, now) > 0.0
+        return self._slots.full(model) or self._model_delay(model, now) > 0.0
+
+    def _model_delay(self, model: str, now: float) -> float:
+        return max(self._pacer.model_delay(model, now), self._back_at.get(model, now) - now)
 
     def _back_in(self) -> float:
         """Seconds until a model that was set aside may be sent; infinite where that hangs on a task's end."""
         now = self._deps.clock.monotonic()
         return min(
-            (self._pacer.model_delay(model, now) for model in self._aside if not self._slots.full(model)),
+            (self._model_delay(model, now) for model in self._aside if not self._slots.full(model)),
             default=math.inf,
         )
 
@@ -364,7 +369,12 @@ class Submitter:
             case WriteFailed():
                 self._control.halt(Stop.LEDGER, str(why))
             case NotYet():
-                self._not_before = self._deps.clock.monotonic() + why.seconds
+                until = self._deps.clock.monotonic() + why.seconds
+                if why.model:
+                    self._has_bounds = True
+                    self._back_at[why.model] = until
+                else:
+                    self._not_before = until
                 self._page.appendleft(job)  # it is next, with what was found for it
                 if made is not None:
                     self._requests[job.id] = made

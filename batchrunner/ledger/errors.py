@@ -28,11 +28,13 @@ class NotYet(LedgerError):
 
     Attributes:
         seconds: until it is worth asking again.
+        model: whose own bounds are reached; empty where it is the account that lets nobody send.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"the account lets nobody send for {seconds:.3f} s")
+    def __init__(self, seconds: float, model: str = "") -> None:
+        super().__init__(f"{model or 'the account'} lets nobody send for {seconds:.3f} s")
         self.seconds = seconds
+        self.model = model
 
 
 class BudgetExhausted(LedgerError):

@@ -20,7 +20,7 @@ LEFT = ("pending", "submitting", "running", "downloading")
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 _WORKERS = f"""
-SELECT id, host, pid, part, greatest(0, {_NOW} - beat_at), progress FROM worker
+SELECT id, host, pid, part, greatest(0, {_NOW} - beat_at), progress, provider FROM worker
 WHERE ended_at IS NULL AND beat_at > {_NOW} - ? ORDER BY host, pid, id
 """
 
@@ -28,6 +28,16 @@ _GIVEN = f"""
 SELECT batch.name, given.who, given.at, (SELECT count(*) FROM worker WHERE ended_at IS NULL AND beat_at > {_NOW} - ?)
 FROM given JOIN batch ON batch.id = given.batch_id
 """
+
+# What nobody does who is alive: the services of which jobs are left, by batch.
+_UNSERVED = """
+SELECT batch.name, array_agg(DISTINCT job.provider) FROM job JOIN batch ON batch.id = job.batch_id
+WHERE job.batch_id IN (SELECT batch_id FROM given)
+AND (job.state = 'pending' AND job.current = 1 OR job.state IN ('running', 'downloading'))
+AND job.provider <> ALL(?::text[]) GROUP BY batch.name
+"""
+
+_SERVING = f"SELECT provider FROM worker WHERE ended_at IS NULL AND beat_at > {_NOW} - ?"
 
 # Those that have sent a job of the batch last, and those that were at work while it was.
 _OF_BATCH = f"""
@@ -37,7 +47,7 @@ FROM worker JOIN given ON given.batch_id = ?1
 LEFT JOIN (SELECT worker_id, count(*) AS jobs FROM claim JOIN job ON job.id = claim.job_id WHERE job.batch_id = ?1
            GROUP BY worker_id) AS claimed ON claimed.worker_id = worker.id
 WHERE claimed.jobs > 0 OR (worker.beat_at >= given.at
-  AND worker.provider IN (SELECT provider FROM job WHERE batch_id = ?1)
+  AND string_to_array(worker.provider, ' ') && (SELECT array_agg(DISTINCT provider) FROM job WHERE batch_id = ?1)
   AND worker.started_at <= (SELECT max(updated_at) FROM job WHERE batch_id = ?1))
 ORDER BY host, worker.id
 """
@@ -50,22 +60,31 @@ JOIN worker ON worker.id = claim.worker_id WHERE claim.job_id = ?
 
 def workers(connection: Connection) -> list[dict[str, Any]]:
     """Workers that have not ended, as `status --json` lists them: host, process, what it does (`all`, `submit`,
-    `download`), seconds since its last sign of life, whether that is lately, and what it has in hand."""
+    `download`) and of which services, seconds since its last sign of life, whether that is lately, and what it has in
+    hand."""
     if not _shared(connection):
         return []
     return [_words(*row) for row in connection.execute(_WORKERS, (FORGOTTEN,)).fetchall()]
 
 
 def with_workers(connection: Connection, statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `queries.status` says of batches, and of those that were left to workers: by whom, when (unix seconds), and
-    how many workers are alive, under `left_to_workers`."""
+    """What `queries.status` says of batches, and of those that were left to workers: by whom, when (unix seconds), how
+    many workers are alive, and the services of which jobs are left whose key none of those has (`unserved`), under
+    `left_to_workers`."""
     if not _shared(connection):
         return statuses
+    unserved = _unserved(connection)
     given = {
-        name: {"by": who, "at": at, "workers": alive}
+        name: {"by": who, "at": at, "workers": alive, "unserved": unserved.get(name, [])}
         for name, who, at, alive in connection.execute(_GIVEN, (LATELY,)).fetchall()
     }
     return [{**one, "left_to_workers": given[one["batch"]]} if one["batch"] in given else one for one in statuses]
+
+
+def _unserved(connection: Connection) -> dict[str, list[str]]:
+    serving = {name for row in connection.execute(_SERVING, (LATELY,)).fetchall() for name in row[0].split()}
+    rows = connection.execute(_UNSERVED, (sorted(serving),)).fetchall()
+    return {row[0]: sorted(row[1]) for row in rows}
 
 
 def at_work(status: dict[str, Any]) -> bool:
@@ -113,13 +132,14 @@ def _shared(connection: Connection) -> bool:
     return connection.execute("SELECT to_regclass('claim')").fetchone()[0] is not None
 
 
-def _words(number: int, host: str, pid: int, part: str, silent: float, progress: str) -> dict[str, Any]:
+def _words(number: int, host: str, pid: int, part: str, silent: float, progress: str, provider: str) -> dict[str, Any]:
     found = json.loads(progress)
     return {
         "worker": number,
         "host": host,
         "pid": pid,
         "part": part,
+        "providers": provider.split(),
         "alive": silent < LATELY,
         "silent_seconds": round(silent, 1),
         "in_hand": found.get("in_hand", 0),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ class Fleet:
         prune: seconds after which they take each other for dead.
         jobs: of the batch.
         output: what the manifest says of outputs, instead of a folder.
+        manifest: the whole of it, in the place of one of `jobs` jobs.
+        program: what the workers are.
         environment: what is set besides, for every call.
         where: the ledger is; None for a new schema.
     """
@@ -48,6 +50,8 @@ class Fleet:
     more: str = ""
     delay: float = 0.3
     output: str = "output: {dir: out}"
+    manifest: str = ""
+    program: Sequence[str] = ("-m", "batchrunner")
     environment: dict[str, str] = field(default_factory=dict)
     where: Server | None = None
     wires: dict[int, Wire] = field(default_factory=dict)
@@ -60,7 +64,7 @@ class Fleet:
         self.door = self.double.open(self.name, Plan((slow,), polls=1))
         self.server = self.where or self.postgres.ledger()
         text = MANIFEST.format(jobs=self.jobs, in_flight=self.in_flight, more=self.more).replace("60000", str(RATE))
-        (self.folder / "night.yaml").write_text(text.replace("output: {dir: out}", self.output))
+        (self.folder / "night.yaml").write_text(self.manifest or text.replace("output: {dir: out}", self.output))
         self.line = self._line(self.server)
 
     def _line(self, server: Server) -> CommandLine:
@@ -71,17 +75,17 @@ class Fleet:
         }
         return CommandLine(self.folder, {**self.door.environment, **more, **self.environment})
 
-    def worker(self, *arguments: str) -> int:
-        """Start one; returns its number."""
+    def worker(self, *arguments: str, without: str = "") -> int:
+        """Start one; returns its number. `without`: a variable that it has not."""
         number = len(self.processes)
         server = self.wires[number].address(self.server) if number in self.wires else self.server
         self.logs.append(self.folder / f"worker-{number}.log")
         with self.logs[-1].open("wb") as log:
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "batchrunner", "worker", "--until-idle", *arguments],
+                    [sys.executable, *self.program, "worker", "--until-idle", *arguments],
                     cwd=self.folder,
-                    env=self._line(server)._environment(),
+                    env={n: v for n, v in self._line(server)._environment().items() if n != without},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

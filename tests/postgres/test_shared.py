@@ -12,10 +12,11 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State
+from batchrunner.core.limits import Bounds as Limit
 from batchrunner.ledger.errors import Conflict, LedgerBusy, NotYet, WriteFailed
 from batchrunner.ledger.postgres import peers
+from batchrunner.ledger.postgres.meters import Bounds, Together
 from batchrunner.ledger.postgres.opening import open_writer, prepare_shared
-from batchrunner.ledger.postgres.peers import Bounds
 from batchrunner.ledger.postgres.shared import SharedLedger
 from batchrunner.ledger.sql import Connection
 from tests.postgres.server import Postgres
@@ -43,8 +44,9 @@ async def two(postgres: Postgres, clock: Callable[[], float]) -> AsyncIterator[t
                 await ledger.record(batch(), [spec(f"shot-{n}") for n in range(3)])
             await ledger.batches()
             ledger.worker = await ledger.write(
-                partial(peers.join, provider="reapi", host="here", pid=number, part="all")
+                partial(peers.join, providers=["reapi"], host="here", pid=number, part="all")
             )
+            await ledger.write(partial(peers.rated, provider="reapi"))
             ledger.bounds = FAST
             found.append(ledger)
         yield found[0], found[1]
@@ -105,6 +107,76 @@ async def test_so_is_what_may_be_in_flight(postgres: Postgres) -> None:
             await other.advance(await job(other, 2), e.Claimed())
         await one.advance(running, e.Vanished(Problem("unknown")))
 
+        assert (await other.advance(await job(other, 2), e.Claimed())).state is State.SUBMITTING
+
+
+def slow(rate: float | None = None, flight: int | None = None) -> Bounds:
+    """Bounds of the one model of these jobs, in an account that has none."""
+    return Bounds(1e6, 1000, {"kling-3-0-turbo": Limit(rate, flight)})
+
+
+async def test_so_is_the_rate_of_a_single_model_and_what_was_not_sent_gives_its_place_back(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = other.bounds = slow(1.0 / 60.0)
+
+        claimed = await one.advance(await job(one, 1), e.Claimed())
+        with pytest.raises(NotYet) as refused:
+            await other.advance(await job(other, 2), e.Claimed())
+        assert (3000.0 < refused.value.seconds <= 3600.0, refused.value.model) == (True, "kling-3-0-turbo")
+
+        await one.advance(claimed, e.NotSent(Problem("no route"), 0.0))
+        assert (await other.advance(await job(other, 2), e.Claimed())).state is State.SUBMITTING
+        with pytest.raises(NotYet):
+            await one.advance(await job(one, 3), e.Claimed())
+
+
+async def test_so_is_what_may_be_in_flight_of_it(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = other.bounds = slow(flight=2)
+        jobs = [await job(one, number) for number in (1, 2, 3)]
+
+        said = await asyncio.gather(*(one.advance(each, e.Claimed()) for each in jobs), return_exceptions=True)
+
+        assert [type(each) for each in said] == [Job, Job, NotYet], "of those who ask together too"
+        running = await one.advance(await job(one, 1), e.Accepted("task-1"))
+        with pytest.raises(NotYet, match="kling"):
+            await other.advance(await job(other, 3), e.Claimed())
+        await one.advance(running, e.Vanished(Problem("unknown")))
+        assert (await other.advance(await job(other, 3), e.Claimed())).state is State.SUBMITTING
+
+
+async def test_a_model_that_is_full_takes_nothing_of_the_account(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        one.bounds = slow(flight=0)
+        for number in (1, 2):
+            with pytest.raises(NotYet, match="kling"):
+                await one.advance(await job(one, number), e.Claimed())
+
+        other.bounds = Bounds(1.0 / 3600.0, 1000)
+        assert (await other.advance(await job(other, 3), e.Claimed())).state is State.SUBMITTING
+
+
+async def test_what_a_batch_of_several_services_may_send_holds_for_their_accounts_together(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        await one.bind_origin("fal", "https://other")
+        await one.write(partial(peers.rated, provider="fal"))
+        more = [spec(f"more-{n}", provider="fal", model="fal-1") for n in range(2)]
+        await one.record(batch("mixed"), [spec("first"), *more])
+        await other.batches()
+        both = frozenset({"reapi", "fal"})
+        one.bounds = other.bounds = Bounds(1e6, 1000, together=Together(both, Limit(None, 2)))
+
+        jobs = await one.jobs([4, 5, 6])
+        said = await asyncio.gather(*(one.advance(each, e.Claimed()) for each in jobs), return_exceptions=True)
+
+        assert sorted(type(each).__name__ for each in said) == ["Job", "Job", "NotYet"], "asked in one turn, too"
+        with pytest.raises(NotYet, match="the account"):
+            await other.advance(await job(other, 1), e.Claimed())
+        one.bounds = other.bounds = Bounds(1e6, 1000, together=Together(both, Limit(1.0 / 60.0, 100)))
+        claimed = await one.advance(await job(one, 1), e.Claimed())
+        with pytest.raises(NotYet, match="the account"):
+            await other.advance(await job(other, 2), e.Claimed())
+        await one.advance(claimed, e.NotSent(Problem("no route"), 0.0))
         assert (await other.advance(await job(other, 2), e.Claimed())).state is State.SUBMITTING
 
 
@@ -196,7 +268,7 @@ async def test_only_what_nobody_carries_is_deferred(postgres: Postgres) -> None:
         await one.write(lambda c: c.execute("DELETE FROM procrastinate_jobs WHERE args->>'job_id' = '2'"))
 
         assert await other.write(peers.defer) == 1
-        assert await other.read(partial(peers.unfinished, provider="reapi"))
+        assert await other.read(partial(peers.unfinished, providers=["reapi"]))
 
 
 async def test_workers_take_turns_to_sweep(postgres: Postgres) -> None:

@@ -365,6 +365,20 @@ def test_a_stop_of_one_account_is_told_and_harms_nobody_else(reason: Stop) -> No
     assert control.verdict() == (reason, "a: no")
 
 
+def test_an_account_that_is_tried_again_begins_afresh() -> None:
+    control, found, _, _ = switches({"a": 0.0, "b": 0.0})
+    found["a"].silent("nobody")
+    for _ in range(3):
+        found["a"].ambiguous()
+    assert (found["a"].own, found["a"].quiet() > 0.0) == (Stop.BREAKER, True)
+
+    found["a"].again()
+
+    assert (found["a"].submitting, found["a"].quiet(), control.verdict()) == (True, 0.0, (None, ""))
+    found["a"].ambiguous()
+    assert found["a"].submitting
+
+
 def test_the_strongest_reason_is_the_runs() -> None:
     control, found, _, _ = switches({"a": 0.0, "b": 0.0})
     found["a"].halt(Stop.CREDIT, "no money")

@@ -18,19 +18,13 @@ from ..needs import UNMET
 from ..rows import JOB_COLUMNS
 from ..sql import Connection, Row
 from ..transitions import Change
+from . import meters
+from .meters import CATCHING_UP, FULL, Bounds
+from .meters import NOW as NOW
 from .opening import open_reader
-
-CATCHING_UP = 0.05
-"""Seconds by which a submission may be early against the even pace, where earlier ones were late: so much of a second's
-limit can come on top in the worst second. Whoever asks for places less often than that leaves some unused."""
 
 LATELY = 30.0
 """Seconds within which a worker has given a sign of life, for those who only want to know whether there is one."""
-
-FULL = 0.25
-"""Seconds after which it is worth asking again where as many tasks as may be are in flight."""
-
-NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 _FLIGHT = """(SELECT count(*) FROM job WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading')
   AND state IN ('submitting', 'running') AND provider = ?1)"""
@@ -100,15 +94,24 @@ def turn(connection: Connection, number: int) -> None:
 # --- Who is alive ----------------------------------------------------------------------------------------
 
 
-def join(connection: Connection, provider: str, host: str, pid: int, part: str) -> int:
-    """A worker begins; returns its id."""
-    connection.execute("INSERT INTO rate (provider) VALUES (?) ON CONFLICT DO NOTHING", (provider,))
+def join(connection: Connection, providers: Sequence[str], host: str, pid: int, part: str) -> int:
+    """A worker begins; returns its id. `providers`: whose jobs it does."""
     row = connection.execute(
         "INSERT INTO worker (provider, host, pid, part, started_at, beat_at) "
         f"VALUES (?, ?, ?, ?, {NOW}, {NOW}) RETURNING id",
-        (provider, host, pid, part),
+        (" ".join(providers), host, pid, part),
     ).fetchone()
     return int(row[0])
+
+
+def accounts(connection: Connection) -> set[str]:
+    """The providers that the ledger has an account with."""
+    return {row[0] for row in connection.execute("SELECT provider FROM account").fetchall()}
+
+
+def rated(connection: Connection, provider: str) -> None:
+    """An account has a rate that all workers share."""
+    connection.execute("INSERT INTO rate (provider) VALUES (?) ON CONFLICT DO NOTHING", (provider,))
 
 
 def leave(connection: Connection, worker: int, stop: str | None, code: int) -> None:
@@ -120,7 +123,7 @@ def leave(connection: Connection, worker: int, stop: str | None, code: int) -> N
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A worker that is alive."""
+    """A worker that is alive; `provider`: the names of those whose jobs it does, with spaces between."""
 
     id: int
     provider: str
@@ -128,6 +131,10 @@ class Alive:
     pid: int
     part: str
     progress: str
+
+    def serves(self, provider: str) -> bool:
+        """Whether it does the jobs of a provider."""
+        return provider in self.provider.split()
 
 
 def alive(connection: Connection, within: float) -> list[Alive]:
@@ -156,22 +163,13 @@ def dead_claims(connection: Connection, within: float) -> list[int]:
 # --- Submissions -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What all workers together may do: POSTs a second, and tasks in flight."""
-
-    submits: float
-    in_flight: int
-
-
-def at_work(connection: Connection, provider: str) -> set[int]:
-    """The batches that workers have something to do of, or will have."""
+def at_work(connection: Connection) -> dict[int, set[str]]:
+    """The batches that workers have something to do of, or will have, and the providers of that."""
     rows = connection.execute(
-        "SELECT batch_id FROM given WHERE EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id "
-        "AND job.provider = ? AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')))",
-        (provider,),
+        "SELECT batch_id, array_agg(DISTINCT provider) FROM job WHERE batch_id IN (SELECT batch_id FROM given) "
+        "AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')) GROUP BY batch_id",
     ).fetchall()
-    return {row[0] for row in rows}
+    return {row[0]: set(row[1]) for row in rows}
 
 
 @dataclass(slots=True)
@@ -183,12 +181,23 @@ class Claim:
         worker: whose.
         bounds: of all workers together.
         wait: for how many seconds nobody may send; None where it has its places. Set by `places`.
+        bounded: the model whose own bounds say so; empty where the account's do.
     """
 
     change: Change
     worker: int
     bounds: Bounds
     wait: float | None = None
+    bounded: str = ""
+
+    @property
+    def model(self) -> str:
+        """Of the job."""
+        return self.change.job.model
+
+    def refuse(self, wait: float, model: str = "") -> None:
+        """Nobody may send it for so many seconds."""
+        self.wait, self.bounded = wait, model
 
     def __call__(self, connection: Connection) -> float | None:
         """Write the intent. Returns `wait`.
@@ -202,21 +211,29 @@ class Claim:
         return self.wait
 
 
-def places(connection: Connection, claims: Sequence[Claim]) -> None:
-    """Take places in the account's rate and in flight for as many of the claims of an account as may be sent now."""
+def places(connection: Connection, claims: Sequence[Claim], before: int = 0) -> int:
+    """Take places in the account's rate and in flight for as many of the claims of an account as may be sent now;
+    returns how many. `before`: places that were taken by other accounts' in the same transaction."""
     provider, bounds = claims[0].change.job.provider, claims[0].bounds
+    claims = meters.with_room(connection, claims, bounds, before)
+    if not claims:
+        return 0
     at, due_at, hold_until, flight = connection.execute(_ACCOUNT, (provider,)).fetchone()
     early = at + CATCHING_UP - due_at
     by_rate = int(early * bounds.submits) + 1 if early >= 0.0 and hold_until <= at else 0
     free = bounds.in_flight - flight
-    given = max(0, min(len(claims), by_rate, free))
+    given: int = max(0, min(len(claims), by_rate, free))
     due_at += given / bounds.submits
     if given:
         connection.execute("UPDATE rate SET due_at = ? WHERE provider = ?", (due_at, provider))
         connection.execute(_BEAT, (claims[0].worker,))
+        meters.take(connection, (claim.model for claim in claims[:given]), bounds)
     wait = max(hold_until - at, due_at - CATCHING_UP - at, FULL if free <= given else 0.001)
     for number, claim in enumerate(claims):
-        claim.wait = None if number < given else wait
+        claim.refuse(wait)
+        if number < given:
+            claim.wait = None
+    return given
 
 
 def stands(connection: Connection, job_id: int, attempt: int, worker: int) -> bool:
@@ -230,8 +247,9 @@ def stands(connection: Connection, job_id: int, attempt: int, worker: int) -> bo
     return row is not None
 
 
-def give_back(connection: Connection, provider: str, bounds: Bounds) -> None:
-    """A place in the rate that was not used."""
+def give_back(connection: Connection, provider: str, model: str, bounds: Bounds) -> None:
+    """A submission's places in the rates were not used."""
+    meters.give_back(connection, model, bounds)
     connection.execute("UPDATE rate SET due_at = due_at - ? WHERE provider = ?", (1.0 / bounds.submits, provider))
 
 
@@ -263,23 +281,42 @@ def uncarried(connection: Connection) -> bool:
         connection.execute("ROLLBACK")
 
 
-def unfinished(connection: Connection, provider: str) -> bool:
-    """Whether workers could still do something for a job."""
+def unfinished(connection: Connection, providers: Sequence[str]) -> bool:
+    """Whether workers could still do something for a job of these providers."""
     row = connection.execute(
-        f"SELECT 1 FROM job WHERE provider = ? AND batch_id IN (SELECT batch_id FROM given) "
+        f"SELECT 1 FROM job WHERE provider = ANY(?) AND batch_id IN (SELECT batch_id FROM given) "
         f"AND (job.state = 'submitting' OR {_UNFINISHED}) LIMIT 1",
-        (provider,),
+        (list(providers),),
     ).fetchone()
     return row is not None
 
 
-def due(connection: Connection, ids: Sequence[int], now: float, longest: float, limit: int) -> list[Row]:
-    """Of these jobs, those that may be sent now, in the manifests' order."""
+def due(
+    connection: Connection,
+    ids: Sequence[int],
+    now: float,
+    longest: float,
+    limit: int,
+    without: Sequence[str] = (),
+    provider: str | None = None,
+) -> list[Row]:
+    """Of these jobs, those that may be sent now, in the manifests' order: `without` those of some models, and of one
+    provider where it is named."""
     return connection.execute(
         f"SELECT {JOB_COLUMNS}, fingerprint FROM job WHERE id = ANY(?) AND state = 'pending' AND current = 1 "
-        f"AND NOT {UNMET} AND NOT (not_before > ? AND not_before <= ?) ORDER BY batch_id, position LIMIT ?",
-        (list(ids), now, now + longest, limit),
+        f"AND NOT {UNMET} AND NOT (not_before > ? AND not_before <= ?) AND model <> ALL(?) "
+        "AND provider = coalesce(?, provider) ORDER BY batch_id, position LIMIT ?",
+        (list(ids), now, now + longest, list(without), provider, limit),
     ).fetchall()
+
+
+def of_models(connection: Connection, ids: Sequence[int], models: Sequence[str]) -> list[tuple[int, str]]:
+    """Of these jobs, those of some models, and of which: in the manifests' order."""
+    rows = connection.execute(
+        "SELECT id, model FROM job WHERE id = ANY(?) AND model = ANY(?) ORDER BY batch_id, position",
+        (list(ids), list(models)),
+    ).fetchall()
+    return [(row[0], row[1]) for row in rows]
 
 
 def next_due(connection: Connection, ids: Sequence[int], now: float, longest: float) -> float | None:
@@ -301,14 +338,16 @@ def not_due(connection: Connection, ids: Sequence[int]) -> list[int]:
     return [row[0] for row in rows]
 
 
-def able(connection: Connection, batches: Sequence[int]) -> bool:
-    """Whether a pending job of the batches could be sent, as far as what it needs and the money go."""
+def able(connection: Connection, batches: Sequence[int], providers: Sequence[str] | None = None) -> bool:
+    """Whether a pending job of the batches could be sent, as far as what it needs and the money go; of these providers,
+    where they are named."""
     sql = (
         "SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id WHERE batch.id = ANY(?) AND job.state = 'pending' "
         f"AND job.current = 1 AND NOT {UNMET} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <= "
-        "batch.max_credits - batch.reserved - batch.spent - batch.at_risk) LIMIT 1"
+        "batch.max_credits - batch.reserved - batch.spent - batch.at_risk) "
+        "AND job.provider = ANY(coalesce(?::text[], ARRAY[job.provider])) LIMIT 1"
     )
-    return connection.execute(sql, (list(batches),)).fetchone() is not None
+    return connection.execute(sql, (list(batches), providers)).fetchone() is not None
 
 
 def short_of_money(connection: Connection, batches: Sequence[int]) -> bool:

@@ -25,8 +25,8 @@ from ..writer import Database, Operation, commit_group
 from . import peers
 from .database import ServerDatabase, ServerWriter, transaction
 from .link import Link
+from .meters import Bounds
 from .opening import lock_number, open_peer
-from .peers import Bounds
 from .place import place
 
 T = TypeVar("T")
@@ -45,8 +45,9 @@ def _in_turn(operations: list[Operation[Any]], number: int, link: Link) -> list[
 
     def every(its: Connection) -> list[Any]:
         peers.turn(its, number)
+        taken = 0
         for of_one_account in claims.values():
-            peers.places(its, of_one_account)
+            taken += peers.places(its, of_one_account, taken)
         with link.hurry() if len(operations) > 1 else nullcontext():
             return [operation(its) for operation in operations]
 
@@ -59,9 +60,11 @@ class SharedLedger(Ledger):
 
     Attributes:
         worker: this worker's row; 0 for one who only hands over.
-        bounds: what all workers together may do.
+        bounds: what all workers together may do, of accounts that have no others in `own`.
+        own: the same by the name of a provider.
         mine: pending jobs that were handed to this one and are not on the wire.
         unwanted: is told of jobs of `mine` that are not to be sent any more.
+        aside: is told of those whose models have reached their bounds, with their models, in the manifests' order.
     """
 
     def __init__(self, database: Database, now: Callable[[], float], server: Server, prune: float, **more: Any) -> None:
@@ -71,8 +74,10 @@ class SharedLedger(Ledger):
         self._server = server
         self.worker = 0
         self.bounds = Bounds(5.0, 50)
+        self.own: dict[str, Bounds] = {}
         self.mine: set[int] = set()
         self.unwanted: Callable[[int], None] = lambda _: None
+        self.aside: Callable[[Sequence[tuple[int, str]]], None] = lambda _: None
         self._claiming: set[int] = set()
         self._asking = asyncio.Lock()
         self._next: tuple[set[int], asyncio.Task[dict[int, Row]]] | None = None
@@ -105,6 +110,10 @@ class SharedLedger(Ledger):
             raise
         return cls(database, now, server, prune, writer=TurnWriter, beside=beside)
 
+    def bounds_of(self, provider: str) -> Bounds:
+        """What all workers together may do of an account."""
+        return self.own.get(provider, self.bounds)
+
     async def write(self, operation: Operation[T]) -> T:
         """Statements of `peers`, in a transaction of everybody's turn. Raises WriteFailed."""
         return await self._writer.put(operation)
@@ -135,7 +144,9 @@ class SharedLedger(Ledger):
                 return await self._late(job, event)
             raise
         if isinstance(event, e.NotSent):
-            await self.write(partial(peers.give_back, provider=job.provider, bounds=self.bounds))
+            await self.write(
+                partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds_of(job.provider))
+            )
         return after
 
     async def _claim(self, job: Job, event: e.Claimed) -> Job:
@@ -151,9 +162,10 @@ class SharedLedger(Ledger):
         began = self._moment()
         after = advance(job.fact, event)
         change = Change(job, event, after, job.retries_used, self._now())
-        wait = await self.write(peers.Claim(change, self.worker, self.bounds))
+        claim = peers.Claim(change, self.worker, self.bounds_of(job.provider))
+        wait = await self.write(claim)
         if wait is not None:
-            raise NotYet(wait)
+            raise NotYet(wait, claim.bounded)
         # Whoever sleeps between the intent and the POST may find that others have taken him for dead meanwhile.
         while self._since(began) > self._prune / 2.0:
             began = self._moment()
@@ -184,23 +196,24 @@ class SharedLedger(Ledger):
         limit: int,
         now: float,
         without: Sequence[tuple[str, int | None]] = (),  # noqa: ARG002  they have no deadline
-        provider: str | None = None,  # noqa: ARG002  they have one
+        provider: str | None = None,
         models: Sequence[str] = (),
     ) -> tuple[list[Job], float | None]:
         """As `Ledger.pending`, of what was handed to this worker."""
         ids = list(self.mine)
-        aside = set(models)
         if not ids:
             return [], None
 
-        def ask(connection: Connection) -> tuple[list[Any], float | None, list[int]]:
+        def ask(connection: Connection) -> tuple[list[Any], float | None, list[int], list[tuple[int, str]]]:
             return (
-                peers.due(connection, ids, now, MAX_RETRY_AFTER, limit),
+                peers.due(connection, ids, now, MAX_RETRY_AFTER, limit, models, provider),
                 peers.next_due(connection, ids, now, MAX_RETRY_AFTER),
                 peers.not_due(connection, ids),
+                peers.of_models(connection, ids, models) if models else [],
             )
 
-        rows, next_at, unwanted = await self.read(ask)
+        rows, next_at, unwanted, aside = await self.read(ask)
+        self.aside([one for one in aside if one[0] not in self._claiming])
         for job_id in unwanted:
             if job_id in self.mine and job_id not in self._claiming:  # else it was claimed here while this was read
                 self.unwanted(job_id)
@@ -208,7 +221,7 @@ class SharedLedger(Ledger):
             if not genuine(row["provider"], row["model"], row["request"], row["fingerprint"]):
                 raise LedgerUnusable(f"the request of job {row['key']} is damaged in the ledger; restore a copy")
         ours = set(batches)
-        return [self._job(row) for row in rows if row["batch_id"] in ours and row["model"] not in aside], next_at
+        return [self._job(row) for row in rows if row["batch_id"] in ours], next_at
 
     async def one(self, job_id: int) -> tuple[Job, Schedule] | None:
         """A job as it is now. Those that are asked for while others are read are read together."""

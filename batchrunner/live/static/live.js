@@ -75,6 +75,9 @@ function notes(batch) {
   if (left) {
     const rest = ["pending", "submitting", "running", "downloading"].some((state) => states[state]);
     const nobody = rest && !left.workers;
+    if (!nobody && left.unserved.length) {
+      found.push(["bad", `No worker that is alive has the key for ${left.unserved.map(visible).join(" and ")}. `, `batchrunner worker${db}`]);
+    }
     found.push([nobody ? "bad" : "", `Left to workers by ${visible(left.by)}, ${new Date(left.at * 1000).toLocaleString()}.${nobody ? " No worker is alive. " : ""}`, nobody ? `batchrunner worker${db}` : ""]);
   }
   if (run && run.alive && run.paused_by) found.push(["", `Paused by ${visible(run.paused_by)}. `, `batchrunner continue${db}`]);

@@ -27,8 +27,10 @@ demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 demo-cluster: $(STAMP) ## PostgreSQL, the simulator and two workers, one of which is killed: no key, no cost
 	@if sh tests/needs.sh postgresql; then $(BIN)/python -m tests.postgres.demo; fi
 
+# Hundreds of processes are started: what one has compiled, the next need not.
 test: $(STAMP) ## every test of the gate; installs Chromium and PostgreSQL for its tests where it can
-	@if sh tests/needs.sh chromium; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
+	@export PYTHONDONTWRITEBYTECODE=; $(BIN)/python -m compileall -q batchrunner tests; \
+	if sh tests/needs.sh chromium; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
 	if sh tests/needs.sh postgresql; then BATCHRUNNER_REQUIRE_POSTGRES=1; export BATCHRUNNER_REQUIRE_POSTGRES; fi; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 

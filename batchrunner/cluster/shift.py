@@ -174,6 +174,7 @@ class Shift(Night):
         ledger.worker = await ledger.write(
             partial(peers.join, providers=self._served, host=socket.gethostname(), pid=os.getpid(), part=how.part)
         )
+        self._stores.writer = f".w{ledger.worker}"
         await self._bounded()
         dice = Dice()
         control = self._control = Standing(self._clock, dice, self._stopped)

@@ -19,7 +19,7 @@ from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transie
 from ..providers.objects import StoreUnusable
 from .clock import iso
 from .control import Control, Stop
-from .files import Occupied, Placed, UnsafePath, part_path
+from .files import Occupied, Placed, UnsafePath
 from .outputs import Wanted, names_to_ask, plan, set_apart
 from .ports import Deps, Settings, Work
 from .stores import Store
@@ -186,16 +186,17 @@ class Downloader:
         """One output. Raises as `_once`."""
         there = await self._there(job, wanted) if look else None
         placed, facts = there or await self._fetch(job, wanted, land)
+        if look:
+            await self._thread(self._store(job).tidy, (wanted.name(), placed.path))
         output = Output(str(self._work.place(job) / placed.path), placed.sha256, placed.size)
         return Kept(wanted.number, wanted.kind, wanted.url, output, facts, differences(order, facts, wanted.kind))
 
     async def _fetch(self, job: Job, wanted: Wanted, land: Land) -> tuple[Placed, Facts]:
         store = self._store(job)
-        parts = store.parts
-        part, then = part_path(parts / wanted.name()), partial(land, wanted)
+        part, then = store.part(wanted.name()), partial(land, wanted)
         fetcher = self._deps.fetchers.get(job.provider, self._deps.fetcher)
         name, found = await fetcher.fetch(
-            wanted.url, part, root=parts, kind=wanted.kind, then=then, apart=store.remote, room=self._room
+            wanted.url, part, root=store.parts, kind=wanted.kind, then=then, apart=store.remote, room=self._room
         )
         if found[0].path != name:
             place = self._work.place(job)
@@ -238,8 +239,7 @@ class Downloader:
         self._deps.crash("download.fetched")
         store = self._store(job)
         name = wanted.name(fetched.extension)
-        part = part_path(store.parts / wanted.name())
-        put = partial(store.placing, part, replaces=ours, crash=self._deps.crash)
+        put = partial(store.placing, store.part(wanted.name()), replaces=ours, crash=self._deps.crash)
         sidecar = self._sidecar(job, attempt, fetched) | wanted.facts()
         sidecar["media"] = {**fetched.facts.words(), "warnings": differences(order, fetched.facts, wanted.kind)}
         try:

@@ -4,6 +4,9 @@ A file under its final name is complete (promise P3), and so is the sidecar besi
 synced by `Fetcher`; the sidecar is written, synced and renamed; the part is renamed; the folder is synced. A
 process or a machine may die between any two of these, and `placing` with the same arguments goes on from there:
 what exists is recognised by the task id in its sidecar and by its hash.
+
+Of several workers one may be taken for dead while it still writes an output, and another one fetches that output too.
+What is on its way is therefore named after its writer, and whoever comes second finds the first one's.
 """
 
 from __future__ import annotations
@@ -66,9 +69,10 @@ def sidecar_path(target: Path) -> Path:
     return target.with_name(target.name + ".json")
 
 
-def part_path(target: Path) -> Path:
-    """Where `target` is while it is on its way: its name plus `.part`, in the same folder."""
-    return target.with_name(target.name + ".part")
+def part_path(target: Path, writer: str = "") -> Path:
+    """Where `target` is while it is on its way, in the same folder: its name plus `.part`, or a short name with its
+    writer's, where there may be several."""
+    return _passing(target, writer, "part") if writer else target.with_name(target.name + ".part")
 
 
 def free_bytes(path: Path) -> int:
@@ -168,6 +172,7 @@ def placing(
     sidecar: Mapping[str, Any],
     *,
     replaces: Collection[str] = (),
+    writer: str = "",
     crash: Crash = _no_crash,
 ) -> Steps[Placed]:
     """Rename `part`, which is verified and synced, to `target`, with its sidecar. Idempotent.
@@ -178,6 +183,7 @@ def placing(
         root: the batch's output folder.
         sidecar: what to write beside it; must have `task_id`, `sha256` and `bytes`.
         replaces: other task ids of this job, whose orphaned sidecar (without a file) may be replaced.
+        writer: who else may be at it has another; empty where nobody may.
         crash: called with `place.sidecar`, `place.renamed`, `place.folder_synced` as each is done.
 
     Raises:
@@ -190,32 +196,42 @@ def placing(
     task_id, digest, size = str(sidecar["task_id"]), str(sidecar["sha256"]), int(sidecar["bytes"])
     done = Placed(_relative(target, root), digest, size)
     target, part = folder / target.name, beside / part.name
-    if os.path.lexists(target):
-        found = find_placed(target, root, task_id)
-        if found is None:
-            found = yield from _adopt(target, done, sidecar, {task_id, *replaces})
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        yield folder
-        return found
+    if not os.path.lexists(target):
+        try:
+            yield from _name(part, target, sidecar, replaces, writer, crash)
+        except (FileExistsError, FileNotFoundError):
+            if not os.path.lexists(target):
+                raise
+        else:
+            return done
+    found = find_placed(target, root, task_id)
+    if found is None:
+        found = yield from _adopt(target, done, sidecar, {task_id, *replaces}, writer)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    yield folder
+    return found
+
+
+def _name(
+    part: Path, target: Path, sidecar: Mapping[str, Any], replaces: Collection[str], writer: str, crash: Crash
+) -> Steps[None]:
+    """Give a part its final name, which was free just now. Raises FileExistsError where it no longer is."""
+    size, ours = int(sidecar["bytes"]), {str(sidecar["task_id"]), *replaces}
     if not stat.S_ISREG((about := os.lstat(part)).st_mode) or about.st_size != size:
         raise OSError(errno.EIO, "the downloaded file has changed since it was checked")
-    yield from _write_sidecar(sidecar_path(target), sidecar, {task_id, *replaces})
+    yield from _write_sidecar(sidecar_path(target), sidecar, ours, writer)
     crash("place.sidecar")
-    try:
-        give_name(part, target)
-    except FileExistsError:
-        raise Occupied(target, "it appeared just now") from None
+    give_name(part, target)
     crash("place.renamed")
-    yield folder
+    yield target.parent
     crash("place.folder_synced")
     # Only now: a power cut may keep one change of a folder and lose another, and one of the names must last.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(part)
-    return done
 
 
-def sweep(target: Path, root: Path, ours: Collection[str]) -> None:
+def sweep(target: Path, root: Path, ours: Collection[str], writer: str = "") -> None:
     """Remove what a run that died while it placed `target` has left of the sidecar, where the file itself is not
     there and may never come. Raises nothing: what can't be removed harms nobody.
 
@@ -223,19 +239,36 @@ def sweep(target: Path, root: Path, ours: Collection[str]) -> None:
         target: the final name.
         root: the batch's output folder.
         ours: the task ids of this job.
+        writer: see `placing`.
     """
     sidecar = sidecar_path(target)
-    if os.path.lexists(target) or not any(os.path.lexists(p) for p in (sidecar, _temporary(sidecar))):
+    temporary = _passing(sidecar, writer, "tmp")
+    if os.path.lexists(target) or not any(os.path.lexists(p) for p in (sidecar, temporary)):
         return
     with contextlib.suppress(OSError, UnsafePath):
         folder = ensure_folder(target.parent, root)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(_temporary(folder / sidecar.name))
+            os.unlink(folder / temporary.name)
         if _task_of(folder / sidecar.name) in ours:
             os.unlink(folder / sidecar.name)
 
 
-def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str]) -> Steps[Placed]:
+def strays(target: Path, writer: str) -> list[Path]:
+    """What other writers of `target`, or of its sidecar, have left on its way there: they may be dead, or only late.
+    Raises OSError.
+
+    Args:
+        target: the final name, or the one it has on its way.
+        writer: whose own is left alone.
+    """
+    prefixes = tuple(_passing_prefix(path) for path in (target, sidecar_path(target)))
+    alone = part_path(target).name  # of a run that was the only writer
+    with os.scandir(target.parent) as folder:
+        names = [one.name for one in folder if one.name == alone or one.name.startswith(prefixes)]
+    return [target.with_name(name) for name in names if f"{writer}." not in name]
+
+
+def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str], writer: str) -> Steps[Placed]:
     """The file is there, byte for byte, without a sidecar of ours: a power cut may have taken that one."""
     digest, size = _digest(target)
     if (digest, size) != (done.sha256, done.size):
@@ -245,7 +278,7 @@ def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str
         yield descriptor
     finally:
         os.close(descriptor)
-    yield from _write_sidecar(sidecar_path(target), sidecar, ours)
+    yield from _write_sidecar(sidecar_path(target), sidecar, ours, writer)
     return Placed(done.path, digest, size, already=True)
 
 
@@ -299,13 +332,17 @@ def _task_of(path: Path) -> str | None:
     return task if isinstance(task, str) else None
 
 
-def _temporary(path: Path) -> Path:
+def _passing(path: Path, writer: str, kind: str) -> Path:
     """A name that is short enough whatever the output is called, and that nobody else would choose."""
-    return path.with_name(f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
+    return path.with_name(f"{_passing_prefix(path)}{writer}.{kind}")
 
 
-def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str]) -> Steps[None]:
-    temporary = _temporary(path)
+def _passing_prefix(path: Path) -> str:
+    return f".batchrunner-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
+
+
+def _write_sidecar(path: Path, facts: Mapping[str, Any], ours: Collection[str], writer: str) -> Steps[None]:
+    temporary = _passing(path, writer, "tmp")
     descriptor = new_file(temporary)
     try:
         write_all(descriptor, orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
@@ -335,6 +372,7 @@ __all__ = [
     "placing",
     "precheck",
     "sidecar_path",
+    "strays",
     "sweep",
     "unwritable",
 ]

@@ -27,7 +27,7 @@ from ..core.places import Remote
 from ..providers.disk import Steps
 from ..providers.fetch import Transient
 from ..providers.objects import Client, Head, connect
-from .files import Crash, Occupied, Placed, part_path
+from .files import Crash, Occupied, Placed, part_path, strays
 from .stores import ASIDE
 
 _MAX_SIDECAR = 4 << 20
@@ -38,15 +38,19 @@ class ObjectStore:
 
     remote = True
 
-    def __init__(self, place: Remote, parts: Path, opened: Callable[[Remote], Client] = connect) -> None:
+    def __init__(
+        self, place: Remote, parts: Path, opened: Callable[[Remote], Client] = connect, writer: str = ""
+    ) -> None:
         """Args:
         place: the batch's prefix.
         parts: a folder of this machine; this store's own is in it.
         opened: makes the client, when it is needed first.
+        writer: see `files.part_path`.
         """
         self._place = place
         self.parts = Path(os.path.abspath(parts)) / hashlib.sha256(place.url.encode()).hexdigest()[:16]
         self._opened = opened
+        self._writer = writer
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._there: set[str] | None = None
@@ -58,6 +62,17 @@ class ObjectStore:
             if self._client is None:
                 self._client = self._opened(self._place)
             return self._client
+
+    def part(self, name: str) -> Path:
+        return part_path(self.parts / name, self._writer)
+
+    def tidy(self, names: Collection[str]) -> None:
+        if self._writer:
+            for name in names:
+                with contextlib.suppress(OSError, Transient):
+                    for stray in strays(self.parts / name, self._writer):
+                        self.client.abort(stray)
+                        self._drop(stray)
 
     def likely(self, names: Iterable[str]) -> list[str]:
         return list(names)
@@ -76,7 +91,7 @@ class ObjectStore:
             if head is None or not head.sha256 or head.sha256 != facts.get("sha256"):
                 continue
             for other in names:
-                self._drop(part_path(self.parts / other))
+                self._drop(self.part(other))
             told = facts.get("media")
             return Placed(name, head.sha256, head.size, already=True), Facts.of(told if isinstance(told, dict) else {})
         return None
@@ -120,7 +135,8 @@ class ObjectStore:
 
     def sweep(self, name: str, ours: Collection[str]) -> None:
         with contextlib.suppress(OSError, Transient):
-            self.client.abort(part_path(self.parts / name))
+            self.client.abort(self.part(name))
+            self.tidy([name])
             if self.client.head(name) is None and self._task(name) in ours:
                 self.client.delete(_sidecar(name))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,13 @@ class Store(Protocol):
 
     remote: bool
     """Whether placing waits for more than this machine's disk."""
+
+    def part(self, name: str) -> Path:
+        """Where an output is on its way."""
+
+    def tidy(self, names: Collection[str]) -> None:
+        """Remove what other writers, who are dead or late, have left on the way to an output that is home, or may never
+        come; `names` as those it has on its way and at home. Raises nothing."""
 
     def likely(self, names: Iterable[str]) -> list[str]:
         """The names that `find` should look at. Waits for nothing but a look at a folder."""
@@ -76,8 +84,22 @@ class FolderStore:
 
     remote = False
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, writer: str = "") -> None:
+        """Args:
+        writer: see `files.part_path`.
+        """
         self.parts = root
+        self._writer = writer
+
+    def part(self, name: str) -> Path:
+        return files.part_path(self.parts / name, self._writer)
+
+    def tidy(self, names: Collection[str]) -> None:
+        if self._writer:
+            for name in names:
+                with suppress(OSError):
+                    for stray in files.strays(self.parts / name, self._writer):
+                        os.unlink(stray)
 
     def likely(self, names: Iterable[str]) -> list[str]:
         """A look is cheaper than a thread, and nearly always says no."""
@@ -99,10 +121,12 @@ class FolderStore:
         replaces: Collection[str],
         crash: files.Crash,
     ) -> Steps[Placed]:
-        return files.placing(part, self.parts / name, self.parts, sidecar, replaces=replaces, crash=crash)
+        target, root = self.parts / name, self.parts
+        return files.placing(part, target, root, sidecar, replaces=replaces, writer=self._writer, crash=crash)
 
     def sweep(self, name: str, ours: Collection[str]) -> None:
-        files.sweep(self.parts / name, self.parts, ours)
+        files.sweep(self.parts / name, self.parts, ours, self._writer)
+        self.tidy([name])
 
     def survey(self) -> None:
         """Nothing to do: each name is looked at when it is asked about, and the folder before each POST."""
@@ -137,6 +161,8 @@ class Stores:
         """
         self._parts = parts
         self._known: dict[Place, Store] = {}
+        self.writer = ""
+        """Of several that write to the same places, this one's part of a name; set before a store is opened."""
 
     def of(self, place: Place) -> Store:
         """The store at a place. Opens no connection."""
@@ -148,8 +174,8 @@ class Stores:
         if isinstance(place, Remote):
             from .objects import ObjectStore
 
-            return ObjectStore(place, self._parts)
-        return FolderStore(place)
+            return ObjectStore(place, self._parts, writer=self.writer)
+        return FolderStore(place, self.writer)
 
     def tidy(self) -> None:
         """Remove the folders for parts that are empty. Raises nothing."""

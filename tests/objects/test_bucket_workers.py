@@ -29,6 +29,7 @@ def test_a_worker_dies_over_an_upload_and_another_brings_all_home(
     ) as made:
         made.worker()
         made.until(bucket.stalled.is_set)
+        begun = [path.name for path in tmp_path.rglob("*.part")]
         bucket.fault = lambda _: None
         made.worker()
         made.processes[0].kill()
@@ -47,6 +48,9 @@ def test_a_worker_dies_over_an_upload_and_another_brings_all_home(
     assert len({task.label for task in account.tasks}) == len(account.tasks), "paid twice"
     assert {key for key in objects if key.endswith(".mp4")} == {f"nights/night/{job['job']}.mp4" for job in done}
     assert bucket.uploads() == []
+    assert begun
+    assert all(name.endswith(".w1.part") for name in begun), "each worker has names of its own"
+    assert list(tmp_path.rglob("*.part")) == [], "what the dead one had begun is removed"
     for job in done:
         assert job["output"] == f"s3://clips/nights/night/{job['job']}.mp4"
         data = objects[f"nights/night/{job['job']}.mp4"]

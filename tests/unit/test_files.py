@@ -25,9 +25,11 @@ from batchrunner.engine.files import (
     placing,
     precheck,
     sidecar_path,
+    strays,
 )
 from batchrunner.engine.rename import give_name
-from batchrunner.providers.disk import at_once
+from batchrunner.engine.stores import FolderStore
+from batchrunner.providers.disk import Steps, at_once
 from batchrunner.providers.folders import ensure_folder
 
 DATA = b"a film" * 1000
@@ -253,6 +255,74 @@ def test_a_file_that_appears_at_the_last_moment(case: Case) -> None:
     with pytest.raises(Occupied):
         case.place(crash=crash)
     assert case.target.read_bytes() == b"mine"
+
+
+# --- Several writers -------------------------------------------------------------------------------------
+
+
+class Writer:
+    """A worker with the same output in hand as others."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self.name = root, name
+        self.target = root / "clip.mp4"
+        self.part = part_path(self.target, name)
+        self.crossed: list[str] = []
+
+    def fetch(self, data: bytes = DATA) -> None:
+        self.part.parent.mkdir(exist_ok=True)
+        self.part.write_bytes(data)
+
+    def placing(self) -> Steps[Placed]:
+        return placing(self.part, self.target, self.root, facts(), writer=self.name, crash=self.crossed.append)
+
+
+@pytest.mark.parametrize("other", [".w2", ".w11", ""])
+@pytest.mark.parametrize("steps", range(4))
+def test_one_that_was_taken_for_dead_goes_on_beside_another(tmp_path: Path, steps: int, other: str) -> None:
+    """It wakes at any step of its placing, when the other has placed all, or has the first bytes only."""
+    late, peer = Writer(tmp_path / "out", ".w1"), Writer(tmp_path / "out", other)
+    late.fetch()
+    woken = late.placing()
+    done = next((end for _ in range(steps) if (end := _step(woken)) is not None), None)
+    peer.fetch(DATA[:7])
+    if peer.target.exists():
+        assert peer.target.read_bytes() == DATA, "what has the final name is whole"
+    peer.fetch()
+    placed = at_once(peer.placing())
+    assert (placed.path, placed.already) == ("clip.mp4", "place.renamed" in late.crossed)
+    FolderStore(late.root, late.name).tidy(["clip.mp4"])  # of others: the peer's is gone already
+    FolderStore(peer.root, peer.name).tidy(["clip.mp4"])
+    while done is None:
+        done = _step(woken)
+    assert (done.path, done.sha256) == ("clip.mp4", DIGEST)
+    assert peer.target.read_bytes() == DATA
+    assert json.loads(sidecar_path(peer.target).read_bytes()) == facts()
+    assert {p.name for p in peer.root.iterdir()} == {"clip.mp4", "clip.mp4.json"}
+
+
+def _step(steps: Steps[Placed]) -> Placed | None:
+    try:
+        next(steps)
+    except StopIteration as end:
+        placed: Placed = end.value
+        return placed
+    return None
+
+
+def test_what_others_have_left_is_known_and_nothing_else_is(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    target = root / "clip.mp4"
+    theirs = {part_path(target, ".w2"), part_path(target, ".w11"), part_path(target)}
+    kept = {part_path(target, ".w1"), root / "clip.mp4.party.mp4", part_path(root / "other.mp4", ".w2"), target}
+    for path in theirs | kept:
+        path.write_bytes(b"x")
+    assert set(strays(target, ".w1")) == theirs
+    FolderStore(root, ".w1").tidy(["clip.mp4"])
+    assert set(root.iterdir()) == kept
+    FolderStore(root).tidy(["clip.mp4"])
+    assert set(root.iterdir()) == kept, "who is alone has no others"
 
 
 @pytest.mark.parametrize("kind", ["folder", "dangling link", "link", "fifo", "link to the part"])

@@ -57,8 +57,6 @@ SWITCH = 0.0005
 DEAF = 2.0
 """Least seconds for which a sign of life may stay without an answer, before the connections are given up."""
 
-SHORT = "the budget does not reach for what is left"
-
 PULSE = 1.0
 """Seconds between two signs of life."""
 

@@ -30,6 +30,13 @@ LONGEST = 60
 TIDY = 0.1
 """Seconds between two times that what is finished is deleted."""
 
+RECONNECT = 5.0
+"""Seconds after which the pool begins anew to connect, at the next that asks for a connection: its pauses double, and
+after a minute without network it would look for a database that is there a minute later. So long one is waited for."""
+
+AGAIN = 5.0
+"""Seconds after which what does not end is told so again."""
+
 
 class Later(Exception):
     """Nobody can do anything for a job now, or not here.
@@ -93,7 +100,8 @@ def app(server: Server, carry: Callable[[int], Awaitable[None]], lines: WeakSet[
             configure=opened,
             min_size=1,
             max_size=4,
-            timeout=10.0,
+            timeout=RECONNECT,
+            reconnect_timeout=RECONNECT,
         )
     )
     return _carrying(made, carry)
@@ -144,7 +152,32 @@ async def work(made: App, queues: Sequence[str], concurrency: int, prune: float,
             stalled_worker_timeout=10.0 * prune,
             delete_jobs="always",
         )
+    except Exception as error:
+        # Procrastinate 3.10.0, `Worker.run` (worker.py:466): one that is cancelled waits for the loop that it has told
+        # to stop, and where that ends with an error, as it does without a database, the error is raised instead.
+        if told_to_end():
+            raise asyncio.CancelledError from error
+        raise
     finally:
-        tidying.cancel()
-        await asyncio.wait([tidying])
+        await over([tidying])
         await manager.close()
+
+
+def told_to_end() -> bool:
+    """Whether the task that asks was cancelled, whatever became of that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def over(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait for their end.
+
+    One that waits for a connection of the pool, and is given it in the turn of the loop in which it is cancelled, hears
+    nothing of that: psycopg_pool 3.3.3 waits with `asyncio.wait_for` (_acompat.py, `ACondition.wait_timeout`), which
+    in Python 3.11 then returns what there is (asyncio/tasks.py:478; mended in 3.12). So it is told again.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN)

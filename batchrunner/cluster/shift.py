@@ -57,11 +57,6 @@ SWITCH = 0.0005
 DEAF = 2.0
 """Least seconds for which a sign of life may stay without an answer, before the connections are given up."""
 
-SHORT = "the budget does not reach for what is left"
-
-AGAIN = 5.0
-"""Seconds after which what does not end is told so again."""
-
 PULSE = 1.0
 """Seconds between two signs of life."""
 
@@ -231,7 +226,7 @@ class Shift(Night):
             outcome = await self._carrier.run()
         finally:
             # What is still in hand is on nobody's wire any more: others may have it at once.
-            await _over([*fetching, *others])
+            await dispatch.over([*fetching, *others])
             if self._endings is not None:
                 await self._endings.settle()
             stop = outcome.stop.value if outcome is not None and outcome.stop else None
@@ -400,17 +395,6 @@ class Shift(Night):
     def _stopped(self, reason: Stop, message: str) -> None:
         super()._stopped(reason, message)
         self._carrier.stopped()
-
-
-async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks, and wait for their end. A cancellation that meets a call on a connection that is lost can end in
-    that call's own error, and the fetching begins anew (seen after a cut network): what is still there is cancelled
-    again."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=AGAIN)
 
 
 def code_of(outcome: Outcome) -> int:

@@ -83,11 +83,29 @@ def hasty(connection: Connection) -> bool:
     return bool(getattr(connection, "hasty", False))
 
 
-def change_one(connection: Connection, sql: str, parameters: Sequence[Any], otherwise: Callable[[], Exception]) -> None:
-    """A statement that is to change one row. Raises what `otherwise` makes, at the latest before the commit."""
-    if hasty(connection):
-        connection.expect_one(sql, parameters, otherwise)  # type: ignore[attr-defined]
-    elif connection.execute(sql, parameters).rowcount != 1:
+Statement = tuple[str, Sequence[Any]]
+"""A statement and its parameters."""
+
+
+def change_one(
+    connection: Connection,
+    sql: str,
+    parameters: Sequence[Any],
+    otherwise: Callable[[], Exception],
+    beside: Sequence[Statement] = (),
+) -> None:
+    """A statement that is to change one row, with others beside it that change other tables and whose answers nobody
+    asks for; PostgreSQL is sent all of them as one. Raises what `otherwise` makes, at the latest before the commit."""
+    as_one = getattr(connection, "as_one", None)
+    if as_one is None:
+        for also, its in beside:
+            connection.execute(also, its)
+    else:
+        sql, parameters = as_one([*beside, (sql, parameters)])
+        if hasty(connection):
+            connection.expect_one(sql, parameters, otherwise)  # type: ignore[attr-defined]
+            return
+    if connection.execute(sql, parameters).rowcount != 1:
         raise otherwise()
 
 

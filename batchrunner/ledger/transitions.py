@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core import events as e
@@ -11,7 +12,7 @@ from ..core.lifecycle import Money, money_after
 from . import media
 from .errors import BudgetExhausted, Conflict, DuplicateTask
 from .rows import FACT_COLUMNS, fact_values
-from .sql import Connection, change_one, hasty
+from .sql import Connection, Statement, change_one, hasty
 
 _UPDATE_JOB = (
     f"UPDATE job SET {', '.join(f'{c} = ?' for c in FACT_COLUMNS)}, "
@@ -42,8 +43,8 @@ class Change:
     retries_used: RetryBudget
     now: float
 
-    def __call__(self, connection: Connection) -> None:
-        """Write it.
+    def __call__(self, connection: Connection, beside: Sequence[Statement] = ()) -> None:
+        """Write it, and what else belongs to it.
 
         Raises:
             BudgetExhausted: a claim beyond the cap.
@@ -51,14 +52,7 @@ class Change:
             Conflict: the job is not in the state that the caller believes.
         """
         job, event = self.job, self.event
-        if isinstance(event, e.Claimed):
-            self._claim(connection, event)
-        else:
-            self._settle(connection)
-        values = (*fact_values(self.after), self.retries_used.provider, self.retries_used.moderated, self.now)
-        update = _CLAIM_JOB if isinstance(event, e.Claimed) else _UPDATE_JOB
-        change_one(connection, update, (*values, *self._guard), self._conflict)
-        connection.execute(
+        history = (
             _INSERT_HISTORY,
             (
                 job.id,
@@ -71,6 +65,14 @@ class Change:
                 getattr(event, "who", ""),
             ),
         )
+        if isinstance(event, e.Claimed):
+            self._claim(connection, event)  # for itself: a rule of the job's table looks for it
+            update, also = _CLAIM_JOB, [history, *beside]
+        else:
+            settled = self._settle(connection)
+            update, also = _UPDATE_JOB, [history, *beside] if settled is None else [settled, history, *beside]
+        values = (*fact_values(self.after), self.retries_used.provider, self.retries_used.moderated, self.now)
+        change_one(connection, update, (*values, *self._guard), self._conflict, also)
 
     @property
     def _guard(self) -> tuple[object, ...]:
@@ -97,12 +99,13 @@ class Change:
         if cap is not None and job.credits > left:
             raise BudgetExhausted(f"{job.key} needs {job.credits} credits and {max(left, 0)} of {cap} are left")
 
-    def _settle(self, connection: Connection) -> None:
+    def _settle(self, connection: Connection) -> Statement | None:
+        """What becomes of the last attempt; None where that stays as it was."""
         job, event = self.job, self.event
         if isinstance(event, e.Resubmitted | e.Retried):
             connection.execute(_CONSENT, (f"{event.who}: {event.why}", job.id))
         if isinstance(event, e.Resubmitted | e.Retried | e.Withdrawn):
-            return  # what became of the last attempt stays as it was
+            return None
         if isinstance(event, e.Stored) and event.kept:
             media.save(connection, job.id, job.fact.attempt, event.kept, self.now)
         sets = ["outcome = ?"]
@@ -128,10 +131,8 @@ class Change:
         if money in (Money.SPENT, Money.NONE):
             sets.append("ended_at = ?")
             values.append(self.now)
-        connection.execute(
-            f"UPDATE attempt SET {', '.join(sets)} WHERE job_id = ? AND number = ?",
-            (*values, job.id, job.fact.attempt),
-        )
+        sql = f"UPDATE attempt SET {', '.join(sets)} WHERE job_id = ? AND number = ?"
+        return sql, (*values, job.id, job.fact.attempt)
 
     def _check_task(self, connection: Connection, task_id: str) -> None:
         if hasty(connection):

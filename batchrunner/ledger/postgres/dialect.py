@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from functools import partial
 
 _WORDS = re.compile(
     r"""(?P<text>'[^']*')
@@ -46,3 +47,24 @@ def translate(sql: str) -> str:
         # As the columns that it is compared with are: an index of another collation would be of no use.
         sql = sql.replace(" TEXT", ' TEXT COLLATE "C"').replace(" INTEGER", " BIGINT")
     return _WORDS.sub(word, sql)
+
+
+_PARAMETER = re.compile(r"\$(\d+)")
+
+
+@functools.lru_cache(maxsize=256)
+def together(statements: tuple[tuple[str, int], ...]) -> str:
+    """Statements, each with the number of its parameters, as one that gives what the last of them gives. PostgreSQL
+    carries out all of them, whatever the last one finds; none sees what another has changed."""
+    parts: list[str] = []
+    before = 0
+    for sql, count in statements:
+        parts.append(_PARAMETER.sub(partial(_moved, before), translate(sql)))
+        before += count
+    *others, last = parts
+    also = ", ".join(f"also_{number} AS ({part})" for number, part in enumerate(others))
+    return f"WITH {also} {last}" if also else last
+
+
+def _moved(by: int, found: re.Match[str]) -> str:
+    return f"${int(found[1]) + by}"

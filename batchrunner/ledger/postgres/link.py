@@ -21,8 +21,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from ...core.secret import hide
+from ..sql import Statement
 from ..writer import Gone
-from .dialect import translate
+from .dialect import together, translate
 from .session import Named, sever
 
 PATIENCE = 60.0
@@ -160,6 +161,12 @@ class Link:
             return self._connection.execute(translate(sql), parameters or None)
         except psycopg.Error as error:
             raise self._told(error) from error
+
+    @staticmethod
+    def as_one(statements: Sequence[Statement]) -> Statement:
+        """Statements as one, which gives what the last one gives. None may need what another has changed."""
+        sql = together(tuple((one, len(parameters)) for one, parameters in statements))
+        return sql, [value for _, parameters in statements for value in parameters]
 
     def run_many(self, sql: str, parameters: Iterable[Sequence[Any]]) -> psycopg.Cursor[Named]:
         """One statement for each of the parameters. Raises as `run`."""

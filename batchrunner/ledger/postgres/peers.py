@@ -206,8 +206,8 @@ class Claim:
             BudgetExhausted, Conflict: see `Change`. Nothing of it stays when the transaction is undone.
         """
         if self.wait is None:
-            self.change(connection)
-            connection.execute(_CLAIM, (self.change.job.id, self.change.after.attempt, self.worker))
+            whose = _CLAIM, (self.change.job.id, self.change.after.attempt, self.worker)
+            self.change(connection, [whose])
         return self.wait
 
 

@@ -79,8 +79,10 @@ class Named:
 def named(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Named]:
     """psycopg's row factory. Of two columns with one name the first is meant, as in SQLite."""
     names: dict[str, int] = {}
-    for number, column in enumerate(cursor.description or ()):
-        names.setdefault(column.name, number)
+    result = cursor.pgresult  # `description` would make an object of each column
+    if result is not None:
+        for number in range(result.nfields):
+            names.setdefault((result.fname(number) or b"").decode(), number)
     return lambda values: Named(names, tuple(values))
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, JobSpec, RetryBudget, State
+from batchrunner.ledger import record as recording
 from batchrunner.ledger.address import Address
 from batchrunner.ledger.errors import WriteFailed
-from batchrunner.ledger import record as recording
 from batchrunner.ledger.record import OutputClash
 from batchrunner.ledger.store import Ledger
 from tests.support import START, FakeClock, batch, drive, dump, jobs_of, open_ledger, path_to, spec, with_jobs

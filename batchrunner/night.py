@@ -262,6 +262,7 @@ class Night:
             options.settings,
             submits_per_minute=min(b.submits_per_minute for b in work.batches),
             in_flight=min(b.in_flight for b in work.batches),
+            polls_per_minute=tightest(b.limits for b in work.batches).polls_per_minute,
             max_submissions=options.limit,
             deadline=None if options.until is None else self._clock.monotonic() + options.until,
         )

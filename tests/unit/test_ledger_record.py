@@ -13,6 +13,7 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, JobSpec, RetryBudget, State
+from batchrunner.core.limits import Bounds, Limits
 from batchrunner.ledger import record as recording
 from batchrunner.ledger.address import Address
 from batchrunner.ledger.errors import WriteFailed
@@ -104,6 +105,12 @@ async def test_the_batch_is_refreshed(ledger: Ledger, clock: FakeClock) -> None:
         Path("/out/night"),
     )
     assert await ledger.batches(["another"]) == []
+
+
+async def test_bounds_outlive_the_manifest(ledger: Ledger) -> None:
+    limits = Limits({"fal": Bounds(None, 4)}, {}, 90.0)
+    await ledger.record(replace(batch(), limits=limits.packed()), [spec("a")])
+    assert [b.limits for b in await ledger.batches()] == [limits]
 
 
 async def test_a_changed_request_is_a_new_revision(ledger: Ledger) -> None:

@@ -17,7 +17,6 @@ from .catalogue import models
 from .core.job import Job, State
 from .core.limits import Bounds, tightest
 from .core.pacing import clamp_retry_after
-from .core.places import place_of
 from .core.polling import Latencies
 from .core.selection import Selection
 from .core.text import visible
@@ -204,13 +203,12 @@ class Night:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""
         renamed: list[tuple[int, str]] = []
         taken: list[str] = []
-        sites: list[Site] = []
+        rows: list[Row] = []
         ask = partial(queries.unsent_outputs, batches=work.ids, selection=work.selection, limit=SITES)
-        while rows := await self._ledger.query(partial(ask, after=sites[-1].job_id if sites else 0)):
-            sites = [self._site(row) for row in rows]
+        while rows := await self._ledger.query(partial(ask, after=rows[-1] if rows else None)):
             look = partial(
                 clear,
-                sites,
+                [self._site(row) for row in rows],
                 simulate=self._options.simulate,
                 rename=lambda job_id, output: renamed.append((job_id, output)),
             )
@@ -231,9 +229,9 @@ class Night:
         return self._models[model].output  # `_check_models` was before
 
     def _site(self, row: Row) -> Site:
-        store = self._stores.of(place_of(row["output_dir"]))
         extension = "" if row["named"] else EXTENSIONS[self._output_kind(row["model"])]
-        return Site(row["id"], store, row["output"] + extension, json.loads(row["task_ids"]))
+        ours = json.loads(row["task_ids"]) if row["task_ids"] != "[]" else ()  # most have had none
+        return Site(row["id"], self._stores.at(row["output_dir"]), row["output"] + extension, ours)
 
     @property
     def _beside(self) -> Path:
@@ -264,6 +262,7 @@ class Night:
             options.settings,
             submits_per_minute=min(b.submits_per_minute for b in work.batches),
             in_flight=min(b.in_flight for b in work.batches),
+            polls_per_minute=tightest(b.limits for b in work.batches).polls_per_minute,
             max_submissions=options.limit,
             deadline=None if options.until is None else self._clock.monotonic() + options.until,
         )

@@ -207,7 +207,8 @@ def _told_line(name: str, key: str, data: dict[str, Any]) -> str | None:
             return f"{who} lets the run go on"
         case "limits_set":
             flight, rate = data["in_flight_bound"], data["submits_per_minute_bound"]
-            return f"{who} sets the limits to {flight} in flight, {rate:g} submissions a minute"
+            polls = f"{data['polls_per_minute_bound']:,.10g} polls a minute"
+            return f"{who} sets the limits to {flight} in flight, {rate:g} submissions and {polls}"
         case "remote_closed":
             return f"pause, continue, limits and cancel can't reach this run: {visible(data['message'], 200)}"
         case _:

@@ -81,6 +81,7 @@ globals()["continue"] = go_on  # a verb is found by its name, and this one Pytho
 Examples:
   batchrunner limits                                        what holds now
   batchrunner limits --in-flight 40 --submits-per-minute 120
+  batchrunner limits --polls-per-minute 600                 ask less often, and hear of results later
   batchrunner limits --in-flight 1                          as slow as it gets; `pause` stops
 
 \b
@@ -95,13 +96,25 @@ the run goes on finding by itself what the service allows. The next run takes th
     metavar="N",
     help="Submissions a minute at most.",
 )
+@click.option(
+    "--polls-per-minute",
+    type=click.FloatRange(1, 1_000_000),
+    metavar="N",
+    help="Questions after running tasks a minute at most.",
+)
 @json_option
 @db_option
-def limits(in_flight: int | None, submits_per_minute: float | None, as_json: bool, db: Address | None) -> int:
+def limits(
+    in_flight: int | None,
+    submits_per_minute: float | None,
+    polls_per_minute: float | None,
+    as_json: bool,
+    db: Address | None,
+) -> int:
     """Show or change the upper bounds of the run that is alive."""
     from ..remote.protocol import Limits
 
-    progress = _ask(ledger_path(db), Limits(submits_per_minute, in_flight), as_json=as_json)
+    progress = _ask(ledger_path(db), Limits(submits_per_minute, in_flight, polls_per_minute), as_json=as_json)
     if not as_json:
         for line in limit_lines(progress):
             say(line)
@@ -116,4 +129,5 @@ def limit_lines(progress: dict[str, Any]) -> list[str]:
         + (f", {number(flight)} allowed now" if flight < progress["in_flight_bound"] else ""),
         f"submissions  at most {progress['submits_per_minute_bound']:,g} a minute"
         + (f", {rate:,g} allowed now" if rate < progress["submits_per_minute_bound"] else ""),
+        f"polls        at most {progress['polls_per_minute_bound']:,.10g} a minute",
     ]

@@ -13,7 +13,8 @@ from ..ledger.postgres.meters import Bounds, Together
 
 def bounds_of(batches: Sequence[Batch], at_work: Mapping[int, set[str]]) -> dict[str, Bounds]:
     """The bounds of each account: the tightest of what those batches say that have jobs for it, of the whole, of the
-    account and of models. Where a batch needs several accounts, what it says of the whole holds for them together too.
+    account and of models. Where a batch needs several accounts, what it says of the whole holds for them together too;
+    of its polls each has an equal part.
 
     Args:
         batches: what the ledger knows of them.
@@ -29,7 +30,8 @@ def bounds_of(batches: Sequence[Batch], at_work: Mapping[int, set[str]]) -> dict
         rate = min([batch.submits_per_minute for batch in its] + [own.submits_per_minute or math.inf])
         flight = min([float(batch.in_flight) for batch in its] + [own.in_flight or math.inf])
         together = _together(joined, mixed) if provider in joined else None
-        found[provider] = Bounds(rate / 60.0, int(flight), limits.models, together)
+        polls = [b.limits.polls_per_minute / len(at_work[b.id]) for b in its if b.limits.polls_per_minute is not None]
+        found[provider] = Bounds(rate / 60.0, int(flight), limits.models, together, min(polls, default=None))
     return found
 
 

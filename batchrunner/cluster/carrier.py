@@ -142,7 +142,9 @@ class Carrier(Runner):
         """Other bounds of this worker: tasks in flight of each account and of all; the part of the polls of each that
         are its own. What all workers may send is in the ledger."""
         for account in self._accounts:
-            rate = 60.0 * self._ledger.bounds_of(account.name).submits
+            bounds = self._ledger.bounds_of(account.name)
+            rate = 60.0 * bounds.submits
+            account.pacer.poll_at_most(bounds.polls_per_minute)
             account.pacer.rebound(rate, in_flight[account.name], polls[account.name])
         if self._total is not None and self._rate is not None:
             self._total.limit = total

@@ -73,7 +73,7 @@ def rehearse(asked: Asked, now: float, connection: Connection) -> None:
     ids = _written(asked, now, connection)
     rows: list[Row] = []
     ask = partial(queries.unsent_outputs, connection, ids, Selection(), limit=SITES)
-    while more := ask(after=rows[-1]["id"] if rows else 0):
+    while more := ask(after=rows[-1] if rows else None):
         rows += more
     raise Rehearsed(rows)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _SHORTENED = re.compile(r".*\.[0-9a-f]{8}")
@@ -20,14 +21,34 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 """Made once: `json.dumps` makes an encoder for every call, which takes as long as the encoding."""
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types that have one spelling in JSON, whoever writes them; of floats there are several."""
+
+
 def canonical_json(value: Any) -> bytes:
-    """One spelling for one JSON value: sorted keys, no spaces, UTF-8. Equal values give equal bytes."""
+    """One spelling for one JSON value: sorted keys, no spaces, UTF-8. Equal values give equal bytes.
+
+    A flat object of plain values, as nearly all requests are, is written by orjson in a tenth of the time. That both
+    write the same is held by a test of every character; what orjson refuses goes the other way.
+    """
+    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+        try:
+            return _fast()(value)
+        except TypeError:  # an integer beyond 64 bits, a lone surrogate
+            pass
     return _encode(value).encode()
+
+
+@functools.cache
+def _fast() -> Callable[[Any], bytes]:
+    import orjson  # where it is used: `status` makes no fingerprint
+
+    return functools.partial(orjson.dumps, option=orjson.OPT_SORT_KEYS)
 
 
 def fingerprint(provider: str, model: str, request: Mapping[str, Any]) -> str:
     """32 hex digits (128 bits of SHA-256) over provider, model and the exact request."""
-    return hashlib.sha256(canonical_json([provider, model, request])).hexdigest()[:32]
+    return _mark(provider, model, canonical_json(request))
 
 
 def submission_token(*known: object) -> str:
@@ -38,8 +59,18 @@ def submission_token(*known: object) -> str:
 
 def fingerprint_of(provider: str, model: str, request: str) -> str:
     """`fingerprint` of a request that is canonical JSON already, as a ledger keeps it; does not parse it."""
-    names = canonical_json([provider, model])[:-1]
-    return hashlib.sha256(b"%s,%s]" % (names, request.encode())).hexdigest()[:32]
+    return _mark(provider, model, request.encode())
+
+
+def _mark(provider: str, model: str, request: bytes) -> str:
+    """Of the canonical JSON of the list `[provider, model, request]`."""
+    return hashlib.sha256(b"%s,%s]" % (_names(provider, model), request)).hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=256)
+def _names(provider: str, model: str) -> bytes:
+    """The beginning of that list: the same for many jobs."""
+    return canonical_json([provider, model])[:-1]
 
 
 def value_text(value: Any) -> str:

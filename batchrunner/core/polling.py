@@ -9,10 +9,12 @@ comes far too late, at its end every poll comes too soon.
 
 from __future__ import annotations
 
+import functools
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 ENOUGH = 10
 """Samples from which on a lognormal fit beats a plain backoff (PERFORMANCE.md)."""
@@ -85,10 +87,22 @@ def interval(policy: PollPolicy, known: Lognormal | None, age: float) -> float:
     if known is None:
         wait = max(policy.shortest, age * (policy.growth - 1.0)) * max(1.0, math.sqrt(policy.price / USUAL))
         return min(policy.longest, wait)
-    wait = policy.shortest
-    while wait < policy.longest and wait * wait * known.hazard(age + wait / 2.0) < 2.0 * policy.price:
-        wait *= 1.1
-    return min(policy.longest, wait)
+    steps = _steps(policy.shortest, policy.longest)
+
+    def worth(wait: float) -> float:
+        """Grows with the wait: no hazard of a lognormal falls as fast as the square rises."""
+        return wait * wait * known.hazard(age + wait / 2.0)
+
+    return steps[bisect_left(steps, 2.0 * policy.price, hi=len(steps) - 1, key=worth)]
+
+
+@functools.lru_cache(maxsize=16)
+def _steps(shortest: float, longest: float) -> list[float]:
+    """The waits that there are, each a tenth longer than the one before it; the last is the longest."""
+    steps = [shortest]
+    while steps[-1] < longest:
+        steps.append(steps[-1] * 1.1)
+    return [*steps[:-1], longest]
 
 
 @dataclass(slots=True)
@@ -165,4 +179,5 @@ class Price:
         """
         floor = min(EAGER, self.policy.price) if eager else self.policy.price
         self.now = max(floor, (self._wanted / (FILLED * budget)) ** 2)
-        return replace(self.policy, price=self.now)
+        known = self.policy
+        return PollPolicy(self.now, known.shortest, known.longest, known.growth)

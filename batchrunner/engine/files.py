@@ -60,13 +60,17 @@ class Placed:
     already: bool = False
 
 
+SIDECAR = ".json"
+"""What the name of a sidecar adds to that of its output."""
+
+
 def _no_crash(point: str) -> None:
     del point
 
 
 def sidecar_path(target: Path) -> Path:
     """Where the facts about `target` stand: its name plus `.json`."""
-    return target.with_name(target.name + ".json")
+    return target.with_name(target.name + SIDECAR)
 
 
 def part_path(target: Path, writer: str = "") -> Path:

@@ -91,6 +91,10 @@ class Pacer:
             if self._posts.delay(at) < self._posts.interval:  # a rate that was higher then is not held against us
                 self._posts.take(at)
 
+    def poll_at_most(self, per_minute: float | None) -> None:
+        """Another budget of polls from the next `rebound` on; None for `poll_budget`."""
+        self._polls_per_minute = per_minute
+
     def rebound(self, submits_per_minute: float | None, in_flight: int | None, polls: float = 1.0) -> None:
         """Other upper bounds from now on, None for the one that holds; what was learned stays. `polls`: this run's part
         of the polls that the account may make."""
@@ -233,6 +237,7 @@ class Pacer:
             "polls_per_minute_limit": round(self._polls.per_minute, 1),
             "submits_per_minute_bound": round(60.0 * self._bound[0], 2),
             "in_flight_bound": self._bound[1],
+            "polls_per_minute_bound": round(60.0 * self._poll_bound, 1),
             "learned": in_minutes(self.learned),
         }
 

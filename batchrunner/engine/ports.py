@@ -99,7 +99,8 @@ class Settings:
         in_flight: upper bound on POSTs and running tasks together.
         max_posts: POSTs on the wire at once: bounds what a crash can leave in doubt.
         max_polls: polls on the wire at once.
-        polls_per_minute: budget of polls shared by everything in flight; None for `poll_budget(in_flight)`.
+        polls_per_minute: budget of polls shared by everything in flight, of several accounts each a part; None for
+            `poll_budget(in_flight)`.
         max_downloads: downloads at once.
         max_submissions: `--limit`, None for none.
         deadline: monotonic time by which what is submitted should be done, None for none; see `core.deadline`.

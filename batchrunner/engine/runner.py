@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.adaptive import Learned
@@ -69,6 +69,7 @@ class Runner:
         self._downloads = Downloader(deps, control, settings, work, self._follow, self._downloaded)
         shares = shares or [Share(deps, known)]
         several = len(shares) > 1
+        each = replace(settings, polls_per_minute=_part(settings.polls_per_minute, len(shares)))
         common = Common(
             Total(settings.in_flight, self._free) if several else None,
             Gcra(settings.submits_per_minute) if several else None,
@@ -79,7 +80,7 @@ class Runner:
             Account(
                 share,
                 control.branch(share.deps.provider.name, share.hold) if several else control,
-                settings,
+                each,
                 work,
                 latencies,
                 common,
@@ -194,9 +195,17 @@ class Runner:
 
     # --- A person's word during the run ------------------------------------------------------------------
 
-    def limit(self, submits_per_minute: float | None, in_flight: int | None, polls: float = 1.0) -> None:
+    def limit(
+        self,
+        submits_per_minute: float | None,
+        in_flight: int | None,
+        polls: float = 1.0,
+        polls_per_minute: float | None = None,
+    ) -> None:
         """Other upper bounds for the rest of the run, None for the one that holds; `polls` as in `Pacer.rebound`."""
         for account in self._accounts:
+            if polls_per_minute is not None:
+                account.pacer.poll_at_most(_part(polls_per_minute, len(self._accounts)))
             account.pacer.rebound(submits_per_minute, in_flight, polls)
         if self._total is not None and in_flight is not None:
             self._total.limit = in_flight
@@ -377,3 +386,8 @@ class Runner:
             await account.lookups.close()
             await account.poller.close()
             account.flush()
+
+
+def _part(polls_per_minute: float | None, accounts: int) -> float | None:
+    """An account's part of the polls that all may make together."""
+    return None if polls_per_minute is None else polls_per_minute / accounts

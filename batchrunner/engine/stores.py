@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..core.media import Facts
-from ..core.places import Place, Remote
+from ..core.places import Place, Remote, place_of
 from ..providers import media
 from ..providers.disk import Steps
 from . import files
@@ -90,6 +90,7 @@ class FolderStore:
         """
         self.parts = root
         self._writer = writer
+        self._root = os.path.join(root, "")
 
     def part(self, name: str) -> Path:
         return files.part_path(self.parts / name, self._writer)
@@ -132,7 +133,10 @@ class FolderStore:
         """Nothing to do: each name is looked at when it is asked about, and the folder before each POST."""
 
     def precheck(self, name: str, ours: Collection[str]) -> str | None:
-        return files.precheck(self.parts / name, ours)
+        where = f"{self._root}{name}"  # a path is made only where something stands: it takes longer than the looks
+        if os.path.lexists(where) or os.path.lexists(where + files.SIDECAR):
+            return files.precheck(self.parts / name, ours)
+        return None
 
     def find_simulated(self, name: str) -> bool:
         return files.find_simulated(self.parts / name)
@@ -161,8 +165,15 @@ class Stores:
         """
         self._parts = parts
         self._known: dict[Place, Store] = {}
+        self._by_text: dict[str, Store] = {}
         self.writer = ""
         """Of several that write to the same places, this one's part of a name; set before a store is opened."""
+
+    def at(self, text: str) -> Store:
+        """The store at a place as the ledger has it: each text is looked at once."""
+        if text not in self._by_text:
+            self._by_text[text] = self.of(place_of(text))
+        return self._by_text[text]
 
     def of(self, place: Place) -> Store:
         """The store at a place. Opens no connection."""

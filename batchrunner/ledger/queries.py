@@ -181,21 +181,32 @@ def waiting_words(connection: Connection, batches: Sequence[int], selection: Sel
 
 
 def unsent_outputs(
-    connection: Connection, batches: Sequence[int], selection: Selection, after: int, limit: int
+    connection: Connection, batches: Sequence[int], selection: Selection, after: Row | None, limit: int
 ) -> list[Row]:
-    """Current selected jobs that may be sent, with row ids above `after`: row id, planned output, whether it is a full
-    name, model, folder, and every task id that its key has had (JSON)."""
+    """Current selected jobs that may be sent, those behind `after` (the last row of the page before): row id, planned
+    output, whether it is a full name, model, folder, every task id that its key has had (JSON), and where it stands.
+
+    In the order of an index that has no other jobs: what a page costs does not grow with the pages before it."""
     condition, values = where(selection)
-    marks = ", ".join("?" * len(batches))
-    return connection.execute(
-        "SELECT job.id, job.output, job.named, job.model, batch.output_dir, "
-        "(SELECT json_group_array(a.task_id) FROM attempt a JOIN job o ON o.id = a.job_id "
-        " WHERE o.batch_id = job.batch_id AND o.key = job.key AND a.task_id IS NOT NULL) AS task_ids "
-        "FROM job JOIN batch ON batch.id = batch_id "
-        f"WHERE batch_id IN ({marks}) AND current = 1 AND state = 'pending' AND {condition} AND job.id > ? "
-        "ORDER BY job.id LIMIT ?",
-        (*batches, *values, after, limit),
-    ).fetchall()
+    first, place = (0, (-1, -1, 0)) if after is None else (after["batch_id"], (*[after["position"]] * 2, after["id"]))
+    found: list[Row] = []
+    for batch in sorted(batch for batch in batches if batch >= first):
+        found += connection.execute(
+            _UNSENT + f" AND {condition} ORDER BY position, job.id LIMIT ?",
+            (batch, *(place if batch == first else (-1, -1, 0)), *values, limit - len(found)),
+        ).fetchall()
+        if len(found) >= limit:
+            break
+    return found
+
+
+_UNSENT = """
+SELECT job.id, job.batch_id, job.position, job.output, job.named, job.model, batch.output_dir,
+       (SELECT json_group_array(a.task_id) FROM attempt a JOIN job o ON o.id = a.job_id
+        WHERE o.batch_id = job.batch_id AND o.key = job.key AND a.task_id IS NOT NULL) AS task_ids
+FROM job JOIN batch ON batch.id = batch_id
+WHERE batch_id = ? AND current = 1 AND state = 'pending' AND position >= ? AND (position > ? OR job.id > ?)
+"""
 
 
 def output_folders(connection: Connection, limit: int) -> list[str]:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..core.job import JobSpec, RetryBudget
+from ..core.job import JobSpec, RetryBudget, State
 from ..core.keys import canonical_json
 from . import needs
 from .errors import LedgerError
-from .sql import Connection, has_grown
+from .sql import Connection, Row, has_grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,19 @@ CREATE TEMP TABLE incoming (
   request TEXT NOT NULL, seconds INTEGER, credits INTEGER, output TEXT NOT NULL, named INTEGER NOT NULL)
 """
 
-# Jobs that the manifest no longer asks for, or asks for differently. It has no say in what was promoted.
-_RETIRE = """
-UPDATE job SET current = 0 WHERE batch_id = ? AND current = 1 AND NOT EXISTS (
-  SELECT 1 FROM incoming i WHERE i.key = job.key AND i.fingerprint = job.fingerprint)
-  AND id NOT IN (SELECT job_id FROM promotion)
+# What the manifest asked for when it was last recorded, in its order. It has no say in what was promoted.
+_PRESENT = """
+SELECT id, position, key, fingerprint, tags, credits, output, named, state FROM job
+WHERE batch_id = ? AND current = 1 AND id NOT IN (SELECT job_id FROM promotion) ORDER BY position
 """
 
-# Known jobs that are asked for (again). What a job asks for never changes; where it stands may.
+# A job that the manifest no longer asks for, or asks for differently.
+_RETIRE = """
+UPDATE job SET current = 0 WHERE id = ? AND NOT EXISTS (
+  SELECT 1 FROM incoming i WHERE i.key = job.key AND i.fingerprint = job.fingerprint)
+"""
+
+# Known jobs that are asked for (again). What a job asks for never changes; where it stands may (see `_unchanged`).
 _REFRESH = """
 UPDATE job SET current = 1, position = i.position, tags = i.tags, credits = i.credits,
   output = CASE WHEN job.state IN ('pending', 'failed') THEN i.output ELSE job.output END,
@@ -137,10 +142,12 @@ def record(connection: Connection, batch: BatchSpec, jobs: Iterable[JobSpec], no
     connection.execute("DROP TABLE IF EXISTS incoming")
     connection.execute(_INCOMING)
     marks = ", ".join("?" * 14)
-    connection.executemany(f"INSERT INTO incoming VALUES ({marks})", _incoming_rows(jobs))
+    others: list[int] = []
+    asked = _changed(jobs, connection.execute(_PRESENT, (batch_id,)), others)
+    connection.executemany(f"INSERT INTO incoming VALUES ({marks})", asked)
     has_grown(connection, "incoming")
     newest = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
-    connection.execute(_RETIRE, (batch_id,))
+    connection.executemany(_RETIRE, [(job_id,) for job_id in others])
     connection.execute(_REFRESH, (batch_id,))
     connection.execute(_INSERT_NEW, (batch_id, now))
     connection.execute(_BORN, (batch_id, now, newest))
@@ -206,6 +213,10 @@ def _upsert(connection: Connection, batch: BatchSpec, now: float) -> int:
     return int(row[0])
 
 
+_MOVABLE = frozenset({State.PENDING.value, State.FAILED.value})
+"""States in which a job's file may still get another name; as in `_REFRESH`."""
+
+
 @functools.lru_cache(maxsize=4096)
 def _tags(tags: tuple[str, ...]) -> str:
     """Nearly every shot has the tags of many others."""
@@ -213,23 +224,66 @@ def _tags(tags: tuple[str, ...]) -> str:
 
 
 def _incoming_rows(jobs: Iterable[JobSpec], first: int = 0) -> Iterator[tuple[object, ...]]:
-    for position, job in enumerate(jobs, first):
-        yield (
-            position,
-            job.key,
-            job.fingerprint,
-            job.shot,
-            job.take,
-            json.dumps(job.matrix, ensure_ascii=False) if job.matrix else "{}",
-            _tags(job.tags),
-            job.provider,
-            job.model,
-            canonical_json(job.request).decode(),
-            job.seconds,
-            job.credits,
-            job.output,
-            int(job.named),
-        )
+    return (_incoming(position, job) for position, job in enumerate(jobs, first))
+
+
+def _incoming(position: int, job: JobSpec) -> tuple[object, ...]:
+    return (
+        position,
+        job.key,
+        job.fingerprint,
+        job.shot,
+        job.take,
+        json.dumps(job.matrix, ensure_ascii=False) if job.matrix else "{}",
+        _tags(job.tags),
+        job.provider,
+        job.model,
+        canonical_json(job.request).decode(),
+        job.seconds,
+        job.credits,
+        job.output,
+        int(job.named),
+    )
+
+
+def _changed(jobs: Iterable[JobSpec], present: Iterable[Row], others: list[int]) -> Iterator[tuple[object, ...]]:
+    """The rows of the jobs that are not in the ledger already, each in its place and with all that may change.
+
+    A manifest that is run again asks for nearly the same: its jobs and those of the ledger are walked side by side, and
+    none is held.
+
+    Args:
+        jobs: what the manifest asks for.
+        present: `_PRESENT`.
+        others: receives the row ids of `present` that no job was found unchanged by.
+    """
+    rows = iter(present)
+    row = next(rows, None)
+    for position, job in enumerate(jobs):
+        while row is not None and row[1] < position:
+            others.append(row[0])
+            row = next(rows, None)
+        if row is not None and _unchanged(row, position, job):
+            row = next(rows, None)
+        else:
+            yield _incoming(position, job)
+    if row is not None:
+        others.append(row[0])
+    others += [row[0] for row in rows]
+
+
+def _unchanged(row: Row, position: int, job: JobSpec) -> bool:
+    """Whether a row of `_PRESENT` is the job, and nothing of it would be written: neither `_REFRESH` nor any other
+    statement of `record` would touch it. What is not compared is covered by the fingerprint, or by the key."""
+    _, at, key, fingerprint, tags, credits_, output, named, state = row
+    return (
+        fingerprint == job.fingerprint
+        and key == job.key
+        and at == position
+        and tags == _tags(job.tags)
+        and credits_ == job.credits
+        and (state not in _MOVABLE or (output == job.output and named == job.named))
+    )
 
 
 def _separate_outputs(connection: Connection, batch_id: int) -> None:

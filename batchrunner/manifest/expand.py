@@ -31,7 +31,11 @@ class Expansion:
         return self.count
 
     def __iter__(self) -> Iterator[JobSpec]:
-        for shot in self.shots():
+        for node in self._nodes():
+            shot = merge(self.settings, node)
+            if "matrix" not in node.value:
+                yield from self._jobs(shot, NO_POINT)
+                continue
             matrix = matrix_of(self.settings, shot)
             for point in matrix.points() if matrix else (NO_POINT,):
                 yield from self._jobs(shot, point)

@@ -213,9 +213,9 @@ class _Loader:
         return name if isinstance(name, str) else DEFAULT_PROVIDER
 
     def _limits(self, root: Node, rules: Mapping[str, ModelRules]) -> Limits:
-        """Bounds of single providers and models; the names must be those of some."""
+        """Bounds of polls, and of single providers and models; the names must be those of some."""
         section = _section(root, "limits")
-        given: dict[str, dict[str, Any]] = {}
+        given: dict[str, Any] = {"polls_per_minute": section.value.get("polls_per_minute")}
         for kind, known in (
             ("providers", sorted({rule.model.provider for rule in rules.values()})),
             ("models", sorted(rules)),

@@ -106,7 +106,7 @@ class Manifest:
         warnings: what the user should know; the run may go on.
         notify: who is told how a run ended.
         providers: of the models that the jobs use.
-        limits: further bounds, for single providers and models.
+        limits: further bounds, of polls, and for single providers and models.
         chained: whether a job needs another one's output.
         sums: what the jobs come to.
     """

@@ -48,7 +48,8 @@ class Desk:
                 return {}
             case Limits():
                 if request != Limits():
-                    self._runner.limit(request.submits_per_minute, request.in_flight)
+                    polls = request.polls_per_minute
+                    self._runner.limit(request.submits_per_minute, request.in_flight, polls_per_minute=polls)
                     self._observe("limits_set", who=who, **_bounds(self._runner.progress()))
                 return {}
             case Cancel() | Retry() | Resolve() | Judge():
@@ -58,7 +59,7 @@ class Desk:
 
 
 def _bounds(progress: dict[str, Any]) -> dict[str, Any]:
-    return {key: progress[key] for key in ("submits_per_minute_bound", "in_flight_bound")}
+    return {key: progress[key] for key in ("submits_per_minute_bound", "in_flight_bound", "polls_per_minute_bound")}
 
 
 def _told(word: Word, done: Done) -> dict[str, Any]:

@@ -52,10 +52,12 @@ class Limits:
     Attributes:
         submits_per_minute: above 0.
         in_flight: 1 or more.
+        polls_per_minute: 1 or more.
     """
 
     submits_per_minute: float | None = None
     in_flight: int | None = None
+    polls_per_minute: float | None = None
 
 
 Request = Look | Pause | Continue | Limits | Word
@@ -109,7 +111,8 @@ def parse(line: bytes) -> Request:
 def _typed(kind: type[Request], found: dict[str, Any]) -> Request:
     take = found.get
     if kind is Limits:
-        return Limits(_rate(take("submits_per_minute")), _count("in_flight", take("in_flight")))
+        polls = take("polls_per_minute")
+        return Limits(_rate(take("submits_per_minute")), _count("in_flight", take("in_flight")), _polls(polls))
     if kind is Cancel:
         return Cancel(_names(take("names")), _text("why", take("why", "")))
     if kind is Retry:
@@ -180,6 +183,14 @@ def _rate(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_LIMIT:
         raise BadRequest(f"`submits_per_minute` must be a number above 0, and at most {MAX_LIMIT}")
+    return float(value)
+
+
+def _polls(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_LIMIT:
+        raise BadRequest(f"`polls_per_minute` must be a number from 1 to {MAX_LIMIT}")
     return float(value)
 
 

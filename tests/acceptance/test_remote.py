@@ -53,6 +53,8 @@ def night(double: Double, tmp_path: Path) -> Night:
 
 
 def test_a_run_is_paused_limited_and_goes_on(night: Night) -> None:
+    path = night.line.folder / "night.yaml"
+    path.write_text(path.read_text().replace("in_flight: 1", "in_flight: 1, polls_per_minute: 900"))
     run = night.start()
     assert "1 in flight are followed" in night.say("pause")
     night.release()
@@ -63,6 +65,8 @@ def test_a_run_is_paused_limited_and_goes_on(night: Night) -> None:
     told = night.say("limits", "--in-flight", "3", "--submits-per-minute", "6000")
     assert "0 of 3" in told
     assert "at most 6,000 a minute" in told
+    assert "polls        at most 900 a minute" in told, "the manifest's"
+    assert "polls        at most 1,000,000 a minute" in night.say("limits", "--polls-per-minute", "1000000")
     assert "2 pending" in night.say("continue")
     assert run.end() == 0
 

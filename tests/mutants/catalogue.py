@@ -658,6 +658,14 @@ RECORDED = (
         f"{OPENING}::test_a_symlink",
     ),
     _mutant(
+        "same_place_same_job",
+        "A job whose request was changed passes for the one that stands in the ledger in its place.",
+        "ledger/record.py",
+        "        fingerprint == job.fingerprint\n        and key",
+        "        key",
+        "tests/unit/test_ledger_record.py::test_what_is_left_out_changes_nothing",
+    ),
+    _mutant(
         "missing_part_not_noted",
         "A batch of which only a part is recorded passes for the whole.",
         "ledger/record.py",

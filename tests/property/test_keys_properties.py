@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -93,3 +95,28 @@ def test_fingerprint_is_the_requests_json(a: dict[str, Any], b: dict[str, Any]) 
 @given(requests)
 def test_canonical_json_says_the_same(request: dict[str, Any]) -> None:
     assert _same(json.loads(canonical_json(request)), request)
+
+
+def plainly(value: Any) -> bytes:
+    """The spelling that every fingerprint of every ledger was made of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+@given(requests)
+def test_canonical_json_has_one_spelling_whoever_writes_it(request: dict[str, Any]) -> None:
+    assert canonical_json(request) == plainly(request)
+
+
+def test_every_character_is_spelled_as_it_always_was() -> None:
+    """In a value and in a key: an escape hangs on one character, so that this is all of them."""
+    every = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    request = {every: every, "": "", "\U00010000": 0, "\uffff": None, "n": -(2**63), "m": 2**64 - 1, "yes": True}
+    assert canonical_json(request) == plainly(request)
+
+
+def test_what_only_one_of_the_two_can_write() -> None:
+    for value in (2**64, -(2**63) - 1, 1e16, -0.0, 1e-7):
+        assert canonical_json({"x": value}) == plainly({"x": value})
+    for refused in ("\ud800", math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"surrogates not allowed|not JSON compliant"):
+            canonical_json({"x": refused})

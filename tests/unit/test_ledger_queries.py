@@ -253,25 +253,33 @@ async def test_selected_states(ledger: Ledger, ask: Ask) -> None:
 async def test_unsent_outputs(ledger: Ledger, ask: Ask) -> None:
     one, two = await with_jobs(ledger, [spec("a", tags=["x"]), spec("b", named=False, output="b")])
     one = await drive(ledger, one, e.Claimed(), e.Accepted("t1"), e.TaskFailed(SEEN, again=True))
-    rows = {r["id"]: r for r in ask(queries.unsent_outputs, [1], Selection(), 0, 99)}
+    rows = {r["id"]: r for r in ask(queries.unsent_outputs, [1], Selection(), None, 99)}
     assert set(rows) == {one.id, two.id}
     assert (rows[one.id]["output"], rows[one.id]["named"], rows[one.id]["output_dir"]) == ("a-1.mp4", 1, "/out/night")
     assert json.loads(rows[one.id]["task_ids"]) == ["t1"]
     assert (rows[two.id]["output"], rows[two.id]["named"], json.loads(rows[two.id]["task_ids"])) == ("b", 0, [])
-    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(tags=("x",)), 0, 99)] == [one.id]
+    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(tags=("x",)), None, 99)] == [one.id]
     await drive(ledger, one, e.Claimed())
-    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(), 0, 99)] == [two.id]
+    assert [r["id"] for r in ask(queries.unsent_outputs, [1], Selection(), None, 99)] == [two.id]
     await with_jobs(ledger, [])
-    assert ask(queries.unsent_outputs, [1], Selection(), 0, 99) == []
+    assert ask(queries.unsent_outputs, [1], Selection(), None, 99) == []
 
 
 async def test_unsent_outputs_a_page_at_a_time(ledger: Ledger, ask: Ask) -> None:
-    await with_jobs(ledger, [spec(f"s{n}") for n in range(7)])
-    found: list[int] = []
-    while page := ask(queries.unsent_outputs, [1], Selection(), found[-1] if found else 0, 3):
-        assert len(page) <= 3
-        found += [r["id"] for r in page]
-    assert found == [1, 2, 3, 4, 5, 6, 7]
+    """In the manifest's order, batch after batch, where two jobs stand in one place (a final and a draft) too."""
+    await with_jobs(ledger, [spec(f"s{n}") for n in (3, 0, 4, 1, 2)])
+    await with_jobs(ledger, [spec(f"s{n}") for n in range(5)])
+    await with_jobs(ledger, [spec("other")], name="other", output_dir="/o")
+    await with_jobs(ledger, [spec(f"t{n}") for n in range(3)], name="third", output_dir="/t")
+    moved = "UPDATE job SET position = 1 WHERE key IN ('s1-1', 's2-1', 's3-1')"
+    await ledger._writer.put(lambda c: c.execute(moved) and None)
+    ids = [b.id for b in await ledger.batches(["third", "night"])]
+    for size in (1, 2, 3, 4, 8, 9):
+        found: list[Any] = []
+        while page := ask(queries.unsent_outputs, ids, Selection(), found[-1] if found else None, size):
+            assert len(page) <= size
+            found += page
+        assert [r["output"].removesuffix("-1.mp4") for r in found] == ["s0", "s3", "s1", "s2", "s4", "t0", "t1", "t2"]
 
 
 async def test_known_jobs_and_folders(ledger: Ledger, ask: Ask) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, JobSpec, RetryBudget, State
+from batchrunner.core.limits import Bounds, Limits
+from batchrunner.ledger import record as recording
 from batchrunner.ledger.address import Address
 from batchrunner.ledger.errors import WriteFailed
 from batchrunner.ledger.record import OutputClash
@@ -103,6 +105,12 @@ async def test_the_batch_is_refreshed(ledger: Ledger, clock: FakeClock) -> None:
         Path("/out/night"),
     )
     assert await ledger.batches(["another"]) == []
+
+
+async def test_bounds_outlive_the_manifest(ledger: Ledger) -> None:
+    limits = Limits({"fal": Bounds(None, 4)}, {}, 90.0)
+    await ledger.record(replace(batch(), limits=limits.packed()), [spec("a")])
+    assert [b.limits for b in await ledger.batches()] == [limits]
 
 
 async def test_a_changed_request_is_a_new_revision(ledger: Ledger) -> None:
@@ -305,3 +313,82 @@ async def test_ten_thousand_jobs(ledger: Ledger) -> None:
     counts = await ledger.query(lambda c: c.execute("SELECT current, count(*) FROM job GROUP BY current").fetchall())
     assert [tuple(r) for r in counts] == [(0, 100), (1, 10_000)]
     assert await ledger.query(lambda c: c.execute("SELECT count(*) FROM history").fetchone()[0]) == 10_100
+
+
+# --- Jobs that are found unchanged -----------------------------------------------------------------------
+
+
+def edits() -> list[list[JobSpec]]:
+    """Manifests one after the other, each of which is nearly the one before it."""
+    plain = [spec(f"s{n}", tags=["x"], credits=630) for n in range(8)]
+    return [
+        plain,
+        [*plain[:3], spec("s3", prompt="new", tags=["x"]), *plain[4:]],  # one changes
+        [*plain[:2], *plain[3:]],  # one goes, and the others move up; another comes back to what it was
+        [spec("first"), *plain],  # one comes at the top
+        [plain[1], plain[0], *plain[2:7], spec("s7", tags=["y"], credits=630)],  # two change places; tags
+        [replace(one, credits=None) for one in plain[:4]]
+        + [replace(one, output=f"new/{one.key}") for one in plain[4:]],
+        [replace(one, named=False) for one in plain],
+        [replace(one, tags=("x", "y")) for one in reversed(plain)],
+        plain[:5],
+        [],
+        plain,
+        *[[*plain[:2], other, *plain[3:]] for other in only_one_thing_else(plain[2])],
+    ]
+
+
+def only_one_thing_else(one: JobSpec) -> list[JobSpec]:
+    """The same in the same place, but for its tags, its price, its file, who named it, or its id."""
+    other = replace(one, shot="z", key="z-1")
+    return [
+        replace(one, tags=("y",)),
+        replace(one, tags=("y",), credits=631),
+        replace(one, tags=("y",), credits=631, output="z.mp4"),
+        replace(one, tags=("y",), credits=631, output="z.mp4", named=not one.named),
+        replace(other, tags=("y",), credits=631, output="z.mp4", named=not one.named),
+    ]
+
+
+async def after_edits(ledger: Ledger, clock: FakeClock) -> list[str]:
+    """What a ledger holds after all of them, while a night goes on."""
+    told: list[str] = []
+    for number, specs in enumerate(edits()):
+        clock.forward(60)
+        jobs = {job.key: job for job in await record(ledger, *specs)}
+        for key, state in (("s0-1", State.SUCCEEDED), ("s5-1", State.FAILED), ("s6-1", State.RUNNING)):
+            job = jobs.get(key)
+            if job is not None and job.state is State.PENDING and number % 2 == 0:
+                await drive(ledger, job, *path_to(state, f"task_{key}_{number}"))
+        told += [f"--- {number}", *await state_of(ledger)]
+    return told
+
+
+async def test_what_is_left_out_changes_nothing(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same manifests into two ledgers: into one as they are, into the other without a job being left out."""
+    told = []
+    for leave_out in (True, False):
+        with monkeypatch.context() as patch:
+            if not leave_out:
+                patch.setattr(recording, "_unchanged", lambda *_: False)
+            own = FakeClock()
+            async with open_ledger(tmp_path / f"{leave_out}.db", own) as ledger:
+                told.append(await after_edits(ledger, own))
+    assert told[0] == told[1]
+
+
+async def test_an_unchanged_manifest_writes_no_job_anew(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [spec(f"s{n}") for n in range(50)]
+    await record(ledger, *specs)
+    written: list[str] = []
+    real = recording._incoming
+
+    def counting(position: int, job: JobSpec) -> tuple[object, ...]:
+        written.append(job.key)
+        return real(position, job)
+
+    monkeypatch.setattr(recording, "_incoming", counting)
+    await record(ledger, *specs[:20], spec("s20", prompt="new"), *specs[21:])
+    assert written == ["s20-1"]

@@ -19,12 +19,16 @@ def written(folder: Path, limits: str) -> Path:
 
 
 def test_they_are_read_and_outlive_the_manifest(tmp_path: Path) -> None:
-    text = "{in_flight: 9, providers: {fal: {in_flight: 4}}, models: {z-image: {submits_per_minute: 30}}}"
+    text = (
+        "{in_flight: 9, polls_per_minute: 90, providers: {fal: {in_flight: 4}}, "
+        "models: {z-image: {submits_per_minute: 30}}}"
+    )
     manifest = load(written(tmp_path, text))
     assert manifest.in_flight == 9
-    assert manifest.limits == Limits({"fal": Bounds(None, 4)}, {"z-image": Bounds(30.0, None)})
+    assert manifest.limits == Limits({"fal": Bounds(None, 4)}, {"z-image": Bounds(30.0, None)}, 90.0)
     assert unpacked(manifest.limits.packed()) == manifest.limits
     assert unpacked("{}") == Limits()
+    assert "polls" not in Limits().packed(), "a ledger of an older version holds nothing else"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,10 @@ def test_they_are_read_and_outlive_the_manifest(tmp_path: Path) -> None:
         ("{models: {z-image: {per_minute: 5}}}", "per_minute"),
         ("{models: {z-image: {}}}", "z-image"),
         ("{providers: [fal]}", "providers"),
+        ("{polls_per_minute: 0.5}", "polls_per_minute must be a number from 1 to 1000000, got 0.5"),
+        ("{polls_per_minute: 2000000}", "polls_per_minute"),
+        ("{poll_per_minute: 600}", "did you mean polls_per_minute?"),
+        ("{models: {z-image: {polls_per_minute: 600}}}", "polls_per_minute"),
     ],
 )
 def test_what_is_wrong_is_told_where_it_stands(limits: str, told: str, tmp_path: Path) -> None:
@@ -47,10 +55,10 @@ def test_what_is_wrong_is_told_where_it_stands(limits: str, told: str, tmp_path:
 
 
 def test_of_several_batches_the_tightest_holds() -> None:
-    one = Limits({"fal": Bounds(10.0, 5)}, {"m": Bounds(None, 3)})
-    two = Limits({"fal": Bounds(20.0, 2), "reapi": Bounds(1.0)}, {})
+    one = Limits({"fal": Bounds(10.0, 5)}, {"m": Bounds(None, 3)}, 900.0)
+    two = Limits({"fal": Bounds(20.0, 2), "reapi": Bounds(1.0)}, {}, 600.0)
     assert tightest([one, two, Limits()]) == Limits(
-        {"fal": Bounds(10.0, 2), "reapi": Bounds(1.0)}, {"m": Bounds(None, 3)}
+        {"fal": Bounds(10.0, 2), "reapi": Bounds(1.0)}, {"m": Bounds(None, 3)}, 600.0
     )
 
 

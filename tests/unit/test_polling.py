@@ -114,6 +114,16 @@ def test_interval_solves_its_equation(age: float) -> None:
     assert (wait / 1.1) ** 2 * TYPICAL.hazard(age + wait / 2.2) < 2 * POLICY.price
 
 
+@given(st.floats(0, 1e5), st.floats(-2, 8), st.floats(MIN_SIGMA, 3), st.floats(1e-4, 1e4))
+def test_the_interval_is_the_first_step_that_is_worth_a_poll(age: float, mu: float, sigma: float, price: float) -> None:
+    """Step by step, as it is meant; by halving, it takes a fifth of the looks."""
+    known, policy = Lognormal(mu, sigma), PollPolicy(price=price)
+    wait = policy.shortest
+    while wait < policy.longest and wait * wait * known.hazard(age + wait / 2.0) < 2.0 * price:
+        wait *= 1.1
+    assert interval(policy, known, age) == min(policy.longest, wait)
+
+
 def test_a_cheaper_poll_is_made_sooner() -> None:
     waits = [interval(PollPolicy(price=c), TYPICAL, 60.0) for c in (0.05, 0.1, 0.5, 2.0)]
     assert waits == sorted(waits)

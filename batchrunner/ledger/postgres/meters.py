@@ -62,12 +62,14 @@ class Bounds:
         in_flight: tasks.
         models: of single models.
         together: of this account and others.
+        polls_per_minute: of all its tasks; None for `engine.ports.poll_budget`.
     """
 
     submits: float
     in_flight: int
     models: Mapping[str, Limit] = field(default_factory=dict)
     together: Together | None = None
+    polls_per_minute: float | None = None
 
 
 class Asking(Protocol):

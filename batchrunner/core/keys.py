@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -38,8 +39,13 @@ def submission_token(*known: object) -> str:
 
 def fingerprint_of(provider: str, model: str, request: str) -> str:
     """`fingerprint` of a request that is canonical JSON already, as a ledger keeps it; does not parse it."""
-    names = canonical_json([provider, model])[:-1]
-    return hashlib.sha256(b"%s,%s]" % (names, request.encode())).hexdigest()[:32]
+    return hashlib.sha256(b"%s,%s]" % (_names(provider, model), request.encode())).hexdigest()[:32]
+
+
+@functools.cache
+def _names(provider: str, model: str) -> bytes:
+    """How the canonical JSON begins."""
+    return canonical_json([provider, model])[:-1]
 
 
 def value_text(value: Any) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 ENOUGH = 10
 """Samples from which on a lognormal fit beats a plain backoff (PERFORMANCE.md)."""
@@ -165,4 +165,5 @@ class Price:
         """
         floor = min(EAGER, self.policy.price) if eager else self.policy.price
         self.now = max(floor, (self._wanted / (FILLED * budget)) ** 2)
-        return replace(self.policy, price=self.now)
+        usual = self.policy
+        return PollPolicy(self.now, usual.shortest, usual.longest, usual.growth)

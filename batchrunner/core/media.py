@@ -77,8 +77,7 @@ class Facts:
 
     def words(self) -> dict[str, Any]:
         """As `media` in JSON: the first four always, the rest where known."""
-        told = ((name, getattr(self, name)) for name in _FACTS)
-        return {name: value for name, value in told if value is not None or name in _ALWAYS}
+        return {name: value for name in _FACTS if (value := getattr(self, name)) is not None or name in _ALWAYS}
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Facts:

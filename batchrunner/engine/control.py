@@ -55,7 +55,8 @@ class Signal:
 
     def notify(self) -> None:
         for future in self._waiting:
-            _wake(future)
+            if not future.done():
+                future.set_result(None)
         self._waiting.clear()
 
     async def wait(self, seconds: float | None = None) -> None:
@@ -63,18 +64,13 @@ class Signal:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._waiting.add(future)
-        timer = None if seconds is None or seconds == math.inf else loop.call_later(seconds, _wake, future)
+        timer = None if seconds is None or seconds == math.inf else loop.call_later(seconds, self.notify)
         try:
             await future
         finally:
             self._waiting.discard(future)
             if timer is not None:
                 timer.cancel()
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class _Account:

@@ -5,6 +5,7 @@ A difference is a warning for people. It never changes a job's state: what came 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -76,16 +77,16 @@ class Facts:
 
     def words(self) -> dict[str, Any]:
         """As `media` in JSON: the first four always, the rest where known."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name in {"duration_s", "width", "height", "codec"} or getattr(self, f.name) is not None
-        }
+        return {name: value for name in _FACTS if (value := getattr(self, name)) is not None or name in _ALWAYS}
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Facts:
         """The facts in a `media` object; what else stands there is left."""
-        return cls(**{f.name: words[f.name] for f in fields(cls) if f.name in words})
+        return cls(**{name: words[name] for name in _FACTS if name in words})
+
+
+_FACTS = tuple(f.name for f in fields(Facts))
+_ALWAYS = frozenset({"duration_s", "width", "height", "codec"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def ordered(kind: str, request: Mapping[str, Any]) -> Ordered:
     sizes = (names.get(str(request[f]).lower()) for f in _SIZES if f in request)
     ratios = (_RATIO.fullmatch(str(request[f])) for f in _RATIOS if f in request)
     ratio = next(((int(m[1]), int(m[2])) for m in ratios if m and int(m[1]) and int(m[2])), None)
-    if any(_REFERENCE.search(f) and request[f] and not isinstance(request[f], bool | int) for f in request):
+    if any(_refers(f) and request[f] and not isinstance(request[f], bool | int) for f in request):
         ratio = None
     return Ordered(
         kind=kind,
@@ -133,6 +134,12 @@ def ordered(kind: str, request: Mapping[str, Any]) -> Ordered:
         sound=any(request.get(f) is True for f in _SOUNDS),
         outputs=next((int(n) for f in _NUMBERS if (n := _number(request.get(f))) is not None), None),
     )
+
+
+@functools.cache
+def _refers(field: str) -> bool:
+    """Whether a field of that name gives a picture."""
+    return _REFERENCE.search(field) is not None
 
 
 def _number(value: object) -> float | None:

@@ -37,6 +37,11 @@ class CommonName:
     reason: str = ""
     leave_out: bool | tuple[Any, ...] = ()
     not_with: tuple[str, ...] = ()
+    path: Steps = field(init=False, repr=False, compare=False)
+    """The way to the value in a request: `("image_urls", 0)`. Empty where the model can't."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", next(_slots(dict(self.fields)), ()))
 
     def own(self, value: Any) -> dict[str, Any]:
         """The model's fields for a value of its own."""
@@ -45,11 +50,6 @@ class CommonName:
     def word(self, value: Any) -> Any:
         """The model's own word for a value; the value itself where it has none."""
         return self.values.get(value, value) if isinstance(value, str) else value
-
-    @property
-    def path(self) -> Steps:
-        """The way to the value in a request: `("image_urls", 0)`. Empty where the model can't."""
-        return next(_slots(dict(self.fields)), ())
 
     @property
     def called(self) -> str:

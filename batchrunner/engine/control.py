@@ -61,12 +61,16 @@ class Signal:
 
     async def wait(self, seconds: float | None = None) -> None:
         """Return at the next `notify`, or after `seconds` (None or infinite: no limit)."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         self._waiting.add(future)
+        timer = None if seconds is None or seconds == math.inf else loop.call_later(seconds, self.notify)
         try:
-            await asyncio.wait([future], timeout=None if seconds is None or math.isinf(seconds) else seconds)
+            await future
         finally:
             self._waiting.discard(future)
+            if timer is not None:
+                timer.cancel()
 
 
 class _Account:

@@ -103,8 +103,8 @@ def plan(job: Job, kind: str) -> list[Wanted]:
     """
     fact = job.fact
     assert isinstance(fact, Downloading)  # noqa: S101  only such jobs are fetched
-    path = PurePosixPath(job.output)
-    stem = job.output[: len(job.output) - len(path.suffix)] if job.named else job.output
+    suffix = PurePosixPath(job.output).suffix if job.named else None
+    stem = job.output.removesuffix(suffix) if suffix else job.output
     links = [(url, kind) for url in fact.urls]
     if kind in fact.kinds:
         links = sorted(zip(fact.urls, fact.kinds, strict=True), key=lambda link: link[1] != kind)
@@ -116,7 +116,7 @@ def plan(job: Job, kind: str) -> list[Wanted]:
             url,
             of_kind,
             stem if len(links) == 1 else _with(stem, f"-{number}"),
-            path.suffix if job.named and of_kind == kind else None,
+            suffix if of_kind == kind else None,
             mark,
         )
         for number, (url, of_kind) in enumerate(links, 1)

@@ -88,6 +88,7 @@ class Poller:
         self._order = itertools.count()
         self._asking: set[asyncio.Task[None]] = set()
         self._schedules: dict[int, Schedule] = {}
+        self._took: list[tuple[str, int | None, float]] = []
         self._record_failures = 0
         self._throttled = 0
         self._throttled_at = 0.0
@@ -120,10 +121,13 @@ class Poller:
         self._heap.clear()
 
     def flush(self) -> None:
-        """Write behind when to poll next, and how often that was too much for the service."""
+        """Write behind when to poll next, how long tasks took, and how often polls were too much for the service."""
         if self._schedules:
             self._deps.ledger.save_schedules(list(self._schedules.values()))
             self._schedules = {}
+        if self._took:
+            self._deps.ledger.save_latencies(self._took)
+            self._took = []
         if self._throttled:
             self._deps.ledger.save_throttled(self._throttled_at, self._throttled)
             self._throttled = 0
@@ -252,7 +256,7 @@ class Poller:
         job = await self._deps.advance(watched.job, answer)
         if watched.measured:
             self._latencies.add(job.model, job.seconds, took)
-            self._deps.ledger.save_latency(job, took)
+            self._took.append((job.model, job.seconds, took))
         self._release(watched, took if watched.measured else None)
         self._on_completed(job)
 

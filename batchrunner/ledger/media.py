@@ -37,6 +37,9 @@ _NAMED = (
 )
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def save(connection: Connection, job_id: int, attempt: int, kept: Iterable[Kept], now: float) -> None:
     """Write what an attempt gave, in the caller's transaction; what was known of the same files is replaced."""
     connection.executemany(_SAVE, [(job_id, attempt, *_values(one), now) for one in kept])
@@ -44,8 +47,7 @@ def save(connection: Connection, job_id: int, attempt: int, kept: Iterable[Kept]
 
 def _values(one: Kept) -> tuple[Any, ...]:
     file = (one.output.path, one.output.sha256, one.output.size) if one.output is not None else (None, None, None)
-    facts, warnings = (json.dumps(w, ensure_ascii=False) for w in (one.facts.words(), one.warnings))
-    return one.number, one.kind, one.url, *file, facts, warnings
+    return one.number, one.kind, one.url, *file, _encode(one.facts.words()), _encode(one.warnings)
 
 
 def exists(connection: Connection) -> bool:

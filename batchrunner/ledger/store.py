@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class Ledger:
         except Conflict:
             if not await self._was_written(job, event, after):
                 raise
-        return replace(job, fact=after, retries_used=used)
+        return job.after(after, used)
 
     async def _was_written(self, job: Job, event: e.Event, after: Fact) -> bool:
         """Whether a transition is a repetition of one whose commit was cut off with the server, and was durable after
@@ -343,9 +343,9 @@ class Ledger:
         """See `pace.latencies`."""
         return await self._writer.read(pace.latencies)
 
-    def save_latency(self, job: Job, took: float) -> None:
-        """Remember how long a task took, in seconds; written behind."""
-        self._behind("INSERT INTO latency (model, seconds, took) VALUES (?, ?, ?)", [(job.model, job.seconds, took)])
+    def save_latencies(self, took: Sequence[tuple[str, int | None, float]]) -> None:
+        """Remember how long tasks took: model, length asked for, seconds; written behind."""
+        self._behind("INSERT INTO latency (model, seconds, took) VALUES (?, ?, ?)", list(took))
 
     async def pace(self, provider: str) -> Learned:
         """The service's limits, as far as other runs have met them."""

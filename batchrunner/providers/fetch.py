@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -265,7 +265,7 @@ class Fetcher:
         try:
             where = self._guard.check(url)
             for _ in range(MAX_REDIRECTS + 1):
-                async with self._get(where, {"Range": "bytes=0-0"}) as response:
+                with contextlib.closing(await self._get(where, {"Range": "bytes=0-0"})) as response:
                     location = response.headers.get("Location")
                     if response.status in _REDIRECTS and location is not None:
                         where = self._guard.follow(where, location)
@@ -277,10 +277,10 @@ class Fetcher:
             raise LinkDead(Problem(str(refused), "forbidden_url")) from None
         raise LinkDead(Problem(f"the URL redirects more than {MAX_REDIRECTS} times", "redirects"))
 
-    @contextlib.asynccontextmanager
-    async def _get(self, url: URL, headers: Mapping[str, str] | None = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _get(self, url: URL, headers: Mapping[str, str] | None = None) -> aiohttp.ClientResponse:
+        """The caller closes it: not read to its end it is worth nothing. Raises Transient, LinkDead."""
         try:
-            response = await self._open_session().get(url, allow_redirects=False, headers=headers)
+            return await self._open_session().get(url, allow_redirects=False, headers=headers)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, ForbiddenAddress):
                 problem = Problem(f"the output's host {url.host} is not on the public internet", "forbidden_address")
@@ -288,11 +288,6 @@ class Fetcher:
             raise Transient(explain(error)) from None
         except Exception as error:  # noqa: BLE001 - aiohttp lets parser errors through that are no ClientError
             raise Transient(explain(error)) from None
-        try:
-            yield response
-        finally:
-            # Not read to its end it is worth nothing: closed, not kept.
-            response.close()
 
     def _check_status(self, response: aiohttp.ClientResponse) -> None:
         status = response.status
@@ -318,7 +313,7 @@ class Fetcher:
         try:
             where = self._guard.check(url)
             for _ in range(MAX_REDIRECTS + 1):
-                async with self._get(where) as response:
+                with contextlib.closing(await self._get(where)) as response:
                     location = response.headers.get("Location")
                     if response.status in _REDIRECTS and location is not None:
                         where = self._guard.follow(where, location)
@@ -330,22 +325,25 @@ class Fetcher:
         raise LinkDead(Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects"))
 
     async def _read(self, response: aiohttp.ClientResponse, file: _Part) -> _Came:
+        """The body, each byte once, written a megabyte or so at a time. Raises Transient, BadContent, OSError."""
         length = response.content_length
         whole = length is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
         work: asyncio.Future[None] | None = None
         held: list[bytes] = []
+        size = total = 0
         try:
-            async with contextlib.aclosing(self._batches(response)) as batches:
-                async for batch in batches:
-                    if held:
-                        if work is not None:
-                            await work
-                        # Written and hashed in a thread while the next batch is on its way.
-                        work = self._run(partial(file.write, held))
-                    held = batch
+            while chunk := await self._chunk(response, total):
+                held.append(chunk)
+                size += len(chunk)
+                total += len(chunk)
+                if size >= BATCH:
+                    if work is not None:
+                        await work
+                    # Written and hashed in a thread while the next batch is on its way.
+                    work, held, size = self._run(partial(file.write, held)), [], 0
             if work is not None:
                 await work
-            if work is not None or sum(map(len, held)) > SMALL:
+            if size > SMALL:
                 work, held = self._run(partial(file.write, held)), []
                 await work
         except BaseException:
@@ -354,6 +352,19 @@ class Fetcher:
             file.discard()
             raise
         return _Came(file, held, whole)
+
+    async def _chunk(self, response: aiohttp.ClientResponse, came: int) -> bytes:
+        """What follows the first `came` bytes of a body; nothing at its end. Raises Transient, BadContent."""
+        try:
+            chunk = await response.content.readany()
+        except Exception as error:  # noqa: BLE001 - see _get
+            raise Transient(explain(error)) from None
+        came += len(chunk)
+        if came > self._max_bytes:
+            raise BadContent(Problem(f"the file is larger than {self._max_bytes} bytes", "too_large", 200))
+        if not chunk and response.content_length is not None and came != response.content_length:
+            raise Transient(Problem("the file is shorter than the server said", "cut_off", 200))
+        return chunk
 
     async def _finish(self, came: _Came, kind: str, then: Callable[[Fetched], Steps[_T]], apart: bool) -> _T:
         """Check, sync, and do what the caller does with it. Raises as `fetch`."""
@@ -367,31 +378,6 @@ class Fetcher:
             if isinstance(error, media.NotMedia):
                 raise BadContent(Problem(str(error), error.code, 200)) from None
             raise
-
-    async def _batches(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[bytes], None]:
-        """The body, a megabyte or so at a time, each byte once; network failures become `Transient`."""
-        batch: list[bytes] = []
-        held = total = 0
-        chunks = response.content.iter_any()
-        while True:
-            try:
-                chunk = await anext(chunks, b"")
-            except Exception as error:  # noqa: BLE001 - see _get
-                raise Transient(explain(error)) from None
-            if not chunk:
-                break
-            batch.append(chunk)
-            held += len(chunk)
-            total += len(chunk)
-            if total > self._max_bytes:
-                raise BadContent(Problem(f"the file is larger than {self._max_bytes} bytes", "too_large", 200))
-            if held >= BATCH:
-                yield batch
-                batch, held = [], 0
-        if response.content_length is not None and total != response.content_length:
-            raise Transient(Problem("the file is shorter than the server said", "cut_off", 200))
-        if batch:
-            yield batch
 
     def _run(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -112,7 +112,9 @@ class Guard:
             raise ForbiddenUrl("the URL contains a space, a backslash or a control character")
         try:
             # What is already a proper URL must not be respelled: a signature may cover every byte of it.
-            url = URL(text, encoded=_PLAIN.fullmatch(text) is not None).with_fragment(None)
+            url = URL(text, encoded=_PLAIN.fullmatch(text) is not None)
+            if "#" in text:
+                url = url.with_fragment(None)
             host, port, authority = url.host, url.port, url.raw_authority
         except ValueError:
             raise ForbiddenUrl("the URL can't be read") from None

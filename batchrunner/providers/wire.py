@@ -113,7 +113,7 @@ async def read_into(content: aiohttp.StreamReader, into: bytearray, limit: int =
     Returns:
         False where it is longer than `limit` bytes: the rest was not read.
     """
-    async for chunk in content.iter_any():
+    while chunk := await content.readany():
         into += chunk
         if len(into) > limit:
             del into[limit:]

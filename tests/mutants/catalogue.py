@@ -833,8 +833,8 @@ OUTPUTS = (
         "no_limit_on_files",
         "A download may fill the disk.",
         FETCH,
-        "            if total > self._max_bytes:",
-        "            if False:",
+        "        if came > self._max_bytes:",
+        "        if False:",
         FETCHES,
     ),
     _mutant(

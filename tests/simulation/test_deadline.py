@@ -49,7 +49,7 @@ def night(
     async def learn(ledger: Ledger, work: Work) -> None:
         for job in (await ledger.pending(work.ids, work.selection, 1000, world.clock.wall()))[0]:
             for _ in range(60 if known else 0):
-                ledger.save_latency(job, draw(rng, job.seconds or 0))
+                ledger.save_latencies([(job.model, job.seconds, draw(rng, job.seconds or 0))])
 
     settings = Settings(
         submits_per_minute=6000.0,

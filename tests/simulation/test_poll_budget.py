@@ -49,7 +49,7 @@ def night(
     async def learn(ledger: Ledger, work: Work) -> None:
         job = (await ledger.pending(work.ids, work.selection, 1, world.clock.wall()))[0][0]
         for value in lognormal(rng, KEPT, MEDIAN, SIGMA):
-            ledger.save_latency(job, value)
+            ledger.save_latencies([(job.model, job.seconds, value)])
 
     settings = Settings(
         submits_per_minute=60_000.0, in_flight=in_flight, polls_per_minute=60.0 * polls, min_free_bytes=1

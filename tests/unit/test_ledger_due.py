@@ -232,8 +232,8 @@ async def test_latencies_are_trimmed_by_model_newest_kept(ledger: Ledger) -> Non
     (job,) = await with_jobs(ledger, [spec()])
     other = replace(job, model="veo", seconds=None)
     for n in range(LATENCIES_KEPT + 7):
-        ledger.save_latency(job, float(n))
-    ledger.save_latency(other, 1.5)
+        ledger.save_latencies([(job.model, job.seconds, float(n))])
+    ledger.save_latencies([(other.model, other.seconds, 1.5)])
     run = await ledger.start_run(["night"])
     await ledger.end_run(run, None, 0)
     found = await ledger.latencies()

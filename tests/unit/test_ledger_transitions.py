@@ -434,7 +434,7 @@ async def test_a_cancelled_caller_does_not_take_its_transition_back(path: Addres
 async def test_close_writes_what_nobody_waits_for(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
-        ledger.save_latency(job, 12.5)
+        ledger.save_latencies([(job.model, job.seconds, 12.5)])
     async with open_ledger(path, clock) as again:
         assert await again.latencies() == [("kling-3-0-turbo", 5, 12.5)]
 
@@ -442,8 +442,8 @@ async def test_close_writes_what_nobody_waits_for(path: Address, clock: FakeCloc
 async def test_a_failure_that_nobody_waits_for_is_silent(path: Address, clock: FakeClock) -> None:
     async with open_ledger(path, clock) as ledger:
         (job,) = await with_jobs(ledger, [spec()])
-        ledger.save_latency(job, -1.0)
-        ledger.save_latency(job, 3.0)
+        ledger.save_latencies([(job.model, job.seconds, -1.0)])
+        ledger.save_latencies([(job.model, job.seconds, 3.0)])
         await ledger.advance(job, e.Claimed())
         assert await ledger.latencies() == [("kling-3-0-turbo", 5, 3.0)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import traceback
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import aiohttp
@@ -169,10 +168,11 @@ class Body:
         self._chunks = chunks
         self.taken = 0
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        while self.taken < self._chunks:
-            self.taken += 1
-            yield b"x" * 1000
+    async def readany(self) -> bytes:
+        if self.taken == self._chunks:
+            return b""
+        self.taken += 1
+        return b"x" * 1000
 
 
 @pytest.mark.parametrize(

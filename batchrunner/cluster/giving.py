@@ -9,7 +9,7 @@ from functools import partial
 from ..core.job import JobSpec
 from ..core.selection import Selection
 from ..ledger import needs, promotions, queries
-from ..ledger.postgres import peers
+from ..ledger.postgres import doubts, peers
 from ..ledger.record import BatchSpec, record
 from ..ledger.sql import Connection, Row
 
@@ -30,6 +30,8 @@ class Asked:
         fits: looks at the models of what is unfinished afterwards, and raises what is wrong.
         batches: manifests to record.
         promotion: what to promote.
+        askable: providers that can be asked what became of a submission.
+        consent: the jobs in doubt may be sent again, once such a provider has said that it knows nothing of them.
     """
 
     names: Sequence[str]
@@ -38,6 +40,8 @@ class Asked:
     fits: Callable[[Sequence[str]], None]
     batches: Sequence[tuple[BatchSpec, list[JobSpec]]] = ()
     promotion: Promotion | None = None
+    askable: Sequence[str] = ()
+    consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ def give(asked: Asked, now: float, connection: Connection) -> Given:
     ids = _written(asked, now, connection)
     if needs.any_in(connection, ids):
         needs.forget(connection, ids)
+    doubts.askable(connection, asked.askable)
+    doubts.ask_again(connection, ids, Selection(), asked.who if asked.consent else None)
     return Given(ids, peers.give(connection, ids, asked.who))
 
 

@@ -18,11 +18,11 @@ from ..engine.ground import clear
 from ..engine.ports import Books, Tally, Work
 from ..engine.recover import consent
 from ..engine.runner import Outcome
-from ..environment import person
+from ..environment import kind_of, person
 from ..exits import EXIT_OK, UsageError
 from ..ledger import queries
 from ..ledger.address import Server
-from ..ledger.postgres import opening, peers
+from ..ledger.postgres import doubts, opening, peers
 from ..ledger.postgres.shared import SharedLedger
 from ..ledger.sql import Row
 from ..ledger.workers import with_workers
@@ -106,8 +106,7 @@ class _Handed(Night):
         work = Work([batch for batch in await self._ledger.batches() if batch.id in given.batches])
         if options.resubmit:
             books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock)
-            # Workers can't ask: what a service could be asked for is left as it is.
-            await consent(books, work, person(), await self._lookups(work))
+            await consent(books, work, person(), asked.askable)  # of those, workers ask first
             deferred += await self._shared.write(peers.defer)
         self._watcher.begin(asked.names, Tally(await self._states(work)))
         self._tell("deferred", jobs=deferred)
@@ -136,9 +135,23 @@ class _Handed(Night):
             person(),
             check=lambda c: None if plan is None else hold_to(plan, options.manifests, options.selection, c),
             fits=self._known_models,
+            askable=await self._askable(names),
+            consent=options.resubmit,
             batches=manifests,
             promotion=None if promotion is None else partial(promotion_of, promotion, options.max_credits, person()),
         )
+
+    async def _askable(self, names: Sequence[str]) -> list[str]:
+        """The providers that can be asked what became of the batches' unconfirmed jobs; their keys are the workers'."""
+        batches = [batch.id for batch in await self._ledger.batches(names)] if names else []
+        if not batches:
+            return []
+        found: list[str] = []
+        for name in await self._ledger.query(partial(queries.unconfirmed_providers, batches=batches)):
+            with suppress(UsageError):
+                if kind_of(name).capabilities.lookup:
+                    found.append(name)
+        return found
 
     async def _check_sites(self, rows: Sequence[Row]) -> None:
         """As `_check_outputs`, of what is not recorded yet."""
@@ -156,9 +169,14 @@ class _Handed(Night):
         over = outcome.stop not in AT_ONCE
         return RunResult(code, result.batches, outcome.stop, outcome.message, told_by_workers=over)
 
-    async def _left(self, work: Work) -> int:
+    async def _left(self, work: Work) -> bool:
+        """Whether workers can go on with anything."""
         states = await self._states(work)
-        return sum(states.get(state, 0) for state in LEFT)
+        return any(states.get(state) for state in LEFT) or await self._in_question(work)
+
+    async def _in_question(self, work: Work) -> bool:
+        """Whether a service is to be asked for a job in doubt."""
+        return await self._shared.read(partial(doubts.any_open, batches=work.ids))
 
     async def _look_on(self, work: Work) -> None:
         """Show progress until everything has ended, nothing can go on, or a signal. The work goes on without it."""
@@ -182,8 +200,10 @@ class _Handed(Night):
             if states != before:
                 before, changed = states, now
             self._told(states, await self._ledger.money(work.ids), len(workers))
-            if not sum(states.get(state, 0) for state in LEFT):
-                return
+            if not any(states.get(state) for state in LEFT):
+                asked = bool(workers) and await self._in_question(work)
+                if not asked or now - seen > NOBODY:
+                    return
             if await self._stuck(work, states):
                 if await self._short(work):
                     self._stop, self._message = Stop.BUDGET, SHORT

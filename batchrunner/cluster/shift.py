@@ -39,7 +39,7 @@ from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
 from ..night import Night
-from ..providers.base import Provider
+from ..providers.base import Provider, Traceable
 from ..runs import RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
 from .bounds import bounds_of
@@ -330,7 +330,8 @@ class Shift(Night):
         async with self._binding:
             if provider not in self._bound:
                 await self._bind(self._joined[provider])
-                await self._shared.write(partial(peers.rated, provider=provider))
+                lookup = isinstance(self._joined[provider], Traceable)
+                await self._shared.write(partial(peers.rated, provider=provider, lookup=lookup))
                 self._bound.add(provider)
 
     async def _sweep(self, app: procrastinate.App) -> None:

@@ -28,7 +28,7 @@ from ..sql import TABLES
 from .link import SETTLING, Link, words_of
 from .session import Named, connect
 
-SHARED = {"cluster.sql": "claim", "endings.sql": "ending", "meters.sql": "meter"}
+SHARED = {"cluster.sql": "claim", "endings.sql": "ending", "meters.sql": "meter", "doubts.sql": "question"}
 """What workers share, in order: a file of statements -> a table by which one sees that they were made."""
 
 OLDEST_SERVER = 14

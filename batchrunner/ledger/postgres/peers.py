@@ -18,7 +18,7 @@ from ..needs import UNMET
 from ..rows import JOB_COLUMNS
 from ..sql import Connection, Row
 from ..transitions import Change
-from . import meters
+from . import doubts, meters
 from .meters import CATCHING_UP, FULL, Bounds
 from .meters import NOW as NOW
 from .opening import open_reader
@@ -65,6 +65,12 @@ SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
   ORDER BY job.batch_id, job.position))) {_UNCARRIED}) AS deferred
 """
 
+_DEFER_QUESTIONS = f"""
+SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
+  job.provider || '.submit', 'batchrunner.carry', 0, NULL, 'job ' || job.id, jsonb_build_object('job_id', job.id), NULL
+  )::procrastinate_job_to_defer_v1))) {doubts.UNCARRIED}) AS deferred
+"""
+
 # What was recorded just now is unknown to the planner: it would compare every job with every other.
 _BY_HASH = "SELECT set_config('enable_nestloop', 'off', true)"
 
@@ -109,8 +115,9 @@ def accounts(connection: Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT provider FROM account").fetchall()}
 
 
-def rated(connection: Connection, provider: str) -> None:
-    """An account has a rate that all workers share."""
+def rated(connection: Connection, provider: str, *, lookup: bool = False) -> None:
+    """An account has a rate that all workers share. `lookup`: what became of a submission can be asked there."""
+    doubts.askable(connection, [provider] if lookup else [])
     connection.execute("INSERT INTO rate (provider) VALUES (?) ON CONFLICT DO NOTHING", (provider,))
 
 
@@ -266,9 +273,10 @@ def give(connection: Connection, batches: Sequence[int], who: str) -> int:
 
 
 def defer(connection: Connection) -> int:
-    """Defer every unfinished job that no job of the engine carries; returns how many."""
+    """Defer every unfinished job that no job of the engine carries, and those whose service is to be asked; returns how
+    many."""
     connection.execute(_BY_HASH)
-    return int(connection.execute(_DEFER).fetchone()[0])
+    return sum(int(connection.execute(sql).fetchone()[0]) for sql in (_DEFER, _DEFER_QUESTIONS))
 
 
 def uncarried(connection: Connection) -> bool:
@@ -276,7 +284,8 @@ def uncarried(connection: Connection) -> bool:
     connection.execute("BEGIN")
     try:
         connection.execute(_BY_HASH)
-        return connection.execute(f"SELECT 1 {_UNCARRIED} LIMIT 1").fetchone() is not None
+        some = (connection.execute(f"SELECT 1 {of} LIMIT 1").fetchone() for of in (_UNCARRIED, doubts.UNCARRIED))
+        return any(row is not None for row in some)
     finally:
         connection.execute("ROLLBACK")
 
@@ -285,7 +294,7 @@ def unfinished(connection: Connection, providers: Sequence[str]) -> bool:
     """Whether workers could still do something for a job of these providers."""
     row = connection.execute(
         f"SELECT 1 FROM job WHERE provider = ANY(?) AND batch_id IN (SELECT batch_id FROM given) "
-        f"AND (job.state = 'submitting' OR {_UNFINISHED}) LIMIT 1",
+        f"AND (job.state = 'submitting' OR {_UNFINISHED} OR {doubts.OPEN}) LIMIT 1",
         (list(providers),),
     ).fetchone()
     return row is not None

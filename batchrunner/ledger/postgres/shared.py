@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ...core import events as e
-from ...core.job import Job, JobSpec, State
+from ...core.job import Job, JobSpec, Running, State
 from ...core.lifecycle import advance
 from ...core.pacing import MAX_RETRY_AFTER
 from ...core.selection import Selection
@@ -22,7 +22,7 @@ from ..sql import Connection, Row
 from ..store import Ledger, Schedule
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
-from . import peers
+from . import doubts, peers
 from .database import ServerDatabase, ServerWriter, transaction
 from .link import Link
 from .meters import Bounds
@@ -149,6 +149,18 @@ class SharedLedger(Ledger):
             )
         return after
 
+    async def _put(self, change: Change) -> None:
+        await self._writer.put(partial(doubts.doubted, change) if change.after.state is State.UNCONFIRMED else change)
+
+    async def note_lookup(self, job: Job, said: str, who: str) -> None:
+        """As `Ledger.note_lookup`; nobody asks again until the batch is left to workers again."""
+        now = self._now()
+        await self.write(lambda c: doubts.closed(c, job.id, job.fact.attempt, now, said, who))
+
+    async def question(self, job: Job) -> str | None:
+        """See `doubts.question`."""
+        return await self.read(partial(doubts.question, job_id=job.id))
+
     async def _claim(self, job: Job, event: e.Claimed) -> Job:
         self._claiming.add(job.id)
         try:
@@ -183,6 +195,8 @@ class SharedLedger(Ledger):
     async def _late(self, job: Job, event: e.Accepted) -> Job:
         """An answer to a submission that others had given up for lost: it settles the doubt."""
         now = (await self.jobs([job.id]))[0]
+        if isinstance(now.fact, Running) and now.fact.task_id == event.task_id:
+            return now  # whoever asked the service was faster
         if now.state is not State.UNCONFIRMED or now.fact.attempt != job.fact.attempt:
             raise Conflict(f"job {job.key} has gone on without the answer of this submission: task {event.task_id}")
         return await super().advance(now, e.Identified(event.task_id, LATE, "the answer came after all"))

@@ -22,7 +22,7 @@ from ..sql import Connection, Row
 from ..store import Ledger, Schedule
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
-from . import doubts, peers
+from . import doubts, peers, terms
 from .database import ServerDatabase, ServerWriter, transaction
 from .link import Link
 from .meters import Bounds
@@ -143,6 +143,8 @@ class SharedLedger(Ledger):
             if isinstance(event, e.Accepted):
                 return await self._late(job, event)
             raise
+        if isinstance(event, e.NotSent | e.Throttled):
+            await self.write(partial(terms.give_back, job_id=job.id, attempt=job.fact.attempt))
         if isinstance(event, e.NotSent):
             await self.write(
                 partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds_of(job.provider))
@@ -176,6 +178,8 @@ class SharedLedger(Ledger):
         change = Change(job, event, after, job.retries_used, self._now())
         claim = peers.Claim(change, self.worker, self.bounds_of(job.provider))
         wait = await self.write(claim)
+        if claim.lapsed:
+            raise Conflict(f"job {job.key} is not left to workers any more")
         if wait is not None:
             raise NotYet(wait, claim.bounded)
         # Whoever sleeps between the intent and the POST may find that others have taken him for dead meanwhile.

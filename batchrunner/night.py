@@ -158,10 +158,7 @@ class Night:
 
     async def _check_selection(self, work: Work, names: Sequence[str]) -> None:
         if work.selection and not await self._states(work):
-            chosen = " ".join(
-                [f"--only {o}" for o in work.selection.only] + [f"--tag {t}" for t in work.selection.tags]
-            )
-            raise UsageError(f"{chosen} selects no job of {', '.join(names)}; `batchrunner jobs` lists them")
+            raise selects_nothing(work.selection, names)
 
     async def _check_models(self, work: Work) -> None:
         """Refuse to go on with jobs of a model that nobody describes: where to send them, or what they make, is not
@@ -447,6 +444,12 @@ class Night:
         wall = self._clock.wall()
         found = [await self._ledger.query(partial(queries.status, batch=b.name, now=wall)) for b in work.batches]
         return RunResult(code, found, stop, message)
+
+
+def selects_nothing(selection: Selection, names: Sequence[str]) -> UsageError:
+    """What is wrong with a selection of no job of these batches."""
+    chosen = " ".join([f"--only {o}" for o in selection.only] + [f"--tag {t}" for t in selection.tags])
+    return UsageError(f"{chosen} selects no job of {', '.join(names)}; `batchrunner jobs` lists them")
 
 
 def in_the_way(taken: Sequence[str]) -> str:

@@ -199,12 +199,23 @@ def _left_to_workers(one: dict[str, Any]) -> list[str]:
     if left is None:
         return []
     lines = [f"  left to workers by {visible(left['by'], 60)}, {local_time(left['at'])}"]
+    lines += [f"    {_terms(said)}, by {visible(said['by'], 60)}, {local_time(said['at'])}" for said in left["terms"]]
     if not left["workers"] and any(one["states"][state] for state in LEFT):
         lines.append("  no worker is alive: `batchrunner worker` starts one, on any host")
     elif left["unserved"]:
         names = " and ".join(visible(name, 60) for name in left["unserved"])
         lines.append(f"  no worker that is alive has the key for {names}: `batchrunner worker`, where that is set")
     return lines
+
+
+def _terms(said: dict[str, Any]) -> str:
+    """On what terms it was left to workers."""
+    words = [f"--only {visible(one, 60)}" for one in said["only"]] + [f"--tag {visible(t, 60)}" for t in said["tags"]]
+    if said["until"] is not None:
+        words.append(f"until {local_time(said['until'])}{' (over)' if said['up'] else ''}")
+    if said["submissions_left"] is not None:
+        words.append(f"{number(said['submissions_left'])} more submissions")
+    return ", ".join(words)
 
 
 def _service(learned: dict[str, Any] | None) -> list[str]:

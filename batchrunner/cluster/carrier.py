@@ -156,9 +156,12 @@ class Carrier(Runner):
         if found is None or job_id in self._hands:
             return self._hands.get(job_id)
         job, schedule = found
-        if job.state in ENDS or job.state is State.SUBMITTING:
-            return None  # of the last, whoever sends it takes care, or the sweeper
+        consent = await self._ledger.question(job) if job.state is State.UNCONFIRMED else None
+        if job.state is State.SUBMITTING or (job.state in ENDS and consent is None):
+            return None  # of the first, whoever sends it takes care, or the sweeper
         account = self._of(job)
+        if consent is not None and (account is None or not account.lookups.possible or account.control.ended):
+            raise Later(LATER)
         if account is None or (job.state is State.PENDING and not account.control.submitting):
             raise Later(LATER)
         if job.state is State.RUNNING and account.control.ended:
@@ -172,6 +175,8 @@ class Carrier(Runner):
             case State.PENDING:
                 self._ledger.mine.add(job_id)
                 account.submitter.more()
+            case State.UNCONFIRMED:
+                account.lookups.ask(job, consent or "")
             case State.RUNNING:
                 account.slots.take(job.model)
                 account.poller.resume(job, schedule)
@@ -241,7 +246,9 @@ class Carrier(Runner):
 
     def _goes_on(self, job: Job) -> None:
         account = self._hands[job.id].account
-        if job.state in ENDS:
+        if job.state is State.UNCONFIRMED and account.lookups.possible and not account.control.ended:
+            self._ledger.mine.discard(job.id)  # it is asked for: `_asked`
+        elif job.state in ENDS:
             self._let_go(job.id)
         elif job.state is State.PENDING:
             if account.control.submitting:
@@ -253,6 +260,11 @@ class Carrier(Runner):
             if job.state is State.RUNNING and _gone(account):
                 self._let_go(job.id, Later(LATER))
 
+    def _asked(self, job: Job) -> None:
+        handed = self._hands.get(job.id)
+        if handed is not None and handed.state is State.UNCONFIRMED:
+            self._let_go(job.id)
+
     def moved(self, job: Job) -> None:
         """Another worker has it."""
         self._let_go(job.id)
@@ -262,7 +274,7 @@ class Carrier(Runner):
         for job_id, handed in list(self._hands.items()):
             account = handed.account
             mine = job_id in self._ledger.mine and not account.control.submitting
-            if mine or (handed.state is State.RUNNING and _gone(account)):
+            if mine or (handed.state in {State.RUNNING, State.UNCONFIRMED} and _gone(account)):
                 self._let_go(job_id, Later(LATER))
         for account in self._accounts:
             branch = account.control

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..core.job import JobSpec
-from ..core.selection import Selection
 from ..ledger import needs, promotions, queries
-from ..ledger.postgres import peers
+from ..ledger.postgres import doubts, peers
+from ..ledger.postgres.terms import EVERYTHING, Terms
 from ..ledger.record import BatchSpec, record
 from ..ledger.sql import Connection, Row
+from ..night import selects_nothing
 
 SITES = 1000
 """Rows that are read together."""
@@ -30,6 +31,9 @@ class Asked:
         fits: looks at the models of what is unfinished afterwards, and raises what is wrong.
         batches: manifests to record.
         promotion: what to promote.
+        terms: on which jobs of the batches are left to workers.
+        askable: providers that can be asked what became of a submission.
+        consent: the jobs in doubt may be sent again, once such a provider has said that it knows nothing of them.
     """
 
     names: Sequence[str]
@@ -38,6 +42,9 @@ class Asked:
     fits: Callable[[Sequence[str]], None]
     batches: Sequence[tuple[BatchSpec, list[JobSpec]]] = ()
     promotion: Promotion | None = None
+    terms: Terms = EVERYTHING
+    askable: Sequence[str] = ()
+    consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +67,23 @@ def give(asked: Asked, now: float, connection: Connection) -> Given:
     """Record it, and leave it to the workers, inside the caller's transaction.
 
     Raises:
-        OutputClash: see `record.record`. What `check` and `fits` raise.
+        OutputClash: see `record.record`. What `check` and `fits` raise. UsageError: no job is selected.
     """
     ids = _written(asked, now, connection)
+    if asked.terms.selection and not any(queries.selected_states(connection, ids, asked.terms.selection)):
+        raise selects_nothing(asked.terms.selection, asked.names)
     if needs.any_in(connection, ids):
         needs.forget(connection, ids)
-    return Given(ids, peers.give(connection, ids, asked.who))
+    doubts.askable(connection, asked.askable)
+    doubts.ask_again(connection, ids, asked.terms.selection, asked.who if asked.consent else None)
+    return Given(ids, peers.give(connection, ids, asked.who, asked.terms))
 
 
 def rehearse(asked: Asked, now: float, connection: Connection) -> None:
     """Find out what would be sent. Raises as `give`, and always `Rehearsed`, so that nothing is written."""
     ids = _written(asked, now, connection)
     rows: list[Row] = []
-    ask = partial(queries.unsent_outputs, connection, ids, Selection(), limit=SITES)
+    ask = partial(queries.unsent_outputs, connection, ids, asked.terms.selection, limit=SITES)
     while more := ask(after=rows[-1] if rows else None):
         rows += more
     raise Rehearsed(rows)

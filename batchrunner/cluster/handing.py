@@ -18,12 +18,13 @@ from ..engine.ground import clear
 from ..engine.ports import Books, Tally, Work
 from ..engine.recover import consent
 from ..engine.runner import Outcome
-from ..environment import person
+from ..environment import kind_of, person
 from ..exits import EXIT_OK, UsageError
 from ..ledger import queries
 from ..ledger.address import Server
-from ..ledger.postgres import opening, peers
+from ..ledger.postgres import doubts, opening, peers
 from ..ledger.postgres.shared import SharedLedger
+from ..ledger.postgres.terms import Terms
 from ..ledger.sql import Row
 from ..ledger.workers import with_workers
 from ..night import Night, in_the_way
@@ -31,7 +32,7 @@ from ..planning import hold_to, promotion_of
 from ..recording import batch_spec, names_of, to_resume, untouched
 from ..runs import LEFT, LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
 from .giving import Asked, Rehearsed, give, rehearse
-from .shift import PRUNE, SHORT, join
+from .shift import PRUNE, SHORT, join, why_not
 from .spools import spool
 
 LOOK = 1.0
@@ -55,30 +56,19 @@ def hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> RunResu
 async def _hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> RunResult:
     db = options.db
     assert isinstance(db, Server)  # noqa: S101  the caller has looked
-    _check(options)
+    if options.simulate:
+        raise UsageError("--simulate: for a run of its own; workers have the service's own accounts")
     clock = SystemClock()
+    began = clock.monotonic()
     async with AsyncExitStack() as stack:
         ledger = await join(db, clock, PRUNE, options.wait_lock)
         stack.push_async_callback(ledger.close)
         await asyncio.get_running_loop().run_in_executor(None, opening.prepare_shared, db)
         found, ledger.beside = spool(ledger.beside, stack)
+        if options.until is not None:  # the time goes on while a run is waited for
+            options = replace(options, until=max(0.0, options.until - (clock.monotonic() - began)))
         night = _Handed(options, watcher, clock, ledger, found, stack)
         return await night.give(detach=detach)
-
-
-def _check(options: RunOptions) -> None:
-    """Workers do all of a batch: what would hold for one run alone is refused."""
-    asked = {
-        "--simulate": options.simulate,
-        "--limit": options.limit is not None,
-        "--until and --for": options.until is not None,
-        "--only and --tag": bool(options.selection),
-    }
-    for name, given in asked.items():
-        if given:
-            raise UsageError(
-                f"{name}: for a run of its own; workers do all of a batch. Stop them, and run it without --detach"
-            )
 
 
 class _Handed(Night):
@@ -103,11 +93,11 @@ class _Handed(Night):
         deferred = given.deferred
         options.manifests.clear()
         options.crash("start.recorded")
-        work = Work([batch for batch in await self._ledger.batches() if batch.id in given.batches])
+        batches = [batch for batch in await self._ledger.batches() if batch.id in given.batches]
+        work = Work(batches, options.selection)
         if options.resubmit:
             books = Books(ledger=self._ledger, spool=self._spool, clock=self._clock)
-            # Workers can't ask: what a service could be asked for is left as it is.
-            await consent(books, work, person(), await self._lookups(work))
+            await consent(books, work, person(), asked.askable)  # of those, workers ask first
             deferred += await self._shared.write(peers.defer)
         self._watcher.begin(asked.names, Tally(await self._states(work)))
         self._tell("deferred", jobs=deferred)
@@ -136,9 +126,24 @@ class _Handed(Night):
             person(),
             check=lambda c: None if plan is None else hold_to(plan, options.manifests, options.selection, c),
             fits=self._known_models,
+            terms=Terms(options.selection, options.until, options.limit),
+            askable=await self._askable(names),
+            consent=options.resubmit,
             batches=manifests,
             promotion=None if promotion is None else partial(promotion_of, promotion, options.max_credits, person()),
         )
+
+    async def _askable(self, names: Sequence[str]) -> list[str]:
+        """The providers that can be asked what became of the batches' unconfirmed jobs; their keys are the workers'."""
+        batches = [batch.id for batch in await self._ledger.batches(names)] if names else []
+        if not batches:
+            return []
+        found: list[str] = []
+        for name in await self._ledger.query(partial(queries.unconfirmed_providers, batches=batches)):
+            with suppress(UsageError):
+                if kind_of(name).capabilities.lookup:
+                    found.append(name)
+        return found
 
     async def _check_sites(self, rows: Sequence[Row]) -> None:
         """As `_check_outputs`, of what is not recorded yet."""
@@ -156,9 +161,14 @@ class _Handed(Night):
         over = outcome.stop not in AT_ONCE
         return RunResult(code, result.batches, outcome.stop, outcome.message, told_by_workers=over)
 
-    async def _left(self, work: Work) -> int:
+    async def _left(self, work: Work) -> bool:
+        """Whether workers can go on with anything."""
         states = await self._states(work)
-        return sum(states.get(state, 0) for state in LEFT)
+        return any(states.get(state) for state in LEFT) or await self._in_question(work)
+
+    async def _in_question(self, work: Work) -> bool:
+        """Whether a service is to be asked for a job in doubt."""
+        return await self._shared.read(partial(doubts.any_open, batches=work.ids))
 
     async def _look_on(self, work: Work) -> None:
         """Show progress until everything has ended, nothing can go on, or a signal. The work goes on without it."""
@@ -182,11 +192,13 @@ class _Handed(Night):
             if states != before:
                 before, changed = states, now
             self._told(states, await self._ledger.money(work.ids), len(workers))
-            if not sum(states.get(state, 0) for state in LEFT):
-                return
+            if not any(states.get(state) for state in LEFT):
+                asked = bool(workers) and await self._in_question(work)
+                if not asked or now - seen > NOBODY:
+                    return
             if await self._stuck(work, states):
-                if await self._short(work):
-                    self._stop, self._message = Stop.BUDGET, SHORT
+                why = await self._shared.read(partial(why_not, batches=work.ids, selection=work.selection))
+                self._stop, self._message = why or (None, "")
                 return
             if now - seen > NOBODY:
                 whose = f" that has the key for {' and '.join(missing)}" if workers and missing else ""
@@ -208,13 +220,14 @@ class _Handed(Night):
         missing = [visible(name, 60) for name in left if name not in does]
         if not missing or not does or any(states.get(state) for state in LEFT if state is not State.PENDING):
             return missing, bool(does)
-        return missing, await self._shared.read(partial(peers.able, batches=work.ids, providers=does))
+        able = partial(peers.able, batches=work.ids, selection=work.selection, providers=does)
+        return missing, await self._shared.read(able)
 
     async def _stuck(self, work: Work, states: dict[State, int]) -> bool:
         """Whether all that is left waits for something that no worker can give."""
         if {state for state in LEFT if states.get(state)} != {State.PENDING}:
             return False
-        return not await self._shared.read(partial(peers.able, batches=work.ids))
+        return not await self._shared.read(partial(peers.able, batches=work.ids, selection=work.selection))
 
     async def _short(self, work: Work) -> bool:
         return bool(await self._shared.read(partial(peers.short_of_money, batches=work.ids)))

@@ -22,6 +22,7 @@ from ..core import events as e
 from ..core.job import Job, State
 from ..core.notice import Sink
 from ..core.pacing import clamp_retry_after
+from ..core.selection import Selection
 from ..engine.clock import Clock, Dice, SystemClock
 from ..engine.control import AT_ONCE, Stop
 from ..engine.ports import Books, Settings, Work
@@ -34,12 +35,13 @@ from ..exits import EXIT_BUG, EXIT_OK, EXIT_STOPPED
 from ..ledger.address import Server
 from ..ledger.due import Batch
 from ..ledger.errors import Conflict, LedgerError
-from ..ledger.postgres import peers
+from ..ledger.postgres import peers, terms
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
+from ..ledger.sql import Connection
 from ..night import Night
-from ..providers.base import Provider
+from ..providers.base import Provider, Traceable
 from ..runs import RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
 from .bounds import bounds_of
@@ -49,8 +51,6 @@ from .spools import spool
 PRUNE = 30.0
 """Seconds without a sign of life after which a worker is taken for dead. A database that restarts takes less."""
 
-SHORT = "the budget does not reach for what is left"
-
 SWITCH = 0.0005
 """Seconds after which a busy event loop lets the thread go on that has everybody's turn to write."""
 
@@ -59,6 +59,8 @@ DEAF = 2.0
 
 PULSE = 1.0
 """Seconds between two signs of life."""
+
+SHORT = "the budget does not reach for what is left"
 
 PARTS = {"all": ("submit", "download"), "submit": ("submit",), "download": ("download",)}
 """What a worker does -> the queues that it listens to."""
@@ -326,7 +328,8 @@ class Shift(Night):
         async with self._binding:
             if provider not in self._bound:
                 await self._bind(self._joined[provider])
-                await self._shared.write(partial(peers.rated, provider=provider))
+                lookup = isinstance(self._joined[provider], Traceable)
+                await self._shared.write(partial(peers.rated, provider=provider, lookup=lookup))
                 self._bound.add(provider)
 
     async def _sweep(self, app: procrastinate.App) -> None:
@@ -358,11 +361,13 @@ class Shift(Night):
 
     async def _how_it_ended(self, batch: Batch) -> RunResult:
         """As a run of its own would have ended."""
-        work = Work([batch])
+        selection = await self._shared.read(partial(terms.selection_of, batch=batch.id))
+        work = Work([batch], selection)
         self._chained = await self._ledger.chained(work.ids)
         result = await self._result(work, None)
-        if result.stop is None and await self._shared.read(partial(peers.short_of_money, batches=work.ids)):
-            return replace(result, stop=Stop.BUDGET, message=SHORT)
+        why = await self._shared.read(partial(why_not, batches=work.ids, selection=selection))
+        if result.stop is None and why is not None:
+            return replace(result, stop=why[0], message=why[1])
         return result
 
     async def _give_up_dead(self) -> None:
@@ -395,6 +400,17 @@ class Shift(Night):
     def _stopped(self, reason: Stop, message: str) -> None:
         super()._stopped(reason, message)
         self._carrier.stopped()
+
+
+def why_not(connection: Connection, batches: Sequence[int], selection: Selection) -> tuple[Stop, str] | None:
+    """Why workers send nothing more of the selected jobs of batches, and in words, where it is the terms or the
+    money."""
+    late, enough = terms.closed(connection, batches, selection)
+    if late:
+        return Stop.DEADLINE, "the time is up; what was in flight was followed to its end"
+    if enough:
+        return Stop.LIMIT, "as many were submitted as --limit says"
+    return (Stop.BUDGET, SHORT) if peers.short_of_money(connection, batches) else None
 
 
 def code_of(outcome: Outcome) -> int:

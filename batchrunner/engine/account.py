@@ -71,6 +71,7 @@ class Account:
         on_ended: Callable[[], None],
         on_idle: Callable[[], None],
         backlog: Callable[[], int],
+        on_asked: Callable[[Job], None],
     ) -> None:
         deps = share.deps
         settings = _bounded(settings, share.bounds)
@@ -91,7 +92,7 @@ class Account:
             on_idle=on_idle,
             pacer=self.pacer,
         )
-        self.lookups = Lookups(deps, control, settings, self.pacer, self._found, self._again, on_idle)
+        self.lookups = Lookups(deps, control, settings, self.pacer, self._found, self._again, on_idle, on_asked)
         self.submitter = Submitter(
             deps,
             control,

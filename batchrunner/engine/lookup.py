@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 from ..core import events as e
@@ -23,6 +24,10 @@ AT_ONCE = 8
 """Lookups on the wire at once."""
 
 
+def _nobody(_: Job) -> None:
+    pass
+
+
 class Lookups:
     """Asks for unconfirmed jobs. One that is found runs on, at no further cost; whatever else is answered, it stays
     unconfirmed, and is never sent again by itself: a POST that a service knows nothing of may still be on its way. A
@@ -37,7 +42,9 @@ class Lookups:
         on_found: Callable[[Job], None],
         on_again: Callable[[Job], None],
         on_idle: Callable[[], None],
+        on_over: Callable[[Job], None] = _nobody,
     ) -> None:
+        """`on_over` is told of a job that was asked for, whatever was answered, after the others."""
         self._deps = deps
         self._control = control
         self._settings = settings
@@ -45,13 +52,14 @@ class Lookups:
         self._on_found = on_found
         self._on_again = on_again
         self._on_idle = on_idle
+        self._on_over = on_over
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     @property
     def possible(self) -> bool:
-        """Whether this account's service can be asked, and this run may. Workers that share a ledger don't ask."""
-        return isinstance(self._deps.provider, Traceable) and self._deps.moved is None
+        """Whether this account's service can be asked."""
+        return isinstance(self._deps.provider, Traceable)
 
     @property
     def idle(self) -> bool:
@@ -65,7 +73,7 @@ class Lookups:
         if isinstance(provider, Traceable) and self.possible and not self._control.ended:
             task = asyncio.get_running_loop().create_task(self._ask(provider, job, consent), name=f"lookup {job.key}")
             self._tasks.add(task)
-            task.add_done_callback(self._asked)
+            task.add_done_callback(partial(self._asked, job))
 
     async def close(self) -> None:
         """Give it up: it is free, and the next run asks."""
@@ -74,8 +82,9 @@ class Lookups:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
+    def _asked(self, job: Job, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._on_over(job)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._control.bug(error)
         if self.idle:

@@ -88,6 +88,7 @@ class Runner:
                 on_ended=self._task_ended,
                 on_idle=self._wake.notify,
                 backlog=lambda: self._downloads.backlog,
+                on_asked=self._asked,
             )
             for share in shares
         ]
@@ -307,6 +308,9 @@ class Runner:
     def _completed(self, job: Job) -> None:
         # A task that has just ended for the first time has nothing on the disk; one whose links had died may have.
         self._downloads.add(job, begun=not isinstance(job.fact, Downloading) or job.fact.renewals > 0)
+
+    def _asked(self, job: Job) -> None:
+        """A service was asked for an unconfirmed job, whatever it said."""
 
     def _more(self) -> None:
         """More jobs were recorded."""

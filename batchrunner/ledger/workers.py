@@ -39,6 +39,14 @@ AND job.provider <> ALL(?::text[]) GROUP BY batch.name
 
 _SERVING = f"SELECT provider FROM worker WHERE ended_at IS NULL AND beat_at > {_NOW} - ?"
 
+# What was said of more than whole batches, where it is the last word on a job.
+_TERMS = f"""
+SELECT batch.name, hand_over.id, who, at, selection, until_at, until_at <= {_NOW}, submissions FROM hand_over
+JOIN (SELECT batch_id, hand_over_id FROM given UNION SELECT job.batch_id, handed.hand_over_id FROM handed
+      JOIN job ON job.id = handed.job_id) AS on_what ON on_what.hand_over_id = hand_over.id
+JOIN batch ON batch.id = on_what.batch_id WHERE narrow ORDER BY hand_over.id
+"""
+
 # Those that have sent a job of the batch last, and those that were at work while it was.
 _OF_BATCH = f"""
 SELECT worker.id, host, pid, part, started_at, ended_at, beat_at, greatest(0, {_NOW} - beat_at), stop, exit_code,
@@ -69,13 +77,20 @@ def workers(connection: Connection) -> list[dict[str, Any]]:
 
 def with_workers(connection: Connection, statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What `queries.status` says of batches, and of those that were left to workers: by whom, when (unix seconds), how
-    many workers are alive, and the services of which jobs are left whose key none of those has (`unserved`), under
-    `left_to_workers`."""
+    many workers are alive, the services of which jobs are left whose key none of those has (`unserved`), and on what
+    terms, where it was not all of it (`terms`: by whom, when, `only`, `tags`, `until`, whether the time is `up`,
+    `submissions_left`), under `left_to_workers`."""
     if not _shared(connection):
         return statuses
-    unserved = _unserved(connection)
+    unserved, terms = _unserved(connection), _terms(connection)
     given = {
-        name: {"by": who, "at": at, "workers": alive, "unserved": unserved.get(name, [])}
+        name: {
+            "by": who,
+            "at": at,
+            "workers": alive,
+            "unserved": unserved.get(name, []),
+            "terms": terms.get(name, []),
+        }
         for name, who, at, alive in connection.execute(_GIVEN, (LATELY,)).fetchall()
     }
     return [{**one, "left_to_workers": given[one["batch"]]} if one["batch"] in given else one for one in statuses]
@@ -85,6 +100,26 @@ def _unserved(connection: Connection) -> dict[str, list[str]]:
     serving = {name for row in connection.execute(_SERVING, (LATELY,)).fetchall() for name in row[0].split()}
     rows = connection.execute(_UNSERVED, (sorted(serving),)).fetchall()
     return {row[0]: sorted(row[1]) for row in rows}
+
+
+def _terms(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    if connection.execute("SELECT to_regclass('hand_over')").fetchone()[0] is None:
+        return found
+    for name, _, who, at, selection, until, up, left in connection.execute(_TERMS).fetchall():
+        chosen = json.loads(selection)
+        found.setdefault(name, []).append(
+            {
+                "by": who,
+                "at": at,
+                "only": chosen.get("only", []),
+                "tags": chosen.get("tags", []),
+                "until": until,
+                "up": bool(up),
+                "submissions_left": left,
+            }
+        )
+    return found
 
 
 def at_work(status: dict[str, Any]) -> bool:

@@ -37,6 +37,7 @@ class Fleet:
         output: what the manifest says of outputs, instead of a folder.
         manifest: the whole of it, in the place of one of `jobs` jobs.
         program: what the workers are.
+        terms: more that is said to `run --detach`.
         environment: what is set besides, for every call.
         where: the ledger is; None for a new schema.
     """
@@ -52,6 +53,7 @@ class Fleet:
     output: str = "output: {dir: out}"
     manifest: str = ""
     program: Sequence[str] = ("-m", "batchrunner")
+    terms: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
     where: Server | None = None
     wires: dict[int, Wire] = field(default_factory=dict)
@@ -144,7 +146,7 @@ def fleet(folder: Path, double: Double, postgres: Postgres, *, cut: bool = False
     if cut:
         made.wires[0] = Wire(postgres)
     try:
-        assert made.line.call("run", "night.yaml", "--detach") == 0
+        assert made.line.call("run", "night.yaml", "--detach", *made.terms) == 0
         yield made
     finally:
         for process in made.processes:

@@ -153,8 +153,8 @@ def test_what_workers_can_t_do_is_refused(postgres: Postgres, tmp_path: Path, mo
     assert (to_nobody.code, "--db postgresql://" in to_nobody.err) == (2, True)
     no_ledger = call("worker", "--db", url)
     assert (no_ledger.code, "Traceback" in no_ledger.err) == (2, False)
-    a_part = call("run", "night.yaml", "--detach", "--limit", "1", "--db", url)
-    assert (a_part.code, "--limit" in a_part.err) == (2, True)
+    a_part = call("run", "night.yaml", "--detach", "--only", "nobody", "--db", url)
+    assert (a_part.code, "--only nobody selects no job" in a_part.err) == (2, True)
     assert call("ledger", "migrate", "--db", url).code == 0
     with closing(open_writer(server)):
         busy = call("run", "night.yaml", "--detach", "--db", url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
@@ -64,7 +64,6 @@ class Books:
         self.clock = FakeClock()
         self.dice = Dice(1)
         self.ledger = self
-        self.moved: Callable[[Job], None] | None = None
         self.notes: list[str] = []
         self.holds: list[float] = []
         self.events: list[e.Event] = []
@@ -182,9 +181,7 @@ async def test_a_ledger_that_can_not_be_written_stops_the_run() -> None:
     assert (found, control.stop) == ([], Stop.LEDGER)
 
 
-async def test_nothing_is_asked_when_the_run_has_ended_or_others_write_too() -> None:
+async def test_nothing_is_asked_when_the_run_has_ended() -> None:
     books = Books(Provider(Found("task-1")))
     assert (await asked(books, ended=True))[0] == []
-    books.moved = print
-    assert (await asked(books))[0] == []
     assert books.provider.asked == []

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from ..needs import UNMET
 from ..runs import forget_latencies
 from ..sql import Connection
+from .doubts import OF_GIVEN
 from .peers import NOW
+from .terms import OPEN
 
 _ENDED = f"""
 FROM given JOIN batch ON batch.id = given.batch_id
 WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id
   AND state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state <> 'unconfirmed')
+AND NOT {OF_GIVEN}
 AND NOT EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id AND job.current = 1 AND job.state = 'pending'
-  AND NOT {UNMET} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <=
+  AND NOT {UNMET} AND {OPEN} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <=
   batch.max_credits - batch.reserved - batch.spent - batch.at_risk))
 """
 
@@ -45,8 +48,8 @@ class Ending:
 
 
 def ended(connection: Connection) -> set[int]:
-    """The batches left to workers of which nothing is under way, and nothing can be sent: all has ended, or waits for
-    another job's output or for money."""
+    """The batches left to workers of which nothing is under way, nothing can be sent, and no service is to be asked:
+    all has ended, waits for another job's output, for money, or for a person, or was left to them on other terms."""
     return {row[0] for row in connection.execute(f"SELECT given.batch_id {_ENDED}").fetchall()}
 
 

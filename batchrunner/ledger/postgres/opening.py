@@ -28,7 +28,13 @@ from ..sql import TABLES
 from .link import SETTLING, Link, words_of
 from .session import Named, connect
 
-SHARED = {"cluster.sql": "claim", "endings.sql": "ending", "meters.sql": "meter"}
+SHARED = {
+    "cluster.sql": "claim",
+    "endings.sql": "ending",
+    "meters.sql": "meter",
+    "doubts.sql": "question",
+    "terms.sql": "hand_over",
+}
 """What workers share, in order: a file of statements -> a table by which one sees that they were made."""
 
 OLDEST_SERVER = 14

@@ -12,16 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...core.selection import Selection
 from ..address import Server
 from ..connection import APPLICATION_ID
 from ..needs import UNMET
 from ..rows import JOB_COLUMNS
+from ..selecting import where
 from ..sql import Connection, Row
 from ..transitions import Change
-from . import meters
+from . import doubts, meters, terms
 from .meters import CATCHING_UP, FULL, Bounds
 from .meters import NOW as NOW
 from .opening import open_reader
+from .terms import EVERYTHING, Terms
 
 LATELY = 30.0
 """Seconds within which a worker has given a sign of life, for those who only want to know whether there is one."""
@@ -30,13 +33,13 @@ _FLIGHT = """(SELECT count(*) FROM job WHERE state IN ('submitting', 'unconfirme
   AND state IN ('submitting', 'running') AND provider = ?1)"""
 
 _ACCOUNT = f"""
-SELECT now.at, greatest(rate.due_at, now.at), account.hold_until, {_FLIGHT}
+SELECT now.at, greatest(rate.due_at, now.at), account.hold_until, {_FLIGHT}, {terms.NARROW}
 FROM rate JOIN account ON account.provider = rate.provider, (SELECT {NOW} AS at) AS now WHERE rate.provider = ?1
 """
 
 _CLAIM = """
-INSERT INTO claim (job_id, attempt, worker_id) VALUES (?, ?, ?)
-ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, worker_id = excluded.worker_id
+INSERT INTO claim (job_id, attempt, worker_id, hand_over_id) VALUES (?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE
+SET attempt = excluded.attempt, worker_id = excluded.worker_id, hand_over_id = excluded.hand_over_id
 """
 
 _BEAT = f"UPDATE worker SET beat_at = {NOW} WHERE id = ? AND ended_at IS NULL"
@@ -48,7 +51,7 @@ WHERE job.state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND j
   AND (worker.id IS NULL OR worker.ended_at IS NOT NULL OR worker.beat_at < {NOW} - ?)
 """
 
-_UNFINISHED = f"""(job.current = 1 AND job.state = 'pending' AND NOT {UNMET}
+_UNFINISHED = f"""(job.current = 1 AND job.state = 'pending' AND NOT {UNMET} AND {terms.OPEN}
   OR job.state IN ('running', 'downloading'))"""
 
 _UNCARRIED = f"""
@@ -63,6 +66,12 @@ SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
   job.provider || CASE WHEN job.state = 'downloading' THEN '.download' ELSE '.submit' END, 'batchrunner.carry', 0, NULL,
   'job ' || job.id, jsonb_build_object('job_id', job.id), NULL)::procrastinate_job_to_defer_v1
   ORDER BY job.batch_id, job.position))) {_UNCARRIED}) AS deferred
+"""
+
+_DEFER_QUESTIONS = f"""
+SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
+  job.provider || '.submit', 'batchrunner.carry', 0, NULL, 'job ' || job.id, jsonb_build_object('job_id', job.id), NULL
+  )::procrastinate_job_to_defer_v1))) {doubts.UNCARRIED}) AS deferred
 """
 
 # What was recorded just now is unknown to the planner: it would compare every job with every other.
@@ -109,8 +118,9 @@ def accounts(connection: Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT provider FROM account").fetchall()}
 
 
-def rated(connection: Connection, provider: str) -> None:
-    """An account has a rate that all workers share."""
+def rated(connection: Connection, provider: str, *, lookup: bool = False) -> None:
+    """An account has a rate that all workers share. `lookup`: what became of a submission can be asked there."""
+    doubts.askable(connection, [provider] if lookup else [])
     connection.execute("INSERT INTO rate (provider) VALUES (?) ON CONFLICT DO NOTHING", (provider,))
 
 
@@ -167,7 +177,8 @@ def at_work(connection: Connection) -> dict[int, set[str]]:
     """The batches that workers have something to do of, or will have, and the providers of that."""
     rows = connection.execute(
         "SELECT batch_id, array_agg(DISTINCT provider) FROM job WHERE batch_id IN (SELECT batch_id FROM given) "
-        "AND (state = 'pending' AND current = 1 OR state IN ('submitting', 'running')) GROUP BY batch_id",
+        f"AND (state = 'pending' AND current = 1 AND {terms.OPEN} OR state IN ('submitting', 'running')) "
+        "GROUP BY batch_id",
     ).fetchall()
     return {row[0]: set(row[1]) for row in rows}
 
@@ -182,6 +193,8 @@ class Claim:
         bounds: of all workers together.
         wait: for how many seconds nobody may send; None where it has its places. Set by `places`.
         bounded: the model whose own bounds say so; empty where the account's do.
+        hand_over: whose submission it is, where that counts them.
+        lapsed: the job is not left to workers any more.
     """
 
     change: Change
@@ -189,6 +202,13 @@ class Claim:
     bounds: Bounds
     wait: float | None = None
     bounded: str = ""
+    hand_over: int | None = None
+    lapsed: bool = False
+
+    @property
+    def job_id(self) -> int:
+        """Of the job."""
+        return self.change.job.id
 
     @property
     def model(self) -> str:
@@ -199,6 +219,10 @@ class Claim:
         """Nobody may send it for so many seconds."""
         self.wait, self.bounded = wait, model
 
+    def lapse(self) -> None:
+        """It is not to be sent any more."""
+        self.wait, self.lapsed = 0.0, True
+
     def __call__(self, connection: Connection) -> float | None:
         """Write the intent. Returns `wait`.
 
@@ -206,7 +230,7 @@ class Claim:
             BudgetExhausted, Conflict: see `Change`. Nothing of it stays when the transaction is undone.
         """
         if self.wait is None:
-            whose = _CLAIM, (self.change.job.id, self.change.after.attempt, self.worker)
+            whose = _CLAIM, (self.job_id, self.change.after.attempt, self.worker, self.hand_over)
             self.change(connection, [whose])
         return self.wait
 
@@ -214,11 +238,14 @@ class Claim:
 def places(connection: Connection, claims: Sequence[Claim], before: int = 0) -> int:
     """Take places in the account's rate and in flight for as many of the claims of an account as may be sent now;
     returns how many. `before`: places that were taken by other accounts' in the same transaction."""
+    for claim in claims:
+        claim.lapsed = False
     provider, bounds = claims[0].change.job.provider, claims[0].bounds
+    at, due_at, hold_until, flight, narrow = connection.execute(_ACCOUNT, (provider,)).fetchone()
+    claims = terms.allowed(connection, claims) if narrow else claims
     claims = meters.with_room(connection, claims, bounds, before)
     if not claims:
         return 0
-    at, due_at, hold_until, flight = connection.execute(_ACCOUNT, (provider,)).fetchone()
     early = at + CATCHING_UP - due_at
     by_rate = int(early * bounds.submits) + 1 if early >= 0.0 and hold_until <= at else 0
     free = bounds.in_flight - flight
@@ -228,6 +255,7 @@ def places(connection: Connection, claims: Sequence[Claim], before: int = 0) -> 
         connection.execute("UPDATE rate SET due_at = ? WHERE provider = ?", (due_at, provider))
         connection.execute(_BEAT, (claims[0].worker,))
         meters.take(connection, (claim.model for claim in claims[:given]), bounds)
+        terms.count(connection, (claim.hand_over for claim in claims[:given]))
     wait = max(hold_until - at, due_at - CATCHING_UP - at, FULL if free <= given else 0.001)
     for number, claim in enumerate(claims):
         claim.refuse(wait)
@@ -256,19 +284,17 @@ def give_back(connection: Connection, provider: str, model: str, bounds: Bounds)
 # --- What there is to do ---------------------------------------------------------------------------------
 
 
-def give(connection: Connection, batches: Sequence[int], who: str) -> int:
+def give(connection: Connection, batches: Sequence[int], who: str, how: Terms = EVERYTHING) -> int:
     """Leave batches to workers; returns how many jobs were deferred."""
-    for batch in batches:
-        connection.execute(
-            f"INSERT INTO given (batch_id, at, who) VALUES (?, {NOW}, ?) ON CONFLICT DO NOTHING", (batch, who)
-        )
+    terms.leave(connection, batches, who, how)
     return defer(connection)
 
 
 def defer(connection: Connection) -> int:
-    """Defer every unfinished job that no job of the engine carries; returns how many."""
+    """Defer every unfinished job that no job of the engine carries, and those whose service is to be asked; returns how
+    many."""
     connection.execute(_BY_HASH)
-    return int(connection.execute(_DEFER).fetchone()[0])
+    return sum(int(connection.execute(sql).fetchone()[0]) for sql in (_DEFER, _DEFER_QUESTIONS))
 
 
 def uncarried(connection: Connection) -> bool:
@@ -276,7 +302,8 @@ def uncarried(connection: Connection) -> bool:
     connection.execute("BEGIN")
     try:
         connection.execute(_BY_HASH)
-        return connection.execute(f"SELECT 1 {_UNCARRIED} LIMIT 1").fetchone() is not None
+        some = (connection.execute(f"SELECT 1 {of} LIMIT 1").fetchone() for of in (_UNCARRIED, doubts.UNCARRIED))
+        return any(row is not None for row in some)
     finally:
         connection.execute("ROLLBACK")
 
@@ -285,7 +312,7 @@ def unfinished(connection: Connection, providers: Sequence[str]) -> bool:
     """Whether workers could still do something for a job of these providers."""
     row = connection.execute(
         f"SELECT 1 FROM job WHERE provider = ANY(?) AND batch_id IN (SELECT batch_id FROM given) "
-        f"AND (job.state = 'submitting' OR {_UNFINISHED}) LIMIT 1",
+        f"AND (job.state = 'submitting' OR {_UNFINISHED} OR {doubts.OPEN}) LIMIT 1",
         (list(providers),),
     ).fetchone()
     return row is not None
@@ -304,7 +331,7 @@ def due(
     provider where it is named."""
     return connection.execute(
         f"SELECT {JOB_COLUMNS}, fingerprint FROM job WHERE id = ANY(?) AND state = 'pending' AND current = 1 "
-        f"AND NOT {UNMET} AND NOT (not_before > ? AND not_before <= ?) AND model <> ALL(?) "
+        f"AND NOT {UNMET} AND {terms.OPEN} AND NOT (not_before > ? AND not_before <= ?) AND model <> ALL(?) "
         "AND provider = coalesce(?, provider) ORDER BY batch_id, position LIMIT ?",
         (list(ids), now, now + longest, list(without), provider, limit),
     ).fetchall()
@@ -323,7 +350,7 @@ def next_due(connection: Connection, ids: Sequence[int], now: float, longest: fl
     """When the next of these jobs that is held back may be sent."""
     row = connection.execute(
         "SELECT min(not_before) FROM job WHERE id = ANY(?) AND state = 'pending' AND current = 1 "
-        f"AND NOT {UNMET} AND not_before > ? AND not_before <= ?",
+        f"AND NOT {UNMET} AND {terms.OPEN} AND not_before > ? AND not_before <= ?",
         (list(ids), now, now + longest),
     ).fetchone()
     found: float | None = row[0]
@@ -333,21 +360,25 @@ def next_due(connection: Connection, ids: Sequence[int], now: float, longest: fl
 def not_due(connection: Connection, ids: Sequence[int]) -> list[int]:
     """Of these jobs, those that are not to be sent any more, or wait for another."""
     rows = connection.execute(
-        f"SELECT id FROM job WHERE id = ANY(?) AND (state <> 'pending' OR current = 0 OR {UNMET})", (list(ids),)
+        f"SELECT id FROM job WHERE id = ANY(?) AND (state <> 'pending' OR current = 0 OR {UNMET} OR NOT {terms.OPEN})",
+        (list(ids),),
     ).fetchall()
     return [row[0] for row in rows]
 
 
-def able(connection: Connection, batches: Sequence[int], providers: Sequence[str] | None = None) -> bool:
-    """Whether a pending job of the batches could be sent, as far as what it needs and the money go; of these providers,
-    where they are named."""
+def able(
+    connection: Connection, batches: Sequence[int], selection: Selection, providers: Sequence[str] | None = None
+) -> bool:
+    """Whether a selected pending job of the batches could be sent, as far as what it needs, the money and the terms go;
+    of these providers, where they are named."""
+    condition, values = where(selection)
     sql = (
         "SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id WHERE batch.id = ANY(?) AND job.state = 'pending' "
         f"AND job.current = 1 AND NOT {UNMET} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <= "
-        "batch.max_credits - batch.reserved - batch.spent - batch.at_risk) "
+        f"batch.max_credits - batch.reserved - batch.spent - batch.at_risk) AND {terms.OPEN} AND {condition} "
         "AND job.provider = ANY(coalesce(?::text[], ARRAY[job.provider])) LIMIT 1"
     )
-    return connection.execute(sql, (list(batches), providers)).fetchone() is not None
+    return connection.execute(sql, (list(batches), *values, providers)).fetchone() is not None
 
 
 def short_of_money(connection: Connection, batches: Sequence[int]) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ...core import events as e
-from ...core.job import Job, JobSpec, State
+from ...core.job import Job, JobSpec, Running, State
 from ...core.lifecycle import advance
 from ...core.pacing import MAX_RETRY_AFTER
 from ...core.selection import Selection
@@ -22,7 +22,7 @@ from ..sql import Connection, Row
 from ..store import Ledger, Schedule
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
-from . import peers
+from . import doubts, peers, terms
 from .database import ServerDatabase, ServerWriter, transaction
 from .link import Link
 from .meters import Bounds
@@ -143,11 +143,25 @@ class SharedLedger(Ledger):
             if isinstance(event, e.Accepted):
                 return await self._late(job, event)
             raise
+        if isinstance(event, e.NotSent | e.Throttled):
+            await self.write(partial(terms.give_back, job_id=job.id, attempt=job.fact.attempt))
         if isinstance(event, e.NotSent):
             await self.write(
                 partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds_of(job.provider))
             )
         return after
+
+    async def _put(self, change: Change) -> None:
+        await self._writer.put(partial(doubts.doubted, change) if change.after.state is State.UNCONFIRMED else change)
+
+    async def note_lookup(self, job: Job, said: str, who: str) -> None:
+        """As `Ledger.note_lookup`; nobody asks again until the batch is left to workers again."""
+        now = self._now()
+        await self.write(lambda c: doubts.closed(c, job.id, job.fact.attempt, now, said, who))
+
+    async def question(self, job: Job) -> str | None:
+        """See `doubts.question`."""
+        return await self.read(partial(doubts.question, job_id=job.id))
 
     async def _claim(self, job: Job, event: e.Claimed) -> Job:
         self._claiming.add(job.id)
@@ -164,6 +178,8 @@ class SharedLedger(Ledger):
         change = Change(job, event, after, job.retries_used, self._now())
         claim = peers.Claim(change, self.worker, self.bounds_of(job.provider))
         wait = await self.write(claim)
+        if claim.lapsed:
+            raise Conflict(f"job {job.key} is not left to workers any more")
         if wait is not None:
             raise NotYet(wait, claim.bounded)
         # Whoever sleeps between the intent and the POST may find that others have taken him for dead meanwhile.
@@ -183,6 +199,8 @@ class SharedLedger(Ledger):
     async def _late(self, job: Job, event: e.Accepted) -> Job:
         """An answer to a submission that others had given up for lost: it settles the doubt."""
         now = (await self.jobs([job.id]))[0]
+        if isinstance(now.fact, Running) and now.fact.task_id == event.task_id:
+            return now  # whoever asked the service was faster
         if now.state is not State.UNCONFIRMED or now.fact.attempt != job.fact.attempt:
             raise Conflict(f"job {job.key} has gone on without the answer of this submission: task {event.task_id}")
         return await super().advance(now, e.Identified(event.task_id, LATE, "the answer came after all"))

@@ -19,6 +19,7 @@ from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from ..engine.clock import Clock
+from ..engine.ports import Crash, no_crash
 from ..ledger.address import Server
 from .manager import Manager
 
@@ -136,9 +137,11 @@ async def retry_stalled(made: App, prune: float) -> int:
     return len(stalled)
 
 
-async def work(made: App, queues: Sequence[str], concurrency: int, prune: float, clock: Clock) -> None:
+async def work(
+    made: App, queues: Sequence[str], concurrency: int, prune: float, clock: Clock, crash: Crash = no_crash
+) -> None:
     """Fetch jobs and carry them, until cancelled, or the database is lost for longer than Procrastinate bears."""
-    manager = made.job_manager = Manager(made.connector, concurrency, partial(clock.sleep, TIDY))
+    manager = made.job_manager = Manager(made.connector, concurrency, partial(clock.sleep, TIDY), crash)
     tidying = asyncio.get_running_loop().create_task(manager.tidy(), name="tidying")
     try:
         await made.run_worker_async(

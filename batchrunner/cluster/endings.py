@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..core.notice import Notice, Sink, restored
+from ..engine.ports import Crash, no_crash
 from ..ledger import queries
 from ..ledger.due import Batch
 from ..ledger.errors import LedgerError
@@ -38,6 +39,7 @@ class Endings:
         words: Words,
         sinks: Sequence[Sink],
         said: Callable[..., None],
+        crash: Crash = no_crash,
     ) -> None:
         """
         Args:
@@ -47,6 +49,7 @@ class Endings:
             words: what to say.
             sinks: whom this host tells besides (BATCHRUNNER_NOTIFY).
             said: an event, and its data, for who watches the worker.
+            crash: called with the name of every durable step; for tests.
         """
         self._ledger = ledger
         self._prune = prune
@@ -54,6 +57,7 @@ class Endings:
         self._words = words
         self._sinks = sinks
         self._said = said
+        self._crash = crash
         self._known: set[int] = set()
         self._telling: asyncio.Task[None] | None = None
 
@@ -80,6 +84,7 @@ class Endings:
             if await self._ledger.read(partial(endings.was_told, batch=batch.id)):
                 self._known.add(batch.id)
             return
+        self._crash("ending.claimed")
         self._telling = asyncio.get_running_loop().create_task(self._tell(batch, ending), name="telling")
         await asyncio.shield(self._telling)
         self._known.add(batch.id)
@@ -95,9 +100,11 @@ class Endings:
             "ending": f"{ending.ledger}/{batch.name}/{ending.submissions}",
         }
         failures = await tell(self._asked, replace(notice, facts=facts), os.environ)
+        self._crash("ending.heard")
         self._said("batch_ended", batch=batch.name, exit_code=result.exit_code, title=notice.title, not_told=failures)
         with suppress(LedgerError):  # then another one tells again
             await self._ledger.write(partial(endings.told, ending=ending))
+            self._crash("ending.noted")
 
     _asked: Sequence[Sink] = ()
 

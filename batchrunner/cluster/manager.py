@@ -11,6 +11,8 @@ from procrastinate.exceptions import ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 
+from ..engine.ports import Crash, no_crash
+
 MOST = 32
 """Most jobs that are fetched together."""
 
@@ -44,10 +46,14 @@ class Manager(JobManager):
         connector: as `JobManager`'s.
         most: how many jobs it may have at once, as Procrastinate's own `concurrency`.
         pause: a short time in which more may be finished; awaited between two times that jobs are deleted.
+        crash: called with the name of every durable step; for tests.
     """
 
-    def __init__(self, connector: Any, most: int, pause: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, connector: Any, most: int, pause: Callable[[], Awaitable[None]], crash: Crash = no_crash
+    ) -> None:
         super().__init__(connector)
+        self._crash = crash
         self._most = most
         self._pause = pause
         self._fetched: deque[Job] = deque()
@@ -73,6 +79,8 @@ class Manager(JobManager):
             )
             self._fetched += sorted(map(Job.from_row, rows), key=lambda job: (-job.priority, job.id))
             self._out |= {row["id"] for row in rows}
+            if rows:
+                self._crash("carry.fetched")
         return self._fetched.popleft() if self._fetched else None
 
     async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
@@ -111,7 +119,9 @@ class Manager(JobManager):
             await self._delete()
             self._undone |= {job.id for job in self._fetched if job.id is not None}
             self._fetched.clear()
+            self._crash("carry.left")
             await self._give_back()
+            self._crash("carry.given_back")
 
     async def _give_back(self) -> None:
         ids = list(self._undone)

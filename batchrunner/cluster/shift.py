@@ -25,7 +25,7 @@ from ..core.pacing import clamp_retry_after
 from ..core.selection import Selection
 from ..engine.clock import Clock, Dice, SystemClock
 from ..engine.control import AT_ONCE, Stop
-from ..engine.ports import Books, Settings, Work
+from ..engine.ports import Books, Crash, Settings, Work, no_crash
 from ..engine.recover import restore
 from ..engine.runner import Outcome
 from ..engine.signals import on_signals
@@ -81,6 +81,7 @@ class WorkerOptions:
         models: the models there are, None for the shipped ones.
         words: what is said of a batch that has ended; None to tell nobody.
         sinks: whom this host tells of every batch, besides those whom the manifests name.
+        crash: called with the name of every durable step; for tests.
     """
 
     db: Server
@@ -93,6 +94,7 @@ class WorkerOptions:
     models: Any = None
     words: endings.Words | None = None
     sinks: Sequence[Sink] = ()
+    crash: Crash = no_crash
 
 
 def run(options: WorkerOptions, watcher: Watcher) -> Outcome:
@@ -143,7 +145,8 @@ class Shift(Night):
         spool: Spool,
         stack: AsyncExitStack,
     ) -> None:
-        super().__init__(RunOptions(options.db, models=options.models), watcher, clock, ledger, spool, stack)
+        run = RunOptions(options.db, models=options.models, crash=options.crash)
+        super().__init__(run, watcher, clock, ledger, spool, stack)
         self._shared = ledger
         self._served: list[str] = []
         self._joined: dict[str, Provider] = {}
@@ -155,7 +158,9 @@ class Shift(Night):
         self._endings = (
             None
             if options.words is None
-            else endings.Endings(ledger, options.prune, self._how_it_ended, options.words, options.sinks, self._tell)
+            else endings.Endings(
+                ledger, options.prune, self._how_it_ended, options.words, options.sinks, self._tell, options.crash
+            )
         )
 
     async def work(self) -> Outcome:
@@ -177,6 +182,7 @@ class Shift(Night):
         control = self._control = Standing(self._clock, dice, self._stopped)
         provider, fetcher = joined[0]
         deps = self._deps(
+            crash=how.crash,
             provider=provider,
             fetcher=fetcher,
             dice=dice,
@@ -250,7 +256,7 @@ class Shift(Night):
         while True:
             try:
                 most = self._in_flight(provider) + AHEAD
-                await dispatch.work(app, queues, most, self._how.prune, self._clock)
+                await dispatch.work(app, queues, most, self._how.prune, self._clock, self._how.crash)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  whatever it is: the ledger says what is to be done

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.cluster import CLUSTER
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -1323,6 +1325,7 @@ MUTANTS: dict[str, Mutant] = {
         *REMOTE,
         *CHAINED,
         *ASKED,
+        *(_mutant(*one) for one in CLUSTER),
     )
 }
 """Every mistake by name."""

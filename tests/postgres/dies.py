@@ -1,7 +1,8 @@
 """The command line in a process that `kill -9`s itself: `python -m tests.postgres.dies POINT N ARGUMENTS...`.
 
-A point is one of `engine.ports.CRASH_POINTS`, or what a ledger in PostgreSQL has besides: `commit.ready`, just before a
-COMMIT is sent, and `commit.sent`, when it is durable and nobody in this process has heard of it.
+A point is one of `engine.ports.CRASH_POINTS` or `cluster.points.CRASH_POINTS`, or what a ledger in PostgreSQL has
+besides: `commit.ready`, just before a COMMIT is sent, and `commit.sent`, when it is durable and nobody in this process
+has heard of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from batchrunner import app
 from batchrunner.cli import errors
+from batchrunner.cluster import shift
 from batchrunner.ledger.postgres.link import Link
 
 
@@ -32,6 +34,7 @@ class Dying:
 def main() -> int:
     dying = Dying(sys.argv[1], int(sys.argv[2]))
     setattr(app, "RunOptions", partial(app.RunOptions, crash=dying))  # noqa: B010
+    setattr(shift, "WorkerOptions", partial(shift.WorkerOptions, crash=dying))  # noqa: B010
     commit = Link._commit
 
     def committed(link: Link) -> Any:

@@ -77,17 +77,20 @@ class Fleet:
         }
         return CommandLine(self.folder, {**self.door.environment, **more, **self.environment})
 
-    def worker(self, *arguments: str, without: str = "") -> int:
-        """Start one; returns its number. `without`: a variable that it has not."""
+    def worker(self, *arguments: str, dies: str = "", without: str = "") -> int:
+        """Start one; returns its number. `dies`: a point at which it kills itself (`dies`). `without`: a variable that
+        it has not."""
         number = len(self.processes)
         server = self.wires[number].address(self.server) if number in self.wires else self.server
+        program = ["-m", "tests.postgres.dies", dies, "1"] if dies else self.program
+        environment = {**self._line(server)._environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
         self.logs.append(self.folder / f"worker-{number}.log")
         with self.logs[-1].open("wb") as log:
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, *self.program, "worker", "--until-idle", *arguments],
+                    [sys.executable, *program, "worker", "--until-idle", *arguments],
                     cwd=self.folder,
-                    env={n: v for n, v in self._line(server)._environment().items() if n != without},
+                    env={n: v for n, v in environment.items() if n != without},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -8,15 +8,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State
 from batchrunner.core.limits import Bounds as Limit
+from batchrunner.ledger.connection import APPLICATION_ID
 from batchrunner.ledger.errors import Conflict, LedgerBusy, NotYet, WriteFailed
 from batchrunner.ledger.postgres import peers
 from batchrunner.ledger.postgres.meters import Bounds, Together
-from batchrunner.ledger.postgres.opening import open_writer, prepare_shared
+from batchrunner.ledger.postgres.opening import lock_number, open_writer, prepare_shared
 from batchrunner.ledger.postgres.shared import SharedLedger
 from batchrunner.ledger.sql import Connection
 from tests.postgres.server import Postgres
@@ -317,7 +319,68 @@ async def test_of_a_group_of_claims_those_that_have_places_are_sent(postgres: Po
         assert postgres.ask(f'SELECT count(*) FROM "{one._server.schema}".claim') == [(2,)]
 
 
+async def test_of_a_group_of_claims_as_many_are_sent_as_there_are_places(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, _):
+        one.bounds = Bounds(1e6, 2)
+        jobs = [await job(one, number) for number in (1, 2, 3)]
+
+        said = await asyncio.gather(*(one.advance(each, e.Claimed()) for each in jobs), return_exceptions=True)
+
+        assert [type(each) for each in said] == [Job, Job, NotYet]
+        assert postgres.ask(f'SELECT count(*) FROM "{one._server.schema}".claim') == [(2,)]
+
+
 async def _silent_since(ledger: SharedLedger, worker: int) -> None:
     """As if a worker had given no sign of life for long enough."""
     sql = f"UPDATE worker SET beat_at = beat_at - {PRUNE + 1} WHERE id = ?"
     await ledger.write(lambda c: c.execute(sql, (worker,)))
+
+
+async def test_whoever_writes_waits_for_everybodys_turn(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, _):
+        mine = await job(one)
+        with psycopg.connect(postgres.url, autocommit=True) as its:
+            its.execute("SELECT pg_advisory_lock(%s::int, %s::int)", (APPLICATION_ID + 1, lock_number(one._server)))
+            claiming = asyncio.create_task(one.advance(mine, e.Claimed()))
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not claiming.done() and its.execute(waiting).fetchone() == (0,):
+                await asyncio.sleep(0.01)
+            assert not claiming.done()
+
+        assert (await claiming).state is State.SUBMITTING
+
+
+async def test_in_a_group_too_what_has_gone_on_is_left_alone(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        stale = await other.advance(await job(other, 1), e.Claimed())
+        await other.advance(stale, e.Accepted("task-1"))
+
+        said = await asyncio.gather(
+            one.advance(stale, e.Accepted("task-2")),
+            one.advance(await job(one, 2), e.Claimed()),
+            return_exceptions=True,
+        )
+
+        assert [type(each) for each in said] == [Conflict, Job]
+        events = postgres.ask(f'SELECT event FROM "{one._server.schema}".history WHERE job_id = 1 ORDER BY id')
+        assert events == [("recorded",), ("claimed",), ("accepted",)], "of what is refused nothing stays"
+
+
+async def test_of_submissions_only_those_of_the_dead_are_given_up(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        for ledger, number in ((one, 1), (other, 2)):
+            await ledger.advance(await job(ledger, number), e.Claimed())
+        assert await one.read(partial(peers.dead_claims, within=PRUNE)) == []
+
+        await _silent_since(other, one.worker)
+
+        assert await other.read(partial(peers.dead_claims, within=PRUNE)) == [1]
+
+
+async def test_what_is_being_sent_is_nobody_elses(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, other):
+        await one.write(partial(peers.give, batches=[1], who="me"))
+        await one.advance(await job(one, 1), e.Claimed())
+        await one.write(lambda c: c.execute("DELETE FROM procrastinate_jobs"))
+
+        assert await other.write(peers.defer) == 2

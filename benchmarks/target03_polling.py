@@ -1,4 +1,4 @@
-"""Target 3: ten thousand tasks of about a minute in flight, in real time."""
+"""Target 3: ten thousand tasks of about a minute kept in flight, in real time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from .harness import Check, Context, Double, Result, measure
 
 MEDIAN, SIGMA = 60.0, 0.5
 
+ROUNDS = 3
+"""Tasks for each slot. A single crowd that is sent in one go is no night: all its ends come at once, those that come
+first are the short ones, and what is learned of them alone takes the others for late (8.6 polls, 3.2 s of delay)."""
+
 
 def run(context: Context) -> Result:
-    jobs = context.pick(10_000, 300)
+    slots = context.pick(10_000, 300)
+    jobs = ROUNDS * slots
     median = MEDIAN if not context.quick else 6.0
     folder = context.room("target03")
-    # A thousand a second for ten thousand tasks; as many for each task where there are fewer.
-    manifest = manifests.write(folder / "jobs.yaml", jobs, in_flight=jobs, polls=round(60_000 * jobs / 10_000))
+    # A thousand a second for ten thousand tasks of a minute; as many for each task where there are fewer.
+    manifest = manifests.write(folder / "jobs.yaml", jobs, in_flight=slots, polls=round(6 * slots * MEDIAN / median))
     db = folder / "ledger.db"
     with Double.started() as double:
         ledgers.recorded(context, double, manifest, db)
@@ -31,7 +36,7 @@ def run(context: Context) -> Result:
     told = found.told
     polls = told["polls"] / told["accepted"]
     busiest = watch.busiest(after=told["last_post"], window=30.0 if not context.quick else 5.0)
-    result = Result("3", f"{jobs:,} tasks in flight, lognormal, median {median:.0f} s, sigma {SIGMA}")
+    result = Result("3", f"{slots:,} tasks in flight, {jobs:,} in all, lognormal, median {median:.0f} s, sigma {SIGMA}")
     if context.quick:
         result.checks.append(Check("polls a task, mean delay", f"{polls:.1f}, {told['delay_mean']:.1f} s"))
     else:
@@ -61,7 +66,8 @@ def run(context: Context) -> Result:
         ),
     ]
     result.notes.append(
-        "Real time, one run, whole process; `limits: {polls_per_minute: 60000}` for 10,000 tasks. "
+        "Real time, one run, whole process; `limits: {polls_per_minute: 60000}` for 10,000 slots. Its share of a core "
+        "is that of the busiest 30 s after the last POST. "
         "Earlier nights taught 200 latencies; cold starts are in the plots. "
         f"The run took {found.wall:.0f} s, its submissions {told['last_post'] - told['first_post']:.0f} s."
     )

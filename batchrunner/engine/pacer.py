@@ -17,6 +17,7 @@ from ..core.job import Job
 from ..core.knee import Knee
 from ..core.pacing import Gcra
 from ..core.polling import PollPolicy, Price
+from ..core.states import State
 from .control import Slots
 from .ports import Deps, Settings, poll_budget
 
@@ -184,8 +185,13 @@ class Pacer:
 
     @property
     def _eager(self) -> bool:
-        """Whether others wait for slots that results free; at a service that queues they wait anyway."""
-        return self._slots.used >= 0.9 * self._slots.limit and math.isinf(self._knee.limit)
+        """Whether others wait for slots that results free; at a service that queues they wait anyway. A worker counts
+        only what it has moved itself, never comes back to 0, and so takes it that others wait."""
+        return (
+            self._deps.tally.states.get(State.PENDING, 0) != 0
+            and self._slots.used >= 0.9 * self._slots.limit
+            and math.isinf(self._knee.limit)
+        )
 
     def polled(self, answer: PollAnswer) -> None:
         """A poll was answered; of a 429 `poll_throttled` hears."""

@@ -81,6 +81,7 @@ def _stragglers(rng: random.Random, n: int) -> float:
 
 CASES: dict[str, tuple[dict[str, Any], float, float]] = {
     "as last night": ({"count": 1250}, 7.5, 4.0),
+    "nobody waits for a slot": ({"count": 250}, 7.5, 4.0),
     "cold start": ({"known": False}, 7.5, 5.2),
     "1.5 times slower": ({"took": _slow}, 11.0, 5.0),
     "2 times faster": ({"took": _fast}, 7.5, 6.6),

@@ -288,7 +288,7 @@ def _adopt(target: Path, done: Placed, sidecar: Mapping[str, Any], ours: set[str
 
 def _relative(target: Path, root: Path) -> str:
     """Where in the real root a file is, in a folder that was looked at."""
-    return (beneath(target.parent, root) / target.name).as_posix()
+    return beneath(target.parent, root) + target.name
 
 
 def _open_file(path: Path) -> BufferedReader | None:

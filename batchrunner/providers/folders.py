@@ -70,7 +70,7 @@ class _Known:
     """The real path that `ensure_folder` gave, where in the real root that is, and the device and inode it had."""
 
     real: Path
-    beneath: Path
+    beneath: str
     identity: tuple[int, int]
 
 
@@ -123,12 +123,14 @@ def ensure_folder(folder: Path, root: Path) -> Path:
                 return known.real  # still the folder that was looked at, whatever leads to it
     real, top = _look(folder, root)
     about = os.stat(real)
-    _known[folder, root] = _Known(real, real.relative_to(top), (about.st_dev, about.st_ino))
+    beneath = "" if real == top else f"{real.relative_to(top).as_posix()}/"
+    _known[folder, root] = _Known(real, beneath, (about.st_dev, about.st_ino))
     return real
 
 
-def beneath(folder: Path, root: Path) -> Path:
-    """Where in the real root the folder is that `ensure_folder` gave for these two, relative to it."""
+def beneath(folder: Path, root: Path) -> str:
+    """Where in the real root the folder is that `ensure_folder` gave for these two: "", or a path with a `/` at its
+    end."""
     return _known[folder, root].beneath
 
 

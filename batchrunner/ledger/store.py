@@ -393,10 +393,11 @@ class Ledger:
         """Queue statements that nobody waits for. They are a convenience: a failure costs nothing that was paid."""
         put = self._writer.put if len(rows) == 1 else self._writer.put_long
         future = asyncio.ensure_future(put(lambda c: c.executemany(sql, rows)))
-        future.add_done_callback(_forget)
+        future.add_done_callback(forget)
 
 
-def _forget(future: asyncio.Future[Any]) -> None:
+def forget(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for it, and a failure costs nothing."""
     with suppress(asyncio.CancelledError):
         future.exception()
 

@@ -146,7 +146,7 @@ class Ledger:
         elif isinstance(event, e.Retried):
             used = RetryBudget()
         try:
-            await self._put(Change(job, event, after, used, self._now()))
+            await self._writer.put(Change(job, event, after, used, self._now()))
         except WriteFailed as failed:
             if isinstance(failed.__cause__, Gone):
                 self._unsure.add(job.id)
@@ -155,9 +155,6 @@ class Ledger:
             if not await self._was_written(job, event, after):
                 raise
         return job.after(after, used)
-
-    async def _put(self, change: Change) -> None:
-        await self._writer.put(change)
 
     async def _was_written(self, job: Job, event: e.Event, after: Fact) -> bool:
         """Whether a transition is a repetition of one whose commit was cut off with the server, and was durable after

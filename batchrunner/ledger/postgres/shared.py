@@ -50,7 +50,11 @@ def _in_turn(operations: list[Operation[Any]], number: int, link: Link) -> list[
         for of_one_account in claims.values():
             taken += peers.places(its, of_one_account, taken)
         with link.hurry() if len(operations) > 1 else nullcontext():
-            return [operation(its) for operation in operations]
+            found = [operation(its) for operation in operations]
+            for one in operations:
+                if isinstance(one, Change) and one.after.state is State.UNCONFIRMED:
+                    doubts.doubted(its, one.job.id)
+        return found
 
     [results] = transaction([every], link)
     return list(results)
@@ -151,9 +155,6 @@ class SharedLedger(Ledger):
                 partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds_of(job.provider))
             )
         return after
-
-    async def _put(self, change: Change) -> None:
-        await self._writer.put(partial(doubts.doubted, change) if change.after.state is State.UNCONFIRMED else change)
 
     async def note_lookup(self, job: Job, said: str, who: str) -> None:
         """As `Ledger.note_lookup`; nobody asks again until the batch is left to workers again."""

@@ -152,6 +152,8 @@ class Carrier(Runner):
         self.control.wake_all()
 
     async def _take(self, job_id: int) -> _Handed | None:
+        if self.control.ended:
+            await asyncio.get_running_loop().create_future()  # until it is given back, with what is in hand
         found = await self._ledger.one(job_id)
         if found is None or job_id in self._hands:
             return self._hands.get(job_id)
@@ -253,7 +255,7 @@ class Carrier(Runner):
         elif job.state is State.PENDING:
             if account.control.submitting:
                 self._ledger.mine.add(job.id)
-            else:
+            elif not self.control.ended:
                 self._let_go(job.id, Later(LATER))
         else:
             self._ledger.mine.discard(job.id)
@@ -270,7 +272,10 @@ class Carrier(Runner):
         self._let_go(job.id)
 
     def stopped(self) -> None:
-        """Nothing more is sent by this worker, or to one of several accounts: others may."""
+        """Nothing more is sent by this worker, or to one of several accounts: others may. Where it ends at once, all
+        that it has is given back with its end, and not a while later."""
+        if self.control.ended:
+            return
         for job_id, handed in list(self._hands.items()):
             account = handed.account
             mine = job_id in self._ledger.mine and not account.control.submitting

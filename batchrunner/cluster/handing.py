@@ -32,7 +32,8 @@ from ..planning import hold_to, promotion_of
 from ..recording import batch_spec, names_of, to_resume, untouched
 from ..runs import LEFT, LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
 from .giving import Asked, Rehearsed, give, rehearse
-from .shift import PRUNE, SHORT, join, why_not
+from .reasons import SHORT, why_not
+from .shift import PRUNE, join
 from .spools import spool
 
 LOOK = 1.0

@@ -22,7 +22,6 @@ from ..core import events as e
 from ..core.job import Job, State
 from ..core.notice import Sink
 from ..core.pacing import clamp_retry_after
-from ..core.selection import Selection
 from ..engine.clock import Clock, Dice, SystemClock
 from ..engine.control import AT_ONCE, Stop
 from ..engine.ports import Books, Crash, Settings, Work, no_crash
@@ -39,13 +38,13 @@ from ..ledger.postgres import peers, terms
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
-from ..ledger.sql import Connection
 from ..night import Night
 from ..providers.base import Provider, Traceable
 from ..runs import RunOptions, RunResult, Watcher, exit_code
 from . import dispatch, endings
 from .bounds import bounds_of
 from .carrier import AHEAD, Carrier, Standing
+from .reasons import why_not
 from .spools import spool
 
 PRUNE = 30.0
@@ -59,8 +58,6 @@ DEAF = 2.0
 
 PULSE = 1.0
 """Seconds between two signs of life."""
-
-SHORT = "the budget does not reach for what is left"
 
 PARTS = {"all": ("submit", "download"), "submit": ("submit",), "download": ("download",)}
 """What a worker does -> the queues that it listens to."""
@@ -406,17 +403,6 @@ class Shift(Night):
     def _stopped(self, reason: Stop, message: str) -> None:
         super()._stopped(reason, message)
         self._carrier.stopped()
-
-
-def why_not(connection: Connection, batches: Sequence[int], selection: Selection) -> tuple[Stop, str] | None:
-    """Why workers send nothing more of the selected jobs of batches, and in words, where it is the terms or the
-    money."""
-    late, enough = terms.closed(connection, batches, selection)
-    if late:
-        return Stop.DEADLINE, "the time is up; what was in flight was followed to its end"
-    if enough:
-        return Stop.LIMIT, "as many were submitted as --limit says"
-    return (Stop.BUDGET, SHORT) if peers.short_of_money(connection, batches) else None
 
 
 def code_of(outcome: Outcome) -> int:

@@ -213,11 +213,11 @@ class Control(_Account):
     def halt(self, reason: Stop, message: str) -> None:
         """Stop submitting; for a reason in `AT_ONCE` stop everything. The first reason stays, unless a stronger one
         (`AT_ONCE`) comes."""
+        if reason in AT_ONCE:
+            self.ended = True  # whoever is told of it can see
         if self.stop is None or (reason in AT_ONCE and self.stop not in AT_ONCE):
             self.stop, self.stop_message = reason, message
             self._on_stop(reason, message)
-        if reason in AT_ONCE:
-            self.ended = True
         self.wake_all()
 
     @property

@@ -146,7 +146,7 @@ class Ledger:
         elif isinstance(event, e.Retried):
             used = RetryBudget()
         try:
-            await self._put(Change(job, event, after, used, self._now()))
+            await self._writer.put(Change(job, event, after, used, self._now()))
         except WriteFailed as failed:
             if isinstance(failed.__cause__, Gone):
                 self._unsure.add(job.id)
@@ -155,9 +155,6 @@ class Ledger:
             if not await self._was_written(job, event, after):
                 raise
         return job.after(after, used)
-
-    async def _put(self, change: Change) -> None:
-        await self._writer.put(change)
 
     async def _was_written(self, job: Job, event: e.Event, after: Fact) -> bool:
         """Whether a transition is a repetition of one whose commit was cut off with the server, and was durable after
@@ -393,10 +390,11 @@ class Ledger:
         """Queue statements that nobody waits for. They are a convenience: a failure costs nothing that was paid."""
         put = self._writer.put if len(rows) == 1 else self._writer.put_long
         future = asyncio.ensure_future(put(lambda c: c.executemany(sql, rows)))
-        future.add_done_callback(_forget)
+        future.add_done_callback(forget)
 
 
-def _forget(future: asyncio.Future[Any]) -> None:
+def forget(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for it, and a failure costs nothing."""
     with suppress(asyncio.CancelledError):
         future.exception()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_kill import scenario
+from tests.cli_support import call
 from tests.double import ALWAYS, Double, Plan, Rule
 from tests.postgres.fleet import fleet
 from tests.postgres.server import Postgres
@@ -76,6 +77,8 @@ def test_a_worker_does_the_jobs_of_the_services_whose_keys_it_has_and_the_others
             ["reapi"],
             ["fal"],
         )
+        told = call("status", "--db", f"{made.server.url}?schema={made.server.schema}").out
+        assert "no worker that is alive has the key for fal" in told
         assert made.ended(one) == 0, made.said()
         assert "jobs of fal are left to workers that have its key" in made.said()
         assert made.states() == {"succeeded": 5, "pending": 5}

@@ -14,8 +14,10 @@ from batchrunner.core.job import Problem, State
 from batchrunner.core.selection import Selection
 from batchrunner.ledger.errors import Conflict
 from batchrunner.ledger.postgres import endings, peers, terms
+from batchrunner.ledger.postgres.opening import prepare_shared
 from batchrunner.ledger.postgres.shared import SharedLedger
 from batchrunner.ledger.postgres.terms import EVERYTHING, Terms
+from tests.cli_support import call
 from tests.double import CREDITS, Double
 from tests.postgres.fleet import fleet
 from tests.postgres.server import Postgres
@@ -91,6 +93,22 @@ async def test_of_a_part_only_that_is_handed_out(postgres: Postgres) -> None:
         assert (await other.advance(await job(other, 3), e.Claimed())).state is State.SUBMITTING, "the others as before"
 
 
+async def test_what_was_left_to_workers_before_there_were_terms_is_all_of_it(postgres: Postgres) -> None:
+    async with two(postgres, FakeClock().wall) as (one, _):
+        older = f"SET search_path = {one._server.schema}; ALTER TABLE given DROP hand_over_id; DROP TABLE handed; "
+        postgres.ask(f"{older} ALTER TABLE claim DROP hand_over_id; DROP TABLE hand_over")
+        postgres.ask(
+            f"SET search_path = {one._server.schema}; INSERT INTO given (batch_id, at, who) VALUES (1, 5, 'me')"
+        )
+
+        prepare_shared(one._server)
+
+        assert await one.write(peers.defer) == 3
+        assert (await one.advance(await job(one, 1), e.Claimed())).state is State.SUBMITTING
+        await left(one, Terms(FIRST, submissions=1))
+        assert (await one.advance(await job(one, 2), e.Claimed())).state is State.SUBMITTING, "as before"
+
+
 @pytest.mark.slow
 def test_a_part_is_left_to_workers_and_who_looks_on_hears_of_that_part(
     double: Double, postgres: Postgres, tmp_path: Path
@@ -109,6 +127,9 @@ def test_a_part_is_left_to_workers_and_who_looks_on_hears_of_that_part(
         assert made.states() == {"succeeded": 2, "pending": 3}
         [said] = made.ask("status", "night")["left_to_workers"]["terms"]
         assert (said["only"], said["submissions_left"], said["until"]) == (["clip-[123]"], 0, None)
+
+        told = call("status", "--db", f"{made.server.url}?schema={made.server.schema}").out
+        assert "    --only clip-[123], 0 more submissions, by " in told
 
         assert made.line.call("run", "night.yaml", "--detach", "--for", "1h") == 0
         assert made.ended(made.worker()) == 0, made.said()

@@ -9,7 +9,6 @@ from ...core.selection import Selection
 from .. import asking
 from ..selecting import where
 from ..sql import Connection
-from ..transitions import Change
 
 _JOINED = "FROM question JOIN job ON job.id = question.job_id"
 
@@ -46,10 +45,9 @@ def askable(connection: Connection, providers: Sequence[str]) -> None:
         connection.execute("INSERT INTO askable (provider) VALUES (?) ON CONFLICT DO NOTHING", (name,))
 
 
-def doubted(change: Change, connection: Connection) -> None:
-    """A transition to unconfirmed, and its question where the service can be asked."""
-    change(connection)
-    connection.execute(_DOUBTED, (change.job.id,))
+def doubted(connection: Connection, job_id: int) -> None:
+    """A job has become unconfirmed in this transaction: its question is opened, where the service can be asked."""
+    connection.execute(_DOUBTED, (job_id,))
 
 
 def ask_again(connection: Connection, batches: Sequence[int], selection: Selection, consent: str | None) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ...core import events as e
+from ...core.adaptive import Learned
 from ...core.job import Job, JobSpec, Running, State
 from ...core.lifecycle import advance
 from ...core.pacing import MAX_RETRY_AFTER
@@ -19,10 +20,10 @@ from ..audit import genuine
 from ..errors import Conflict, LedgerUnusable, NotYet
 from ..record import BatchSpec
 from ..sql import Connection, Row
-from ..store import Ledger, Schedule
+from ..store import Ledger, Schedule, forget
 from ..transitions import Change
 from ..writer import Database, Operation, commit_group
-from . import doubts, peers, terms
+from . import doubts, peers, shares, terms
 from .database import ServerDatabase, ServerWriter, transaction
 from .link import Link
 from .meters import Bounds
@@ -49,7 +50,11 @@ def _in_turn(operations: list[Operation[Any]], number: int, link: Link) -> list[
         for of_one_account in claims.values():
             taken += peers.places(its, of_one_account, taken)
         with link.hurry() if len(operations) > 1 else nullcontext():
-            return [operation(its) for operation in operations]
+            found = [operation(its) for operation in operations]
+            for one in operations:
+                if isinstance(one, Change) and one.after.state is State.UNCONFIRMED:
+                    doubts.doubted(its, one.job.id)
+        return found
 
     [results] = transaction([every], link)
     return list(results)
@@ -150,9 +155,6 @@ class SharedLedger(Ledger):
                 partial(peers.give_back, provider=job.provider, model=job.model, bounds=self.bounds_of(job.provider))
             )
         return after
-
-    async def _put(self, change: Change) -> None:
-        await self._writer.put(partial(doubts.doubted, change) if change.after.state is State.UNCONFIRMED else change)
 
     async def note_lookup(self, job: Job, said: str, who: str) -> None:
         """As `Ledger.note_lookup`; nobody asks again until the batch is left to workers again."""
@@ -268,6 +270,17 @@ class SharedLedger(Ledger):
     def save_schedules(self, schedules: Iterable[Schedule]) -> None:
         """Not kept: whoever takes up another's tasks polls them at once, within what may be polled. To keep them would
         be a tenth of what a job costs the server."""
+
+    async def pace(self, provider: str) -> Learned:
+        """This worker's part of what the account bears."""
+        ask = partial(shares.part, provider=provider, worker=self.worker, within=self._prune)
+        return await self.read(ask)
+
+    def save_pace(self, provider: str, learned: Learned) -> None:
+        """Keep what the account bears, by what all workers have found; written behind."""
+        about: dict[str, Any] = {"provider": provider, "worker": self.worker, "learned": learned}
+        save = partial(shares.save, **about, now=self._now(), within=self._prune)
+        asyncio.ensure_future(self.write(save)).add_done_callback(forget)
 
     def save_hold(self, provider: str, until: float) -> None:
         """Keep a hold for all workers, by the database's clock; written behind."""

@@ -15,8 +15,9 @@ from ..core.pacing import backoff
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Attempt
 from ..providers.disk import Steps
-from ..providers.fetch import BadContent, Fetched, FetchError, LinkDead, Transient
+from ..providers.fetch import BadContent, FetchError, LinkDead, Transient
 from ..providers.objects import StoreUnusable
+from ..providers.part import Fetched
 from .clock import iso
 from .control import Control, Stop
 from .files import Occupied, Placed, UnsafePath

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import hashlib
 import os
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -25,11 +22,11 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from ..core.job import Problem
-from ..core.media import Facts
 from . import media
-from .disk import Disk, Steps, at_once, new_file, write_all
+from .disk import Disk, Steps, at_once
 from .folders import UnsafePath, ensure_folder
 from .netguard import ForbiddenAddress, ForbiddenUrl, Guard
+from .part import Fetched, Part, itself
 from .replies import retry_after_seconds
 from .wire import explain
 
@@ -73,93 +70,10 @@ class BadContent(FetchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A complete, checked and synced `.part` file.
-
-    Attributes:
-        size: in bytes.
-        sha256: lower-case hex digest.
-        extension: of what came, with its dot.
-        container: such as `MP4`.
-        facts: what its headers say of what is in it.
-    """
-
-    size: int
-    sha256: str
-    extension: str
-    container: str
-    facts: Facts = field(default=Facts())
-
-
-def _itself(fetched: Fetched) -> Steps[Fetched]:
-    yield from ()
-    return fetched
-
-
-class _Part:
-    """The `.part` file. Its methods run in threads, one at a time; `discard` may come from anywhere, at any time."""
-
-    def __init__(self, path: Path, root: Path) -> None:
-        self._path = path
-        self._root = root
-        self._hash = hashlib.sha256()
-        self._lock = threading.Lock()
-        self._descriptor = -1
-        self._made = self._gone = False
-        self.size = 0
-
-    def _open(self) -> None:
-        folder = ensure_folder(self._path.parent, self._root)
-        self._path = folder / self._path.name
-        self._descriptor = new_file(self._path)
-        self._made = True
-
-    def write(self, chunks: list[bytes]) -> None:
-        """Append; the first time makes the file."""
-        with self._lock:
-            if self._gone:
-                return
-            if not self._made:
-                self._open()
-            for chunk in chunks:
-                write_all(self._descriptor, chunk)
-                self._hash.update(chunk)  # releases the GIL
-                self.size += len(chunk)
-
-    def finish(self, chunks: list[bytes], kind: str, whole: bool, then: Callable[[Fetched], Steps[_T]]) -> Steps[_T]:
-        """The last bytes, the check, the sync, and what the caller does with a finished part, which is its own from
-        then on. Raises what `media.check` and `then` do, and OSError."""
-        alone = not self._made
-        self.write(chunks)
-        with self._lock:
-            if self._gone:
-                raise OSError(errno.ECANCELED, "the download was given up", str(self._path))
-            found = media.check(b"".join(chunks) if alone else self._path, kind, whole=whole)
-            yield self._descriptor
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-            self._gone, self._made = True, False
-        fetched = Fetched(self.size, self._hash.hexdigest(), found.extension, found.container, found.facts)
-        return (yield from then(fetched))
-
-    def discard(self) -> None:
-        """Close and remove it, after the write that is under way (a megabyte or so)."""
-        with self._lock:
-            self._gone = True
-            descriptor, self._descriptor = self._descriptor, -1
-            if descriptor >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-            if self._made:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._path)
-
-
-@dataclass(frozen=True, slots=True)
 class _Came:
     """All of a file: what is not written of it yet, and whether the transport vouched for its length."""
 
-    part: _Part
+    part: Part
     rest: list[bytes]
     whole: bool
 
@@ -225,7 +139,7 @@ class Fetcher:
         *,
         root: Path,
         kind: str,
-        then: Callable[[Fetched], Steps[Any]] = _itself,
+        then: Callable[[Fetched], Steps[Any]] = itself,
         apart: bool = False,
         room: AbstractAsyncContextManager[object] | None = None,
     ) -> Any:
@@ -250,7 +164,7 @@ class Fetcher:
         """
         try:
             async with room or contextlib.nullcontext():
-                came = await self._receive(url, _Part(part, root))
+                came = await self._receive(url, Part(part, root))
             return await self._finish(came, kind, then, apart)
         except FetchError:
             await self._run(partial(_remove, part, root))
@@ -308,7 +222,7 @@ class Fetcher:
         # 403, 404, 410; and the rest of 3xx and 4xx: stores say "expired" with 400 and 401 too.
         raise LinkDead(problem)
 
-    async def _receive(self, url: str, file: _Part) -> _Came:
+    async def _receive(self, url: str, file: Part) -> _Came:
         """GET `url`, and redirects, into a part. Raises as `fetch`."""
         try:
             where = self._guard.check(url)
@@ -324,7 +238,7 @@ class Fetcher:
             raise LinkDead(Problem(f"the output can't be fetched: {refused}", "forbidden_url")) from None
         raise LinkDead(Problem(f"the output's URL redirects more than {MAX_REDIRECTS} times", "redirects"))
 
-    async def _read(self, response: aiohttp.ClientResponse, file: _Part) -> _Came:
+    async def _read(self, response: aiohttp.ClientResponse, file: Part) -> _Came:
         """The body, each byte once, written a megabyte or so at a time. Raises Transient, BadContent, OSError."""
         length = response.content_length
         whole = length is not None or response.headers.get("Transfer-Encoding", "").lower() == "chunked"
@@ -421,6 +335,3 @@ def _noticed(done: asyncio.Future[None]) -> None:
     """An error that another one has overtaken counts as seen."""
     if not done.cancelled():
         done.exception()
-
-
-__all__ = ["BadContent", "FetchError", "Fetched", "Fetcher", "LinkDead", "Transient", "UnsafePath"]

@@ -18,7 +18,7 @@ from batchrunner.core import lifecycle
 from batchrunner.core.job import Problem
 from batchrunner.engine import recover
 from batchrunner.ledger import transitions
-from batchrunner.providers import answers, fal, fetch, http, media, reapi, replicate, replies
+from batchrunner.providers import answers, fal, http, media, reapi, replicate, replies
 from batchrunner.providers.base import BeforeSend
 from batchrunner.providers.wire import Key
 
@@ -86,7 +86,7 @@ def _no_media_check() -> None:
     def check(path: Path, kind: str, *, whole: bool = True) -> media.Media:
         return media.Media(kind, "MP4", ".mp4")
 
-    fetch.media.check = check  # type: ignore[attr-defined]
+    setattr(media, "check", check)  # noqa: B010
 
 
 def _free_doubts() -> None:

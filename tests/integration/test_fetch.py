@@ -17,7 +17,9 @@ from typing import Any
 import aiohttp.abc
 import pytest
 
-from batchrunner.providers.fetch import BATCH, BadContent, Fetched, Fetcher, FetchError, LinkDead, Transient, UnsafePath
+from batchrunner.providers.fetch import BATCH, BadContent, Fetcher, FetchError, LinkDead, Transient
+from batchrunner.providers.folders import UnsafePath
+from batchrunner.providers.part import Fetched
 from tests.raw_server import Peer, RawServer, Request, Script, http, keep, once
 
 

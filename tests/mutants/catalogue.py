@@ -40,7 +40,7 @@ def _mutant(name: str, mistake: str, file: str, old: str, new: str, *tests: str)
 
 
 REAPI, ANSWERS, WIRE, FETCH = "providers/reapi.py", "providers/answers.py", "providers/wire.py", "providers/fetch.py"
-HTTP, REPLIES = "providers/http.py", "providers/replies.py"
+HTTP, REPLIES, PART = "providers/http.py", "providers/replies.py", "providers/part.py"
 MEDIA, GUARD, FOLDERS = "providers/media.py", "providers/netguard.py", "providers/folders.py"
 WAITING = "providers/disk.py"
 SUBMIT, POLL, DOWNLOAD, RUNNER = "engine/submit.py", "engine/poll.py", "engine/download.py", "engine/runner.py"
@@ -145,7 +145,7 @@ DURABLE = (
     _mutant(
         "no_part_sync",
         "A downloaded file is not synced before it gets its final name.",
-        FETCH,
+        PART,
         "yield self._descriptor",
         "pass",
         f"{FETCHES}::test_what_came_home_is_durable",
@@ -818,7 +818,7 @@ OUTPUTS = (
     _mutant(
         "container_not_checked",
         "Whatever came is taken for the film.",
-        FETCH,
+        PART,
         'media.check(b"".join(chunks) if alone else self._path, kind, whole=whole)',
         'media.Media(kind, "MP4", ".mp4")',
         FETCHES,

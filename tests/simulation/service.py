@@ -32,7 +32,7 @@ from batchrunner.ledger.store import Ledger
 from batchrunner.ledger.writer import InlineDatabase
 from batchrunner.providers.base import Balance, BeforeSend, CancelAnswer, Unavailable
 from batchrunner.providers.disk import Steps, at_once
-from batchrunner.providers.fetch import Fetched
+from batchrunner.providers.part import Fetched
 from tests.simulation.loop import Life, SimLoop, Timeline
 from tests.support import spec
 

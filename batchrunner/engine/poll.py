@@ -24,6 +24,10 @@ from .ports import Deps, Settings
 LEDGER_PAUSE = 5.0
 """Seconds until a task is looked at again whose news could not be recorded."""
 
+TICK = 0.001
+"""Seconds that the poller sleeps at least. uvloop's timers count milliseconds, and less than half of one is none: a
+thousand polls a second were waited for by a loop that turned without rest. What is due by then goes out together."""
+
 MAX_RECORD_FAILURES = 12
 """News in a row that could not be recorded before the run ends: about a minute."""
 
@@ -152,7 +156,7 @@ class Poller:
             now = self._deps.clock.monotonic()
             wait = max(self._heap[0][0] - now, self._control.hold(), self._pacer.poll_delay(now))
             if wait > 0.0:
-                return wait
+                return max(wait, TICK)
             watched = heapq.heappop(self._heap)[2]
             self._pacer.poll_taken(now, watched.share)
             watched.asked_at = now

@@ -10,6 +10,7 @@ from .catalogue import Model
 from .core.frozen import Frozen
 from .core.job import Job, State
 from .core.selection import Selection
+from .core.states import LEFT
 from .engine.control import AT_ONCE, Stop
 from .engine.ports import Crash, Settings, Tally, no_crash
 from .exits import (
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from .manifest import Manifest, Promotion
 
 LEFT_TO_WORKERS = "left to the workers"
-
-LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-"""States of a job that is not done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..core.states import LEFT
 from ..core.text import visible
 from ..engine.clock import pause, wall
 from ..exits import EXIT_OK, UsageError
@@ -31,9 +32,6 @@ from .tables import (
 
 WATCH_EVERY = 1.0
 """Seconds between two looks with --watch."""
-
-LEFT = ("pending", "submitting", "running", "downloading")
-"""States that a run goes on from by itself."""
 
 
 @click.command(

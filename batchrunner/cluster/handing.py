@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..core.job import State
+from ..core.states import LEFT
 from ..core.text import visible
 from ..engine.clock import SystemClock
 from ..engine.control import AT_ONCE, Stop
@@ -30,7 +31,7 @@ from ..ledger.workers import with_workers
 from ..night import Night, in_the_way
 from ..planning import hold_to, promotion_of
 from ..recording import batch_spec, names_of, to_resume, untouched
-from ..runs import LEFT, LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
+from ..runs import LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
 from .giving import Asked, Rehearsed, give, rehearse
 from .reasons import SHORT, why_not
 from .shift import PRUNE, join

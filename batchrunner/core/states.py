@@ -33,6 +33,9 @@ TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 IN_FLIGHT = frozenset({State.SUBMITTING, State.RUNNING})
 """States that hold one of the provider's slots (the manifest's `limits.in_flight`)."""
 
+LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
+"""States that a run, or workers, go on from by themselves: something is to be sent, or to come home."""
+
 LIVE = frozenset({State.SUBMITTING, State.UNCONFIRMED, State.RUNNING, State.DOWNLOADING})
 """States in which money may have been committed and the end is not known yet."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.selection import Selection
-from ..core.states import LIVE, TERMINAL, State
+from ..core.states import LEFT, LIVE, TERMINAL, State
 from . import media, needs, pace
 from .naming import JOBS
 from .selecting import where
@@ -34,9 +34,6 @@ NAMED = 3
 """Waiting jobs that the end of a run names."""
 
 _ESTIMATED = "SELECT coalesce(sum(credits), 0) FROM job WHERE batch_id = ? AND current = 1"
-
-
-TO_BE_CALLED = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
 
 
 def unfinished_models(connection: Connection, batches: Sequence[int]) -> list[str]:
@@ -79,8 +76,8 @@ def unfinished_providers(connection: Connection, batches: Sequence[int]) -> list
     """The providers that have to be called for the batches' jobs, sorted: something is to be sent, or to come home."""
     rows = connection.execute(
         f"SELECT DISTINCT provider FROM job WHERE batch_id IN ({', '.join('?' * len(batches))}) "
-        f"AND state IN ({', '.join('?' * len(TO_BE_CALLED))}) ORDER BY provider",
-        (*batches, *TO_BE_CALLED),
+        f"AND state IN ({', '.join('?' * len(LEFT))}) ORDER BY provider",
+        (*batches, *LEFT),
     )
     return [row["provider"] for row in rows]
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from typing import Any
 
+from ..core.states import LEFT
 from .sql import Connection
 
 LATELY = 30.0
@@ -13,9 +14,6 @@ LATELY = 30.0
 
 FORGOTTEN = 24 * 3600.0
 """Seconds after which one that died without a word is not listed any more."""
-
-LEFT = ("pending", "submitting", "running", "downloading")
-"""States of jobs that workers go on from by themselves."""
 
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 

@@ -11,6 +11,7 @@ from ..core.figures import counted, dollars, local_time, number, span
 from ..core.job import State
 from ..core.morning import Entry, Morning
 from ..core.promotion import Verdict
+from ..core.states import LEFT
 from .causes import Cause, ShotCost, causes, shot_costs
 from .charts import Chart, latency, timeline
 from .clips import Clip
@@ -25,9 +26,6 @@ SHOTS = 100
 
 SHOWN_NIGHTS = 14
 """Newest nights that are drawn."""
-
-LEFT = (State.PENDING, State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-"""States that a run goes on from by itself."""
 
 
 @dataclass(frozen=True, slots=True)

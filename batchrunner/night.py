@@ -34,10 +34,7 @@ from .engine.signals import on_signals
 from .engine.spool import Spool
 from .engine.stores import Stores
 from .environment import THIS_MACHINE, access, connect, has_key, kind_of, person
-from .exits import (
-    EXIT_STOPPED,
-    UsageError,
-)
+from .exits import EXIT_STOPPED, UsageError
 from .ledger import queries
 from .ledger.due import Batch
 from .ledger.errors import LedgerUnusable, WriteFailed
@@ -103,14 +100,14 @@ class Night:
         batches = [b for b in await self._ledger.batches() if b.name in names] if names else []
         work = Work(batches, self._options.selection)
         if batches and self._options.resubmit:
-            asked = await consent(books, work, person(), await self._lookups(work))
+            asked = await consent(books, work, person(), await self._lookups(work.ids))
             work = replace(work, consents=dict.fromkeys(asked, person()))
         tally = Tally(await self._states(work, everything=True))
         if self._feed is not None:
             tally.states[State.PENDING] = tally.states.get(State.PENDING, 0) + self._feed.left
         await self._check_selection(work, names)
         if tally.states.get(State.UNCONFIRMED):
-            self._doubted = await self._lookups(work)
+            self._doubted = await self._lookups(work.ids)
         if not (_has_work(tally.states, await self._states(work)) or self._doubted):
             return await self._result(work, None)
         await self._check_models(work)
@@ -184,17 +181,21 @@ class Night:
             )
         return sorted({*used, *self._to_come, *self._doubted})
 
-    async def _lookups(self, work: Work) -> set[str]:
+    async def _lookups(self, batches: Sequence[int]) -> set[str]:
         """The providers that can be asked what became of the batches' unconfirmed jobs. One whose package or key is
         gone is no reason to refuse the rest: its jobs stay in doubt."""
-        found: list[str] = await self._ledger.query(partial(queries.unconfirmed_providers, batches=work.ids))
+        found: list[str] = await self._ledger.query(partial(queries.unconfirmed_providers, batches=batches))
         asked: set[str] = set()
         for name in found:
             with suppress(UsageError):
                 kind = kind_of(name)
-                if kind.capabilities.lookup and (self._options.simulate or has_key(kind)):
+                if kind.capabilities.lookup and self._may_call(kind):
                     asked.add(name)
         return asked
+
+    def _may_call(self, kind: ProviderKind) -> bool:
+        """Whether this run has what a provider asks for."""
+        return self._options.simulate or has_key(kind)
 
     async def _check_outputs(self, work: Work) -> None:
         """Refuse to pay for a file whose name is taken on disk by one that this ledger doesn't know."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.job import State
 from ..core.states import LEFT
@@ -19,7 +19,7 @@ from ..engine.ground import clear
 from ..engine.ports import Books, Tally, Work
 from ..engine.recover import consent
 from ..engine.runner import Outcome
-from ..environment import kind_of, person
+from ..environment import person
 from ..exits import EXIT_OK, UsageError
 from ..ledger import queries
 from ..ledger.address import Server
@@ -36,6 +36,9 @@ from .giving import Asked, Rehearsed, give, rehearse
 from .reasons import SHORT, why_not
 from .shift import PRUNE, join
 from .spools import spool
+
+if TYPE_CHECKING:
+    from ..providers.base import ProviderKind
 
 LOOK = 1.0
 """Seconds between two looks at how far the workers are."""
@@ -136,16 +139,13 @@ class _Handed(Night):
         )
 
     async def _askable(self, names: Sequence[str]) -> list[str]:
-        """The providers that can be asked what became of the batches' unconfirmed jobs; their keys are the workers'."""
+        """The providers that can be asked what became of the batches' unconfirmed jobs."""
         batches = [batch.id for batch in await self._ledger.batches(names)] if names else []
-        if not batches:
-            return []
-        found: list[str] = []
-        for name in await self._ledger.query(partial(queries.unconfirmed_providers, batches=batches)):
-            with suppress(UsageError):
-                if kind_of(name).capabilities.lookup:
-                    found.append(name)
-        return found
+        return sorted(await self._lookups(batches)) if batches else []
+
+    def _may_call(self, kind: ProviderKind) -> bool:  # noqa: ARG002
+        """The keys are the workers'."""
+        return True
 
     async def _check_sites(self, rows: Sequence[Row]) -> None:
         """As `_check_outputs`, of what is not recorded yet."""

@@ -1296,7 +1296,7 @@ ASKED = (
         "consent_before_asking",
         "`--on-unconfirmed resubmit` sends again what the service could have told of.",
         "night.py",
-        "person(), await self._lookups(work))",
+        "person(), await self._lookups(work.ids))",
         "person())",
         f"{LOOKUPS}::test_a_word_that_it_may_be_sent_again_counts_after_the_service_was_asked",
     ),

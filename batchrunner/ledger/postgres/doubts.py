@@ -31,12 +31,12 @@ ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt, open = true, cons
 
 _DOUBTED = _ASK.format(consent="NULL", which="job.id = ?")
 
-UNCARRIED = f"""
-{_JOINED} WHERE {_STANDS} AND job.batch_id IN (SELECT batch_id FROM given)
-AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
-                WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))
-"""
-"""Those that no job of the engine carries."""
+CARRIED = """EXISTS (SELECT 1 FROM procrastinate_jobs p
+  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))"""
+"""Whether a job of the engine carries a `job`, as SQL."""
+
+UNCARRIED = f"{_JOINED} WHERE {_STANDS} AND job.batch_id IN (SELECT batch_id FROM given) AND NOT {CARRIED}"
+"""Those that none carries."""
 
 
 def askable(connection: Connection, providers: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from ..needs import UNMET
 from ..runs import forget_latencies
 from ..sql import Connection
 from .doubts import OF_GIVEN
-from .peers import NOW
+from .peers import AFFORDABLE, NOW
 from .terms import OPEN
 
 _ENDED = f"""
@@ -17,8 +17,7 @@ WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id
   AND state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state <> 'unconfirmed')
 AND NOT {OF_GIVEN}
 AND NOT EXISTS (SELECT 1 FROM job WHERE job.batch_id = given.batch_id AND job.current = 1 AND job.state = 'pending'
-  AND NOT {UNMET} AND {OPEN} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <=
-  batch.max_credits - batch.reserved - batch.spent - batch.at_risk))
+  AND NOT {UNMET} AND {OPEN} AND {AFFORDABLE})
 """
 
 _CLAIM = f"""

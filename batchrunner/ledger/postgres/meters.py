@@ -22,20 +22,21 @@ FULL = 0.25
 
 NOW = "extract(epoch FROM clock_timestamp())::float8"
 
+FLYING = "state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state IN ('submitting', 'running')"
+"""Whether a `job` is in flight, as SQL: the first half is that of the index that has no others."""
+
 ALL = "*"
 """The meter of several accounts together; no model has that name."""
 
 _MODELS = f"""
-SELECT name.name, now.at, greatest(meter.due_at, now.at), (SELECT count(*) FROM job
-  WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state IN ('submitting', 'running')
-  AND job.model = name.name)
+SELECT name.name, now.at, greatest(meter.due_at, now.at),
+  (SELECT count(*) FROM job WHERE {FLYING} AND job.model = name.name)
 FROM unnest(?::text[]) AS name LEFT JOIN meter ON meter.name = name.name, (SELECT {NOW} AS at) AS now
 """
 
 _TOGETHER = f"""
-SELECT now.at, greatest((SELECT due_at FROM meter WHERE name = '{ALL}'), now.at), (SELECT count(*) FROM job
-  WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND state IN ('submitting', 'running')
-  AND job.provider = ANY(?))
+SELECT now.at, greatest((SELECT due_at FROM meter WHERE name = '{ALL}'), now.at),
+  (SELECT count(*) FROM job WHERE {FLYING} AND job.provider = ANY(?))
 FROM (SELECT {NOW} AS at) AS now
 """
 

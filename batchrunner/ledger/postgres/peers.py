@@ -21,7 +21,7 @@ from ..selecting import where
 from ..sql import Connection, Row
 from ..transitions import Change
 from . import doubts, meters, terms
-from .meters import CATCHING_UP, FULL, Bounds
+from .meters import CATCHING_UP, FLYING, FULL, Bounds
 from .meters import NOW as NOW
 from .opening import open_reader
 from .terms import EVERYTHING, Terms
@@ -29,8 +29,7 @@ from .terms import EVERYTHING, Terms
 LATELY = 30.0
 """Seconds within which a worker has given a sign of life, for those who only want to know whether there is one."""
 
-_FLIGHT = """(SELECT count(*) FROM job WHERE state IN ('submitting', 'unconfirmed', 'running', 'downloading')
-  AND state IN ('submitting', 'running') AND provider = ?1)"""
+_FLIGHT = f"(SELECT count(*) FROM job WHERE {FLYING} AND provider = ?1)"
 
 _ACCOUNT = f"""
 SELECT now.at, greatest(rate.due_at, now.at), account.hold_until, {_FLIGHT}, {terms.NARROW}
@@ -41,6 +40,11 @@ _CLAIM = """
 INSERT INTO claim (job_id, attempt, worker_id, hand_over_id) VALUES (?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE
 SET attempt = excluded.attempt, worker_id = excluded.worker_id, hand_over_id = excluded.hand_over_id
 """
+
+_MONEY = "batch.max_credits - batch.reserved - batch.spent - batch.at_risk"
+
+AFFORDABLE = f"(batch.max_credits IS NULL OR coalesce(job.credits, 0) <= {_MONEY})"
+"""Whether the money of its `batch` reaches for a `job`, as SQL."""
 
 _BEAT = f"UPDATE worker SET beat_at = {NOW} WHERE id = ? AND ended_at IS NULL"
 
@@ -54,24 +58,18 @@ WHERE job.state IN ('submitting', 'unconfirmed', 'running', 'downloading') AND j
 _UNFINISHED = f"""(job.current = 1 AND job.state = 'pending' AND NOT {UNMET} AND {terms.OPEN}
   OR job.state IN ('running', 'downloading'))"""
 
-_UNCARRIED = f"""
-FROM job WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED}
-  AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs p
-                  WHERE p.queueing_lock = 'job ' || job.id AND p.status IN ('todo', 'doing'))
-"""
+_UNCARRIED = (
+    f"FROM job WHERE job.batch_id IN (SELECT batch_id FROM given) AND {_UNFINISHED} AND NOT {doubts.CARRIED}",
+    doubts.UNCARRIED,
+)
+"""What no job of the engine carries: unfinished jobs, and questions."""
 
 # Through Procrastinate's own function, in the order of the manifests.
-_DEFER = f"""
+_DEFER = """
 SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
   job.provider || CASE WHEN job.state = 'downloading' THEN '.download' ELSE '.submit' END, 'batchrunner.carry', 0, NULL,
   'job ' || job.id, jsonb_build_object('job_id', job.id), NULL)::procrastinate_job_to_defer_v1
-  ORDER BY job.batch_id, job.position))) {_UNCARRIED}) AS deferred
-"""
-
-_DEFER_QUESTIONS = f"""
-SELECT count(*) FROM (SELECT unnest(procrastinate_defer_jobs_v1(array_agg(ROW(
-  job.provider || '.submit', 'batchrunner.carry', 0, NULL, 'job ' || job.id, jsonb_build_object('job_id', job.id), NULL
-  )::procrastinate_job_to_defer_v1))) {doubts.UNCARRIED}) AS deferred
+  ORDER BY job.batch_id, job.position))) {}) AS deferred
 """
 
 # What was recorded just now is unknown to the planner: it would compare every job with every other.
@@ -294,7 +292,7 @@ def defer(connection: Connection) -> int:
     """Defer every unfinished job that no job of the engine carries, and those whose service is to be asked; returns how
     many."""
     connection.execute(_BY_HASH)
-    return sum(int(connection.execute(sql).fetchone()[0]) for sql in (_DEFER, _DEFER_QUESTIONS))
+    return sum(int(connection.execute(_DEFER.format(of)).fetchone()[0]) for of in _UNCARRIED)
 
 
 def uncarried(connection: Connection) -> bool:
@@ -302,7 +300,7 @@ def uncarried(connection: Connection) -> bool:
     connection.execute("BEGIN")
     try:
         connection.execute(_BY_HASH)
-        some = (connection.execute(f"SELECT 1 {of} LIMIT 1").fetchone() for of in (_UNCARRIED, doubts.UNCARRIED))
+        some = (connection.execute(f"SELECT 1 {of} LIMIT 1").fetchone() for of in _UNCARRIED)
         return any(row is not None for row in some)
     finally:
         connection.execute("ROLLBACK")
@@ -374,8 +372,7 @@ def able(
     condition, values = where(selection)
     sql = (
         "SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id WHERE batch.id = ANY(?) AND job.state = 'pending' "
-        f"AND job.current = 1 AND NOT {UNMET} AND (batch.max_credits IS NULL OR coalesce(job.credits, 0) <= "
-        f"batch.max_credits - batch.reserved - batch.spent - batch.at_risk) AND {terms.OPEN} AND {condition} "
+        f"AND job.current = 1 AND NOT {UNMET} AND {AFFORDABLE} AND {terms.OPEN} AND {condition} "
         "AND job.provider = ANY(coalesce(?::text[], ARRAY[job.provider])) LIMIT 1"
     )
     return connection.execute(sql, (list(batches), *values, providers)).fetchone() is not None
@@ -385,7 +382,7 @@ def short_of_money(connection: Connection, batches: Sequence[int]) -> bool:
     """Whether a pending job of the batches costs more than is left."""
     sql = (
         "SELECT 1 FROM job JOIN batch ON batch.id = job.batch_id WHERE batch.id = ANY(?) AND job.state = 'pending' "
-        "AND job.current = 1 AND job.credits > batch.max_credits - batch.reserved - batch.spent - batch.at_risk LIMIT 1"
+        f"AND job.current = 1 AND job.credits > {_MONEY} LIMIT 1"
     )
     return connection.execute(sql, (list(batches),)).fetchone() is not None
 

@@ -78,8 +78,8 @@ class Asking(Protocol):
 C = TypeVar("C", bound=Asking)
 
 
-def leave(connection: Connection, batches: Sequence[int], who: str, terms: Terms) -> int:
-    """Leave batches, or the selected jobs of them, to workers. Returns how many jobs were selected; 0 for all."""
+def leave(connection: Connection, batches: Sequence[int], who: str, terms: Terms) -> None:
+    """Leave batches, or the selected jobs of them, to workers."""
     chosen = json.dumps({"only": terms.selection.only, "tags": terms.selection.tags}) if terms.selection else "{}"
     row = connection.execute(
         f"INSERT INTO hand_over (at, who, selection, narrow, until_at, submissions) "
@@ -93,16 +93,15 @@ def leave(connection: Connection, batches: Sequence[int], who: str, terms: Terms
             "DO UPDATE SET hand_over_id = coalesce(excluded.hand_over_id, given.hand_over_id)",
             (batch, who, None if terms.selection else made),
         )
-    condition, values = where(terms.selection)
     if terms.selection:
-        found = connection.execute(
+        condition, values = where(terms.selection)
+        connection.execute(
             f"INSERT INTO handed (job_id, hand_over_id) SELECT job.id, ?::bigint FROM job WHERE batch_id = ANY(?) "
             f"AND current = 1 AND {condition} "
             "ON CONFLICT (job_id) DO UPDATE SET hand_over_id = excluded.hand_over_id",
             (made, list(batches), *values),
-        ).rowcount
+        )
     else:
-        found = 0
         connection.execute(
             "UPDATE handed SET hand_over_id = ? FROM job WHERE job.id = handed.job_id AND job.batch_id = ANY(?)",
             (made, list(batches)),
@@ -111,7 +110,6 @@ def leave(connection: Connection, batches: Sequence[int], who: str, terms: Terms
         "UPDATE hand_over SET narrow = false WHERE narrow AND NOT EXISTS (SELECT 1 FROM given WHERE hand_over_id = "
         "hand_over.id) AND NOT EXISTS (SELECT 1 FROM handed WHERE hand_over_id = hand_over.id)"
     )
-    return int(found)
 
 
 def allowed(connection: Connection, claims: Sequence[C]) -> list[C]:

@@ -11,11 +11,12 @@ from ..core.job import Job
 from ..core.limits import Bounds
 from ..core.pacing import Gcra
 from ..core.polling import Latencies
-from .control import Allowance, Slots, Switches, Total
+from .control import Switches
 from .lookup import Lookups
 from .pacer import Pacer
 from .poll import Poller
 from .ports import Deps, Schedule, Settings, Work
+from .slots import Allowance, Slots, Total
 from .submit import Submitter
 
 

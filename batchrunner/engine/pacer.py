@@ -18,8 +18,8 @@ from ..core.knee import Knee
 from ..core.pacing import Gcra
 from ..core.polling import PollPolicy, Price
 from ..core.states import State
-from .control import Slots
 from .ports import Deps, Settings, poll_budget
+from .slots import Slots
 
 LEAST = 4
 """Tasks in flight below which no estimate of a queue takes the limit."""

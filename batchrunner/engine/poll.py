@@ -17,9 +17,10 @@ from ..core.pacing import backoff
 from ..core.polling import Latencies, interval
 from ..ledger.errors import Conflict, WriteFailed
 from ..ledger.store import Schedule
-from .control import Slots, Stop, Switches
+from .control import Stop, Switches
 from .pacer import Pacer
 from .ports import Deps, Settings
+from .slots import Slots
 
 LEDGER_PAUSE = 5.0
 """Seconds until a task is looked at again whose news could not be recorded."""

@@ -18,10 +18,11 @@ from ..core.polling import Latencies
 from ..core.words import Cancel, Word
 from ..ledger.errors import WriteFailed
 from .account import Account, Common, Share, together
-from .control import Allowance, Control, Stop, Total
+from .control import Control, Stop
 from .download import Downloader
 from .feed import Feed
 from .ports import Books, Deps, Settings, Work
+from .slots import Allowance, Total
 from .words import Done, speak
 
 TOGETHER = 200

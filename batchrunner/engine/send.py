@@ -11,9 +11,10 @@ from ..core import events as e
 from ..core.job import Job, Problem
 from ..ledger.errors import BudgetExhausted, Conflict, DuplicateTask, NotYet, WriteFailed
 from ..providers.base import Traceable
-from .control import Allowance, Slots, Stop, Switches
+from .control import Stop, Switches
 from .pacer import Pacer, Place
 from .ports import Deps, Settings
+from .slots import Allowance, Slots
 from .spool import Spooled
 
 RECORD_PATIENCE = 60.0

@@ -13,11 +13,12 @@ from ..core.deadline import SURE, in_time
 from ..core.job import Job
 from ..core.polling import Latencies
 from ..ledger.errors import BudgetExhausted, NotYet, WriteFailed
-from .control import Allowance, Slots, Stop, Switches
+from .control import Stop, Switches
 from .files import free_bytes, unwritable
 from .pacer import Pacer
 from .ports import Deps, Settings, Work
 from .send import Made, Sender
+from .slots import Allowance, Slots
 from .supply import Supplies
 
 PAGE = 64

@@ -23,6 +23,7 @@ from batchrunner.engine import control
 from batchrunner.engine.clock import Dice, SystemClock
 from batchrunner.engine.pacer import Pacer
 from batchrunner.engine.ports import Batch, Deps, Settings, Work
+from batchrunner.engine.slots import Slots
 from batchrunner.engine.stores import Stores
 from batchrunner.engine.submit import Submitter
 from tests.crash.workspace import SETTINGS
@@ -75,7 +76,7 @@ def submitter_of(
     deps = cast("Deps", Fake(ledger, provider, clock, record))
     switches = control.Control(clock, Dice(1), lambda _stop, _message: None)
     settings: Settings = replace(SETTINGS, submits_per_minute=60_000.0)
-    slots = control.Slots(5)
+    slots = Slots(5)
     submitter = Submitter(
         deps,
         switches,

@@ -44,6 +44,7 @@ HTTP, REPLIES, PART = "providers/http.py", "providers/replies.py", "providers/pa
 MEDIA, GUARD, FOLDERS = "providers/media.py", "providers/netguard.py", "providers/folders.py"
 WAITING = "providers/disk.py"
 SUBMIT, POLL, DOWNLOAD, RUNNER = "engine/submit.py", "engine/poll.py", "engine/download.py", "engine/runner.py"
+SLOTS = "engine/slots.py"
 CONTROL, FILES, SPOOL, RECOVER = "engine/control.py", "engine/files.py", "engine/spool.py", "engine/recover.py"
 STORE, WRITER, TRANSITIONS = "ledger/store.py", "ledger/writer.py", "ledger/transitions.py"
 SQL = "ledger/sql.py"
@@ -799,7 +800,7 @@ MONEY = (
     _mutant(
         "in_flight_unbounded",
         "More tasks are in flight than the manifest allows.",
-        CONTROL,
+        SLOTS,
         "return self.used < self.limit and (",
         "return True or (",
         "tests/unit/test_control.py::test_slots",
@@ -1009,7 +1010,7 @@ BOUNDS = (
     _mutant(
         "limit_ignored",
         "`--limit` limits nothing.",
-        CONTROL,
+        SLOTS,
         "self.left -= 1",
         "pass",
         f"{SIGNALS}::test_limit_and_max_credits_on_the_command_line",

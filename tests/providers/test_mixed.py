@@ -18,7 +18,8 @@ import pytest
 
 from batchrunner import plugins
 from batchrunner.catalogue import models
-from batchrunner.engine.control import Allowance, Branch, Control, Slots, Stop, Total
+from batchrunner.engine.control import Branch, Control, Stop
+from batchrunner.engine.slots import Allowance, Slots, Total
 from batchrunner.manifest import ManifestError, load
 from batchrunner.simulator import Simulator, SimulatorSettings
 from tests.providers.plugin import write_model

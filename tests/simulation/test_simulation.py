@@ -25,10 +25,11 @@ from batchrunner.core.job import Fact, Pending, RetryBudget
 from batchrunner.core.lifecycle import Money, advance, money_after
 from batchrunner.core.pacing import Gcra
 from batchrunner.engine import control
-from batchrunner.engine.control import Control, Slots
+from batchrunner.engine.control import Control
 from batchrunner.engine.files import sidecar_path, sweep
 from batchrunner.engine.ports import Settings
 from batchrunner.engine.runner import Runner
+from batchrunner.engine.slots import Slots
 from batchrunner.engine.submit import Submitter
 from batchrunner.ledger import store, transitions
 from batchrunner.ledger.store import Ledger

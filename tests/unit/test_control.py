@@ -15,9 +15,9 @@ from batchrunner.engine.control import (
     UNREACHABLE_LATER,
     Control,
     Signal,
-    Slots,
     Stop,
 )
+from batchrunner.engine.slots import Slots
 from tests.support import FakeClock
 
 

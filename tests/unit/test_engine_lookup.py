@@ -12,10 +12,11 @@ from batchrunner.core import events as e
 from batchrunner.core.job import Job, Problem, State, Unconfirmed
 from batchrunner.core.lifecycle import advance
 from batchrunner.engine.clock import Dice
-from batchrunner.engine.control import Control, Slots, Stop
+from batchrunner.engine.control import Control, Stop
 from batchrunner.engine.lookup import TRIES, Lookups
 from batchrunner.engine.pacer import Pacer
 from batchrunner.engine.ports import Deps, Settings
+from batchrunner.engine.slots import Slots
 from batchrunner.ledger.errors import Conflict, WriteFailed
 from batchrunner.providers.base import Balance, CancelAsked, Found, LookupAnswer, NotFound, Unavailable
 from tests.support import FakeClock

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner.core.limits import Bounds, Limits, tightest, unpacked
-from batchrunner.engine.control import Slots
+from batchrunner.engine.slots import Slots
 from batchrunner.manifest import ManifestError, load
 
 SHOTS = "shots:\n  - {id: a, prompt: x, model: z-image}\n"

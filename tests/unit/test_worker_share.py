@@ -10,9 +10,9 @@ import pytest
 
 from batchrunner.core.job import RetryBudget
 from batchrunner.core.limits import Limits
-from batchrunner.engine.control import Slots
 from batchrunner.engine.pacer import Pacer
 from batchrunner.engine.ports import Deps, Settings, poll_budget
+from batchrunner.engine.slots import Slots
 from batchrunner.ledger.due import Batch
 from tests.support import FakeClock
 

@@ -256,11 +256,12 @@ class Night:
         )
         shares = [await self._share(replace(deps, provider=one, fetcher=its), work.batches) for one, its in joined]
         control = Control(self._clock, dice, self._stopped, shares[0].hold)
+        polls = tightest(b.limits for b in work.batches).polls_per_minute
         settings = replace(
             options.settings,
             submits_per_minute=min(b.submits_per_minute for b in work.batches),
             in_flight=min(b.in_flight for b in work.batches),
-            polls_per_minute=tightest(b.limits for b in work.batches).polls_per_minute,
+            polls_per_minute=options.settings.polls_per_minute if polls is None else polls,
             max_submissions=options.limit,
             deadline=None if options.until is None else self._clock.monotonic() + options.until,
         )

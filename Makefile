@@ -27,11 +27,12 @@ demo: $(STAMP) ## the main job against the built-in simulator: no key, no cost
 demo-cluster: $(STAMP) ## PostgreSQL, the simulator and two workers, one of which is killed: no key, no cost
 	@if sh tests/needs.sh postgresql; then $(BIN)/python -m tests.postgres.demo; fi
 
-# Hundreds of processes are started: what one has compiled, the next need not.
+# Thousands of processes are started: what one has compiled, the next need not. Collecting once compiles the tests' asserts.
 test: $(STAMP) ## every test of the gate; installs Chromium and PostgreSQL for its tests where it can
 	@export PYTHONDONTWRITEBYTECODE=; $(BIN)/python -m compileall -q batchrunner tests; \
+	$(BIN)/python -m pytest -p no:xdist --collect-only -qq >/dev/null & \
 	if sh tests/needs.sh chromium; then BATCHRUNNER_REQUIRE_BROWSER=1; export BATCHRUNNER_REQUIRE_BROWSER; fi; \
-	if sh tests/needs.sh postgresql; then BATCHRUNNER_REQUIRE_POSTGRES=1; export BATCHRUNNER_REQUIRE_POSTGRES; fi; \
+	if sh tests/needs.sh postgresql; then BATCHRUNNER_REQUIRE_POSTGRES=1; export BATCHRUNNER_REQUIRE_POSTGRES; fi; wait; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(STAMP) ## ruff and the import contract

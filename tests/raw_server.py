@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import struct
@@ -147,6 +148,10 @@ def http(
     lines = [f"HTTP/1.1 {status} {reason}", f"Content-Length: {len(body) if length is None else length}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+BOMB = gzip.compress(b'{"id": "task_1", "x": "' + b"a" * (64 << 20) + b'"}', compresslevel=1)
+"""Of 64 MiB, a few hundred KiB on the wire: what comes with `Content-Encoding: gzip` and is not to be unpacked."""
 
 
 def envelope(code: int | None = 20002, message: str = "no", request_id: str | None = "req_1") -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,7 +24,7 @@ from batchrunner.core.events import (
 from batchrunner.core.job import Problem
 from batchrunner.providers.base import Balance, Unavailable
 from batchrunner.providers.reapi import ReApi, ReApiSettings
-from tests.raw_server import Peer, RawServer, Request, Script, envelope, http, keep, once
+from tests.raw_server import BOMB, Peer, RawServer, Request, Script, envelope, http, keep, once
 
 KEY = "rk_live_canary_0123456789"
 ID = "task_ab12"
@@ -137,7 +136,7 @@ CLASSES: dict[str, tuple[bytes, type[PollAnswer]]] = {
     "list": (http(200, [task()]), PollFailed),
     "deep": (http(200, b"[" * 100_000), PollFailed),
     "huge": (http(200, b'{"a": "' + b"a" * (2 << 20) + b'"}'), PollFailed),
-    "bomb": (http(200, gzip.compress(b'"' + b"a" * (64 << 20) + b'"'), ("Content-Encoding", "gzip")), PollFailed),
+    "bomb": (http(200, BOMB, ("Content-Encoding", "gzip")), PollFailed),
     "another task": (http(200, {**task(), "id": "task_other"}), PollFailed),
     "no id": (http(200, {"status": "processing"}), PollFailed),
     "two ids": (http(200, {**task(), "task_id": "task_other"}), PollFailed),

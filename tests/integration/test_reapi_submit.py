@@ -28,7 +28,7 @@ from batchrunner.core.events import (
 from batchrunner.providers.http import _Post
 from batchrunner.providers.reapi import ReApi, ReApiSettings
 from batchrunner.providers.wire import read_into
-from tests.raw_server import Peer, RawServer, Script, envelope, http, once
+from tests.raw_server import BOMB, Peer, RawServer, Script, envelope, http, once
 
 KEY = "rk_live_canary_0123456789"
 MODEL = "kling-3-0-turbo"
@@ -81,7 +81,6 @@ def chunked(body: bytes, *, end: bytes = b"0\r\n\r\n", status: int = 200) -> byt
 
 GOOD = json.dumps(CREATED).encode()
 DEEP = b'{"id":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-BOMB = gzip.compress(b'{"id": "task_ab12", "x": "' + b"a" * (64 << 20) + b'"}')
 GZIP = ("Content-Encoding", "gzip")
 
 ACCEPTED: dict[str, bytes] = {

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from tests.network.posts import (
-    BOMB,
     DEEP,
     GZIP,
     PAGE,
@@ -23,7 +22,7 @@ from tests.network.posts import (
 )
 from tests.network.stage import KEY, Act, Data, Part, Scene, completed, drip, say, turns
 from tests.network.table import EXPIRED, SUCCEEDED, Case, Code, Group, Verdict
-from tests.raw_server import Peer, envelope, http
+from tests.raw_server import BOMB, Peer, envelope, http
 
 Ways = tuple[str, ...]
 """Codes, where the kernel decides which of several errors a process sees."""

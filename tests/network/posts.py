@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.network.stage import KEY, Act, Data, Part, Scene, created, drip, say, turns
 from tests.network.table import REFUSED, REJECTED, SUCCEEDED, UNCONFIRMED, Case, Code, Group, Verdict, posts
-from tests.raw_server import Peer, envelope, http
+from tests.raw_server import BOMB, Peer, envelope, http
 
 Codes = Code | tuple[Code, ...]
 
@@ -71,7 +71,6 @@ async def endless(peer: Peer, scene: Scene) -> None:
 
 
 DEEP = b'{"id":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-BOMB = gzip.compress(b'{"id": "task_1", "x": "' + b"a" * (64 << 20) + b'"}')
 GZIP = ("Content-Encoding", "gzip")
 PAGE = "<!doctype html><html><body>Bad gateway</body></html>"
 

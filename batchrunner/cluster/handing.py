@@ -28,10 +28,11 @@ from ..ledger.postgres.shared import SharedLedger
 from ..ledger.postgres.terms import Terms
 from ..ledger.sql import Row
 from ..ledger.workers import with_workers
-from ..night import Night, in_the_way
+from ..night import in_the_way
 from ..planning import hold_to, promotion_of
 from ..recording import batch_spec, names_of, to_resume, untouched
 from ..runs import LEFT_TO_WORKERS, RunOptions, RunResult, Watcher, exit_code
+from ..workbench import Workbench
 from .giving import Asked, Rehearsed, give, rehearse
 from .reasons import SHORT, why_not
 from .shift import PRUNE, join
@@ -76,7 +77,7 @@ async def _hand_over(options: RunOptions, watcher: Watcher, *, detach: bool) -> 
         return await night.give(detach=detach)
 
 
-class _Handed(Night):
+class _Handed(Workbench):
     """One who gives work away."""
 
     def __init__(self, options: RunOptions, watcher: Watcher, clock: Any, ledger: SharedLedger, *rest: Any) -> None:

@@ -38,9 +38,9 @@ from ..ledger.postgres import peers, terms
 from ..ledger.postgres.opening import prepare_shared
 from ..ledger.postgres.session import sever
 from ..ledger.postgres.shared import SharedLedger
-from ..night import Night
 from ..providers.base import Provider, Traceable
 from ..runs import RunOptions, RunResult, Watcher, exit_code
+from ..workbench import Workbench
 from . import dispatch, endings
 from .bounds import bounds_of
 from .carrier import AHEAD, Carrier, Standing
@@ -127,7 +127,7 @@ async def join(db: Server, clock: Clock, prune: float, wait: float = 0.0) -> Sha
     return await loops.once_free(partial(SharedLedger.join, db, clock.wall, prune), clock, wait)
 
 
-class Shift(Night):
+class Shift(Workbench):
     """One worker's time at work."""
 
     _carrier: Carrier
@@ -177,16 +177,7 @@ class Shift(Night):
         await self._bounded()
         dice = Dice()
         control = self._control = Standing(self._clock, dice, self._stopped)
-        provider, fetcher = joined[0]
-        deps = self._deps(
-            crash=how.crash,
-            provider=provider,
-            fetcher=fetcher,
-            dice=dice,
-            provider_of=lambda model: self._joined.get(self._models[model].provider),
-            fetchers={one.name: its for one, its in joined},
-            moved=self._moved,
-        )
+        deps = replace(self._deps(joined, dice), moved=self._moved)
         rate = sum(60.0 * ledger.bounds_of(name).submits for name in self._served)
         settings = Settings(submits_per_minute=rate, in_flight=self._most)
         latencies = await self._latencies()

@@ -1091,7 +1091,7 @@ BOUNDS = (
     _mutant(
         "origin_not_bound",
         "A run does not look to which server its ledger belongs.",
-        "night.py",
+        "workbench.py",
         "        await self._ledger.bind_origin(provider.name, self._origin(provider))\n",
         "",
         f"{REHEARSAL}::test_the_ledger_of_a_rehearsal_is_refused_for_a_paid_run",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.adaptive import Learned, Pace, Ticket
@@ -271,17 +271,16 @@ class Pacer:
 
 def in_minutes(learned: Learned) -> dict[str, float | int | None]:
     """As people and scripts read it."""
-    found = asdict(learned)
     return {
-        "submits_per_minute": _per_minute(found["submits"]),
-        "in_flight": found["in_flight"],
-        "calls_per_minute": _per_minute(found["calls"]),
+        "submits_per_minute": _per_minute(learned.submits),
+        "in_flight": learned.in_flight,
+        "calls_per_minute": _per_minute(learned.calls),
     }
 
 
 def _is_news(now: Learned, then: Learned) -> bool:
     """Whether a limit is new, or has moved by more than a tenth."""
-    pairs = zip(asdict(now).values(), asdict(then).values(), strict=True)
+    pairs = ((now.submits, then.submits), (now.in_flight, then.in_flight), (now.calls, then.calls))
     return any((a is None) != (b is None) or (a and b and abs(a - b) > 0.1 * b) for a, b in pairs)
 
 

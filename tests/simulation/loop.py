@@ -273,9 +273,7 @@ class _Numbered:
 
 
 class SimFuture(_Numbered, asyncio.Future[Any]):
-    def __init__(self, number: int, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.number = number
-        super().__init__(loop=loop)
+    pass
 
 
 class SimTask(_Numbered, asyncio.Task[Any]):
@@ -292,11 +290,33 @@ class SimTask(_Numbered, asyncio.Task[Any]):
         super().__init__(coroutine, loop=loop, name=name, context=context)
 
 
+class SimHandle(asyncio.Handle):
+    """A call that is due, made without asking whether anybody debugs: a night makes millions."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = arguments
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
 class SimLoop(base_events.BaseEventLoop):
     """One life's event loop."""
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
+    _closed: bool
 
     def __init__(self, timeline: Timeline, host: Host, life: Life, *, patience: float) -> None:
         """Args:
@@ -333,9 +353,11 @@ class SimLoop(base_events.BaseEventLoop):
             if then > self._until:
                 raise Stuck(f"no end after {self._until - timeline.now:.0f} s more: the next thing is at {then}")
             timeline.now = max(timeline.now, then)
-        timeline.run_due()
+        if timeline.next <= timeline.now:
+            timeline.run_due()
         self._check()
-        while scheduled and scheduled[0].when() <= timeline.now:
+        now, life = timeline.now, self.life
+        while scheduled and scheduled[0].when() <= now:
             timer = heapq.heappop(scheduled)
             timer._scheduled = False  # type: ignore[attr-defined]
             ready.append(timer)
@@ -343,7 +365,7 @@ class SimLoop(base_events.BaseEventLoop):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
-                if self.life.dead:
+                if life.dead:
                     raise Died
         timeline.now += TICK
 
@@ -355,6 +377,15 @@ class SimLoop(base_events.BaseEventLoop):
             raise Stuck("it turns and turns while no time passes")
         if self._timeline.now > self._until:
             raise Stuck("it does not end")
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        handle = SimHandle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass
@@ -369,7 +400,9 @@ class SimLoop(base_events.BaseEventLoop):
     # --- The same in every process -----------------------------------------------------------------------
 
     def create_future(self) -> asyncio.Future[Any]:
-        return SimFuture(next(self._numbers), loop=self)
+        future = SimFuture(loop=self)
+        future.number = next(self._numbers)
+        return future
 
     def create_task(
         self,
@@ -383,12 +416,8 @@ class SimLoop(base_events.BaseEventLoop):
             self._host.began(label)
         task = SimTask(next(self._numbers), coro, loop=self, name=label, context=context)
         self.tasks[task] = None
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self.tasks.pop)
         return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        assert isinstance(task, SimTask)
-        self.tasks.pop(task, None)
 
     # --- Threads, names, connections, signals ------------------------------------------------------------
 

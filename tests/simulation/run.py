@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -430,6 +430,8 @@ class Simulation:
         )
         self._clock = SimClock(self.world, self._plan.jumps)
         self._killer = Killer(self.world, self.world.life, None)
+        self._books: Books | None = None
+        """What the last run left; nobody touches the ledger until the next one."""
         self.runs = self.kills = 0
 
     def play(self) -> Verdict:
@@ -439,7 +441,8 @@ class Simulation:
                 self._play()
             except Stuck as stuck:
                 world.violation(f"liveness: {stuck}")
-        books = Books(self._db) if self._db.exists() else None
+                self._books = Books(self._db) if self._db.exists() else None
+        books = self._books
         return Verdict(
             self._seed,
             world.wrong,
@@ -472,7 +475,8 @@ class Simulation:
             if result.exit_code in {0, 1, 3} or (result.stop is not None and result.stop.value == "budget"):
                 return
             if result.stop is not None and result.stop.value == "needs":
-                for text in judge_waiting(Books(self._db), self.world):
+                assert self._books is not None
+                for text in judge_waiting(self._books, self.world):
                     self.world.violation(text)
                 return
             self.world.timeline.advance(30.0)
@@ -497,7 +501,7 @@ class Simulation:
         killer = self._killer = Killer(world, life, death)
         loop = SimLoop(world.timeline, world, life, patience=PATIENCE)
         word = word or (not clean and rng.random() < plan.word)
-        before = Books(self._db) if self._db.exists() else None
+        before = self._books
         resume = before is not None and bool(before.jobs) and rng.random() < plan.resume
         if clean and before is not None and before.unrecorded:
             resume = False  # as `resume` says
@@ -570,6 +574,9 @@ class Simulation:
             lock = RunLock(options.db)
             lock.acquire()
             locks.append(lock)
+            if not options.db.exists():
+                options.db.write_bytes(_new_ledger())
+                options.db.chmod(0o600)
             opened.append(LateDatabase(open_writer(options.db), self.world, killer))
             ledger = Ledger(opened[0], self._clock.wall, lock)
             stack.push_async_callback(ledger.close)
@@ -676,7 +683,7 @@ class Simulation:
             world.violation(f"asyncio: {text}")
         if not self._db.exists():
             return
-        books = Books(self._db)
+        books = self._books = Books(self._db)
         found = judge(books, world, self._outputs, plan.budget)
         found += judge_times(world, life.number, plan.per_minute)
         found += judge_recorded(books, plan.jobs)
@@ -692,6 +699,15 @@ class Simulation:
             world.note("dead", books.states())
         for text in found:
             world.violation(text)
+
+
+@cache
+def _new_ledger() -> bytes:
+    """A ledger that nobody has written to. To make one takes longer than many a run, and is always the same."""
+    with tempfile.TemporaryDirectory(prefix="batchrunner-sim-", dir=scratch()) as folder:
+        db = Path(folder) / "new.db"
+        open_writer(db).close()
+        return db.read_bytes()
 
 
 def _forget_sessions(part: Provider | Fetcher) -> None:

@@ -168,9 +168,9 @@ class Runner:
 
     def _limits(self) -> dict[str, Any]:
         """The limits that hold now; of several accounts also each one's."""
-        every = {account.name: account.progress() for account in self._accounts}
         if self._total is None or self._rate is None:
             return self._accounts[0].progress()
+        every = {account.name: account.progress() for account in self._accounts}
         rate, flight = round(self._rate.per_minute, 2), self._total.limit
         sums = together(list(every.values()))
         return {

@@ -17,7 +17,9 @@ import socket
 from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
 
 TICK = 1e-6
 """Seconds that one round of the loop takes: time always moves, as it does outside."""
@@ -311,6 +313,28 @@ class SimHandle(asyncio.Handle):
         self._source_traceback = None
 
 
+class SimTimer(SimHandle, asyncio.TimerHandle):
+    """The same for later. Cancelled ones stay where they are until their time has come."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        super().__init__(callback, arguments, loop, context)
+        self._when = when
+        self._scheduled = True
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
 class SimLoop(base_events.BaseEventLoop):
     """One life's event loop."""
 
@@ -379,7 +403,7 @@ class SimLoop(base_events.BaseEventLoop):
             raise Stuck("it does not end")
 
     def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         if self._closed:
             raise RuntimeError("Event loop is closed")
@@ -387,8 +411,19 @@ class SimLoop(base_events.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        timer = SimTimer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        return timer
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._timeline.now + delay, callback, *args, context=context)
 
     def _write_to_self(self) -> None:
         pass

@@ -49,13 +49,17 @@ class Downloader:
         work: Work,
         on_renewal: Callable[[Job], None],
         on_done: Callable[[], None],
+        hire: Callable[[], None],
     ) -> None:
+        """`hire`: lets one more worker `work`."""
         self._deps = deps
         self._control = control
         self._settings = settings
         self._work = work
         self._on_renewal = on_renewal
         self._on_done = on_done
+        self._hire = hire
+        self._hired = 0
         self._queue: asyncio.Queue[tuple[Job, bool]] = asyncio.Queue()
         """Jobs, each with whether an earlier try may have placed something."""
         self._active = 0
@@ -73,16 +77,18 @@ class Downloader:
         """Fetch what a job's task gave. `begun`: an earlier try may have placed some of it, so look first."""
         self._queue.put_nowait((job, begun))
 
-    @property
-    def workers(self) -> int:
-        """How many should `work`."""
-        return LANDING * self._settings.max_downloads
+    def start(self) -> None:
+        """Begin to work, with one who waits. Whoever takes a job while nobody else waits hires the next."""
+        self._hired += 1
+        self._hire()
 
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         while True:
             job, begun = await self._queue.get()
             self._active += 1
+            if self._active == self._hired < LANDING * self._settings.max_downloads:
+                self.start()
             try:
                 await self._bring_home(job, begun)
             except asyncio.CancelledError:

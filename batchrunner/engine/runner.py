@@ -67,7 +67,8 @@ class Runner:
         self._deps = deps
         self._settings = settings
         self._wake = control.signal()
-        self._downloads = Downloader(deps, control, settings, work, self._follow, self._downloaded)
+        self._downloads = Downloader(deps, control, settings, work, self._follow, self._downloaded, self._hire)
+        self._tasks: list[asyncio.Task[None]] = []
         shares = shares or [Share(deps, known)]
         several = len(shares) > 1
         each = replace(settings, polls_per_minute=_part(settings.polls_per_minute, len(shares)))
@@ -113,7 +114,8 @@ class Runner:
             Whatever a bug raised, after every POST on the wire was answered and recorded.
         """
         # They ask for the first while the others are taken up.
-        tasks = [self._guard(account.poller.run(), f"poller {account.name}") for account in self._accounts]
+        tasks = self._tasks
+        tasks += [self._guard(account.poller.run(), f"poller {account.name}") for account in self._accounts]
         submitting: list[asyncio.Task[None]] = []
         try:
             await self._take_up()
@@ -122,8 +124,8 @@ class Runner:
                 *submitting,
                 self._guard(self._heartbeat(), "heartbeat"),
                 *([self._guard(self._record(self._feed), "feed")] if self._feed is not None else []),
-                *(self._guard(self._downloads.work(), "downloader") for _ in range(self._downloads.workers)),
             ]
+            self._downloads.start()
             while not self.control.ended and not self._idle:
                 await self._wake.wait()
         finally:
@@ -317,6 +319,10 @@ class Runner:
         """More jobs were recorded."""
         for account in self._accounts:
             account.submitter.more()
+
+    def _hire(self) -> None:
+        """One more worker for the downloads."""
+        self._tasks.append(self._guard(self._downloads.work(), "downloader"))
 
     def _downloaded(self) -> None:
         for account in self._accounts:

@@ -61,6 +61,10 @@ RARE = 30.0
 """At scale 1, one in so many of the deaths that faults alone would have, faults in pairs have."""
 SELDOM = 4.0
 """And of those that chains would have: "chain_dead" passes all that only chains pass."""
+AGAIN_ONE_IN = 46.0
+"""And one in so many of the deaths in a recovery, which are most of what there is to play."""
+RARELY_ONE_IN = 4.0
+"""But of those at RARELY, so many."""
 RARELY = ("recover.", "start.begun", "record.", "supply.")
 """Points that few runs after a death pass."""
 FINISHES = ("run", "resume", "word")
@@ -182,7 +186,7 @@ class Driver:
     def _seconds(self, so_far: str, passed: Sequence[str]) -> Iterator[Death]:
         rare = _rare(so_far.partition("/")[0])
         for death in _deaths(passed):
-            share = 4.0 if death.point.startswith(RARELY) else 32.0
+            share = RARELY_ONE_IN if death.point.startswith(RARELY) else AGAIN_ONE_IN
             if self._taken(f"{so_far}/{death}", share * rare):
                 yield death
 

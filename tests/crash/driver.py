@@ -61,7 +61,7 @@ RARE = 30.0
 """At scale 1, one in so many of the deaths that faults alone would have, faults in pairs have."""
 SELDOM = 4.0
 """And of those that chains would have: "chain_dead" passes all that only chains pass."""
-AGAIN_ONE_IN = 46.0
+AGAIN_ONE_IN = 44.0
 """And one in so many of the deaths in a recovery, which are most of what there is to play."""
 RARELY_ONE_IN = 4.0
 """But of those at RARELY, so many."""

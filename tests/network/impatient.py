@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from batchrunner import app, night
+from batchrunner import app, workbench
 from batchrunner.core.polling import PollPolicy
 from batchrunner.engine import control
 from batchrunner.engine.ports import Settings
@@ -72,7 +72,7 @@ def make_impatient() -> None:
     changes: list[tuple[Any, str, Any]] = [
         (app, "run", run_quickly),
         (
-            night,
+            workbench,
             "connect",
             lambda kind, how, clock, models: ReApi(
                 ReApiSettings(how.base_url, how.key, submit_timeout=patience["submit"], poll_timeout=patience["poll"]),

@@ -61,8 +61,8 @@ docs: $(STAMP) ## the documentation as a site that works offline, in build/site
 docs-check: docs ## axe-core on every page of the site, light and dark, wide and narrow (minutes)
 	@sh tests/needs.sh chromium && $(BIN)/python -m tests.browser.site build/site
 
-crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (many minutes)
-	BATCHRUNNER_CRASH_SCALE=7 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever
+crash-long: $(STAMP) ## the crash enumeration, at least three times as wide (half an hour)
+	BATCHRUNNER_CRASH_SCALE=4 $(BIN)/python -m pytest -p no:xdist -rP tests/crash/test_enumeration.py -k wherever
 
 cluster-long: $(STAMP) ## workers that are killed, frozen and cut off, 20 times each with 300 jobs (an hour); goes on where it was ended
 	@if sh tests/needs.sh postgresql; then $(BIN)/python -m tests.postgres.long --record build/cluster-long.json; fi

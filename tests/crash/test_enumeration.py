@@ -1,6 +1,6 @@
 """Every named crash point x what goes wrong outside x deaths in the recovery, judged by the double's account.
 
-`BATCHRUNNER_CRASH_SCALE` widens it: 1 is the gate, 7 is `make crash-long`, 0 is everything.
+`BATCHRUNNER_CRASH_SCALE` widens it: 1 is the gate, 4 is `make crash-long`, 0 is everything.
 A scenario that failed can be played again alone; its identifier stands first in the line:
     python -m tests.crash.driver --only reset_after/run:submit.answered.1/run:poll.sent.1/run
 """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence, Set
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from .core.job import Job, State
 from .core.limits import tightest
 from .core.selection import Selection
 from .core.text import visible
-from .engine.clock import Clock, Dice
+from .engine.clock import Dice
 from .engine.control import Control, Stop
 from .engine.feed import Feed
 from .engine.ground import clear
@@ -21,16 +21,14 @@ from .engine.ports import Books, Tally, Work
 from .engine.recover import consent, recover
 from .engine.runner import Outcome, Runner
 from .engine.signals import on_signals
-from .engine.spool import Spool
 from .environment import person
 from .exits import EXIT_STOPPED, UsageError
 from .ledger import queries
 from .ledger.errors import LedgerUnusable, WriteFailed
 from .ledger.sql import Row
-from .ledger.store import Ledger
 from .planning import hold_to, promotion_of
 from .recording import names_of, record, to_resume
-from .runs import RunOptions, RunResult, Watcher, exit_code
+from .runs import RunResult, exit_code
 from .workbench import Workbench
 
 SENT_LATELY = 3600.0
@@ -46,20 +44,10 @@ SITES = 1000
 class Night(Workbench):
     """One run, from the open ledger to the exit code."""
 
-    def __init__(
-        self,
-        options: RunOptions,
-        watcher: Watcher,
-        clock: Clock,
-        ledger: Ledger,
-        spool: Spool,
-        stack: AsyncExitStack,
-    ) -> None:
-        super().__init__(options, watcher, clock, ledger, spool, stack)
-        self._runner: Runner | None = None
-        self._feed: Feed | None = None
-        self._to_come: set[str] = set()
-        self._doubted: set[str] = set()
+    _runner: Runner | None = None
+    _feed: Feed | None = None
+    _to_come: Set[str] = frozenset()
+    _doubted: Set[str] = frozenset()
 
     async def run(self) -> RunResult:
         every = await self._ledger.batches()

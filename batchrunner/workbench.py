@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,16 @@ class Workbench:
 
     # --- What the ledger has ----------------------------------------------------------------------------
 
+    async def _counted(self, work: Work) -> tuple[dict[State, int], dict[State, int]]:
+        """As `queries.selected_states`: current jobs that the work is about, and old revisions that are still live."""
+        found: tuple[dict[State, int], dict[State, int]] = {}, {}
+        if work.batches:
+            found = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
+        return found
+
     async def _states(self, work: Work, everything: bool = False) -> dict[State, int]:
-        if not work.batches:
-            return {}
-        selection = Selection() if everything else work.selection
-        current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, selection))
+        """Of both together; `everything`: of all jobs of its batches."""
+        current, old = await self._counted(replace(work, selection=Selection()) if everything else work)
         return {s: current.get(s, 0) + old.get(s, 0) for s in {*current, *old}}
 
     def _known_models(self, used: Sequence[str]) -> None:
@@ -139,11 +145,7 @@ class Workbench:
     async def _result(self, work: Work, outcome: Outcome | None) -> RunResult:
         """How it stands with the batches; `outcome`: how a run of them has ended."""
         stop, message = (outcome.stop, outcome.message) if outcome else (None, "")
-        current, old = (
-            await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
-            if work.batches
-            else ({}, {})
-        )
+        current, old = await self._counted(work)
         unrecorded = sum(b.unrecorded for b in await self._ledger.batches() if b.id in work.ids)
         code = exit_code(stop, current, old, unrecorded)
         if stop is None and current.get(State.PENDING) and self._chained:

@@ -159,7 +159,7 @@ class _Handed(Workbench):
         result = await self._result(work, None)
         if outcome is None:
             return replace(result, told_by_workers=True)
-        current, old = await self._ledger.query(lambda c: queries.selected_states(c, work.ids, work.selection))
+        current, old = await self._counted(work)
         code = exit_code(outcome.stop, current, old)
         over = outcome.stop not in AT_ONCE
         return RunResult(code, result.batches, outcome.stop, outcome.message, told_by_workers=over)

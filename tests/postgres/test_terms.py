@@ -114,7 +114,8 @@ def test_a_part_is_left_to_workers_and_who_looks_on_hears_of_that_part(
     double: Double, postgres: Postgres, tmp_path: Path
 ) -> None:
     three = ("--only", "clip-[123]")
-    with fleet(tmp_path, double, postgres, jobs=5, prune=2.0, terms=(*three, "--limit", "1")) as made:
+    # So slow an answer that the worker, which leaves when it is idle, is still there for the second run.
+    with fleet(tmp_path, double, postgres, jobs=5, prune=2.0, delay=4.0, terms=(*three, "--limit", "1")) as made:
         assert made.line.call("run", "night.yaml", "--detach", "--only", "nothing-*") == 2
         made.worker()
         made.posted(1)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from batchrunner.exits import EXIT_BUG
 from tests.crash.child import LENGTH, TOLD, Order, serve
 from tests.crash.scenarios import CODES, POINTS, THAWED
 
@@ -45,7 +46,7 @@ class Ran:
     @property
     def broke(self) -> bool:
         """It ended as no run may."""
-        return self.code == 70 or (self.code == -1 and not self.killed)
+        return self.code == EXIT_BUG or (self.code == -1 and not self.killed)
 
 
 Steps = Generator[Order, Ran, None]
@@ -147,7 +148,8 @@ class Pool:
         ran = Ran(passed=tuple(POINTS[b] for b in passed), seconds=time.perf_counter() - slot.began)
         if told:
             self._settle(ran, slot.order, json.loads(words[LENGTH:]))
-        if told and slot.order.death is None and ran.code != 70:
+        death = slot.order.death
+        if told and not ran.cut and not (death and death.lingers) and ran.code != EXIT_BUG:
             self._idle.append(worker)
         else:
             status = self._retire(worker)

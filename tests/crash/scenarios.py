@@ -67,6 +67,11 @@ class Death:
         """Whether the process can't outlive it, so that what it leaves is a death's and not a run's own end."""
         return self.by is signal.SIGKILL or (self.twice and self.by is not signal.SIGHUP)
 
+    @property
+    def lingers(self) -> bool:
+        """Whether a process that outlives it is not what it was: a limit, a timer or threads may be left in it."""
+        return self.twice or self.point in {FULL, "submit.spooled", MOMENT}
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -1,7 +1,8 @@
 """Runs on a machine that fails: forks the real composition root, and breaks something in the child.
 
 A process of its own, so that forking is safe under pytest-xdist and everything is imported once. Orders come as JSON, a
-line each, on stdin; how each run ended goes to stdout, a line each.
+line each, on stdin; how each run ended goes to stdout, a line each. A child in which nothing was broken plays the next
+run of its kind too: what most runs cost is the fork.
 
 What can go wrong, at the n-th passing of a crash point (`engine.ports.CRASH_POINTS`), or from the beginning (`-`):
 
@@ -19,7 +20,6 @@ What can go wrong, at the n-th passing of a crash point (`engine.ports.CRASH_POI
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import json
@@ -32,11 +32,12 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
+from unittest import mock
 
 # Everything that a run imports late is imported here, once.
 import aiohttp.client
@@ -49,7 +50,7 @@ from batchrunner.core.job import Job, Problem, RetryBudget
 from batchrunner.core.pacing import backoff
 from batchrunner.engine import control, download, files, poll, send
 from batchrunner.engine.clock import SystemClock
-from batchrunner.exits import EXIT_BUSY, EXIT_USAGE, UsageError
+from batchrunner.exits import EXIT_BUG, EXIT_BUSY, EXIT_USAGE, UsageError
 from batchrunner.ledger import writer
 from batchrunner.ledger.errors import LedgerBusy, LedgerError
 from batchrunner.manifest import Manifest
@@ -164,59 +165,60 @@ class _Machine:
             case other:
                 raise ValueError(other)
 
-    def rig(self) -> None:
-        """Put the machine under the program, and make a night of milliseconds."""
-        real_commit, real_wall = writer._commit, SystemClock.wall
-
-        async def commit(operations: list[writer.Operation[Any]], database: writer.Database) -> list[Any]:
-            if self.commits_fail:
-                self.commits_fail -= 1
-                raise sqlite3.OperationalError("disk I/O error")
-            return await real_commit(operations, database)
-
-        real_run, real_glance = writer.ThreadDatabase.run, writer.Writer.glance
-
-        def read() -> None:
-            if self.reads_fail:
-                raise sqlite3.DatabaseError("database disk image is malformed")
-
-        async def run_(database: writer.ThreadDatabase, function: Any) -> Any:
-            if getattr(function, "func", function) not in {writer._end, writer._whole}:
-                read()
-            return await real_run(database, function)
-
-        async def glance(one: writer.Writer, query: Any) -> Any:
-            with writer._readable():
-                read()
-            return await real_glance(one, query)
-
-        setattr(writer.ThreadDatabase, "run", run_)  # noqa: B010
-        setattr(writer.Writer, "glance", glance)  # noqa: B010
-        setattr(writer, "_commit", commit)  # noqa: B010
-        setattr(SystemClock, "wall", lambda clock: real_wall(clock) + self.jump)  # noqa: B010
-        unsure = _Disk(self)
-        for module in (files, fetch, folders):
-            setattr(module, "os", unsure)  # noqa: B010
-        for module in (control, download, poll):
-            setattr(module, "backoff", _quick)  # noqa: B010
-        send.RECORD_PATIENCE = 0.03
-        poll.LEDGER_PAUSE = 0.004
-
 
 class _Disk(SimpleNamespace):
     """`os`, whose fsync may fail."""
-
-    def __init__(self, machine: _Machine) -> None:
-        super().__init__()
-        self._machine = machine
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
     def fsync(self, descriptor: int) -> None:
-        if self._machine.syncs_fail:
+        if _machine.syncs_fail:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         os.fsync(descriptor)
+
+
+_machine = _Machine(Order(""))
+"""The one under the run that this process plays now."""
+
+
+def rig() -> None:
+    """Put the machine under the program, and make a night of milliseconds."""
+    real_commit, real_wall = writer._commit, SystemClock.wall
+
+    async def commit(operations: list[writer.Operation[Any]], database: writer.Database) -> list[Any]:
+        if _machine.commits_fail:
+            _machine.commits_fail -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return await real_commit(operations, database)
+
+    real_run, real_glance = writer.ThreadDatabase.run, writer.Writer.glance
+
+    def read() -> None:
+        if _machine.reads_fail:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    async def run_(database: writer.ThreadDatabase, function: Any) -> Any:
+        if getattr(function, "func", function) not in {writer._end, writer._whole}:
+            read()
+        return await real_run(database, function)
+
+    async def glance(one: writer.Writer, query: Any) -> Any:
+        with writer._readable():
+            read()
+        return await real_glance(one, query)
+
+    setattr(writer.ThreadDatabase, "run", run_)  # noqa: B010
+    setattr(writer.Writer, "glance", glance)  # noqa: B010
+    setattr(writer, "_commit", commit)  # noqa: B010
+    setattr(SystemClock, "wall", lambda clock: real_wall(clock) + _machine.jump)  # noqa: B010
+    unsure = _Disk()
+    for module in (files, fetch, folders):
+        setattr(module, "os", unsure)  # noqa: B010
+    for module in (control, download, poll):
+        setattr(module, "backoff", _quick)  # noqa: B010
+    send.RECORD_PATIENCE = 0.03
+    poll.LEDGER_PAUSE = 0.004
 
 
 def _quick(failures: int, fraction: float, base: float = 1.0, cap: float = 60.0) -> float:
@@ -268,11 +270,16 @@ class _Listener(app.Watcher):
             self._ended.unrecorded.append({"job": job.key, **data})
 
 
-def _stub(ended: Ended) -> None:
-    """A provider that knows nothing, and counts."""
+_posts = 0
+"""Those of the stub, in this process."""
+
+
+def _stub() -> None:
+    """From now on the provider knows nothing, and counts."""
 
     async def submit_(*_: Any, **__: Any) -> e.SubmitAnswer:
-        ended.posts += 1
+        global _posts
+        _posts += 1
         return e.NotSent(Problem("never"))
 
     async def poll_(*_: Any, **__: Any) -> e.PollAnswer:
@@ -291,12 +298,9 @@ def _stub(ended: Ended) -> None:
 
 def run(order: Order) -> Ended:
     """The run itself, in the child."""
-    ended = Ended()
-    os.environ.update(order.environment)
-    machine = _Machine(order)
-    machine.rig()
-    if order.stub:
-        _stub(ended)
+    global _machine
+    ended, before = Ended(), _posts
+    machine = _machine = _Machine(order)
     options = app.RunOptions(
         db=order.db,
         manifests=[] if order.stub else [manifest(order)],
@@ -305,42 +309,85 @@ def run(order: Order) -> Ended:
     )
     # As `cli.errors.main` translates; a test holds the command line itself to it.
     try:
-        result = app.run(options, _Listener(ended))
+        with mock.patch.dict(os.environ, order.environment):
+            result = app.run(options, _Listener(ended))
         ended.code, ended.stop, ended.message = result.exit_code, result.stop, result.message
     except LedgerBusy as busy:
         ended.code, ended.message = EXIT_BUSY, str(busy)
     except (UsageError, LedgerError) as error:
         ended.code, ended.message = EXIT_USAGE, str(error)
     except Exception:  # noqa: BLE001  it is told
-        ended.code, ended.message = 70, traceback.format_exc()
-    ended.fired = machine.fired
+        ended.code, ended.message = EXIT_BUG, traceback.format_exc()
+    ended.fired, ended.posts = machine.fired, _posts - before
     return ended
 
 
-def _fork(order: Order) -> Ended:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os.close(reading)
+class _Child:
+    """A process that plays runs, of one kind: with the stub, or without."""
+
+    def __init__(self, stub: bool, others: Iterable[_Child]) -> None:
+        reading, orders = os.pipe()
+        told, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for other in others:
+                    other.orders.close()
+                os.close(orders)
+                os.close(told)
+                _serve(stub, reading, writing)
+            finally:
+                os._exit(0)
+        os.close(reading)
+        os.close(writing)
+        self.orders: IO[str] = os.fdopen(orders, "w")
+        self.told: IO[str] = os.fdopen(told)
+
+    def play(self, order: Order) -> Ended | None:
+        """How it ended; None where the process did."""
+        print(json.dumps(asdict(order)), file=self.orders, flush=True)
+        told = self.told.readline()
+        return Ended(**json.loads(told)) if told else None
+
+    def end(self) -> int:
+        """Its status."""
+        self.orders.close()
+        self.told.close()
+        return os.waitpid(self.pid, 0)[1]
+
+
+def _serve(stub: bool, orders: int, told: int) -> None:
+    if stub:
+        _stub()
+    with os.fdopen(orders) as lines, os.fdopen(told, "w") as answers:
+        for line in lines:
             signal.alarm(RUN_SECONDS)
-            with os.fdopen(writing, "w") as pipe:
-                json.dump(asdict(run(order)), pipe)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    return Ended(**json.loads(told)) if told else Ended(message=f"the run died: status {status}")
+            ended = run(Order(**json.loads(line)))
+            signal.alarm(0)
+            print(json.dumps(asdict(ended)), file=answers, flush=True)
+
+
+def _play(order: Order, children: dict[bool, _Child]) -> Ended:
+    child = children.pop(order.stub, None) or _Child(order.stub, children.values())
+    ended = child.play(order)
+    if ended is not None and not order.what and ended.code != EXIT_BUG:
+        children[order.stub] = child
+        return ended
+    status = child.end()
+    return ended or Ended(message=f"the run died: status {status}")
 
 
 def main() -> None:
     catalogue.models()
+    rig()
     assert threading.active_count() == 1, "a process with threads must not fork"
     gc.collect()
     gc.freeze()
+    children: dict[bool, _Child] = {}
     for line in sys.stdin:
-        print(json.dumps(asdict(_fork(Order(**json.loads(line))))), flush=True)
+        print(json.dumps(asdict(_play(Order(**json.loads(line)), children))), flush=True)
+    for child in children.values():
+        child.end()
 
 
 Play = Callable[[Order], Ended]

@@ -21,6 +21,8 @@ from tests.powerloss.sweep import SCENARIOS, play, sweep
 
 SHARE = (0, 4)
 """The gate checks every fourth image, `make powerloss-long` every one."""
+SHARE_OF_MISTAKES = (0, 2)
+"""A mistake shows in few of the images: every second one is looked at."""
 
 IMAGES = {
     "plain": 135,
@@ -64,7 +66,7 @@ def test_a_power_cut_loses_nothing(double: Double, name: str, record_property: C
 def test_a_program_that_forgets_a_sync_is_caught(double: Double, mutant: str) -> None:
     scenario, words = MUTANTS[mutant]
 
-    report = sweep(play(double, scenario, mutant), each=1, share=(0, 2))
+    report = sweep(play(double, scenario, mutant), each=1, share=SHARE_OF_MISTAKES)
 
     assert any(words in loss for loss in report.losses)
 

@@ -336,8 +336,10 @@ class _Child:
                 os.close(orders)
                 os.close(told)
                 _serve(stub, reading, writing)
-            finally:
-                os._exit(0)
+            except BaseException:  # noqa: BLE001  it is told, and goes no further: this is a fork
+                traceback.print_exc()
+                os._exit(EXIT_BUG)
+            os._exit(0)
         os.close(reading)
         os.close(writing)
         self.orders: IO[str] = os.fdopen(orders, "w")
